@@ -1,0 +1,164 @@
+// The extension module `_core`: an ordinary client of fastsample.h. Validation and documentation
+// are in Python; here arguments are only prevented from crashing.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "fastsample.h"
+
+namespace py = pybind11;
+
+namespace {
+
+void check(fs_status status) {
+  if (status == FS_OK) return;
+  const std::string message = fs_last_error();
+  if (status == FS_NO_MEMORY) throw std::bad_alloc();
+  throw py::value_error(message);
+}
+
+[[noreturn]] void misuse(const char* what) { throw py::type_error(what); }
+
+// A (B, V) array of one of the four element types; bfloat16 travels as uint16.
+fs_logits as_logits(const py::array& rows) {
+  if (rows.ndim() != 2) misuse("rows must be 2-D");
+  fs_dtype dtype;
+  switch (rows.dtype().num()) {
+    case py::detail::npy_api::NPY_FLOAT_: dtype = FS_FLOAT32; break;
+    case py::detail::npy_api::NPY_DOUBLE_: dtype = FS_FLOAT64; break;
+    case py::detail::npy_api::NPY_USHORT_: dtype = FS_BFLOAT16; break;
+    default:
+      if (rows.dtype().kind() != 'f' || rows.itemsize() != 2) misuse("rows have another dtype");
+      dtype = FS_FLOAT16;
+  }
+  if (rows.dtype().byteorder() != '=') misuse("rows are not in native byte order");
+  const py::ssize_t item = rows.itemsize();
+  if (rows.shape(1) > 1 && rows.strides(1) != item) misuse("rows are not contiguous");
+  if (rows.shape(0) > 1 && rows.strides(0) % item) misuse("row stride is not a whole element");
+  const py::ssize_t stride = rows.shape(0) > 1 ? rows.strides(0) / item : 0;
+  return {sizeof(fs_logits), rows.data(), rows.shape(0), rows.shape(1), stride, dtype, 0};
+}
+
+// `count` elements of type T, C-contiguous.
+template <class T>
+T* as_buffer(const py::array& array, py::ssize_t count, const char* what) {
+  if (!(array.flags() & py::array::c_style) || array.size() != count ||
+      array.itemsize() != py::ssize_t(sizeof(T)))
+    misuse(what);
+  return const_cast<T*>(static_cast<const T*>(array.data()));
+}
+
+const fs_params* as_params(const py::array& params, py::ssize_t& count) {
+  count = params.size();
+  return as_buffer<fs_params>(params, count, "params must hold records of fs_params");
+}
+
+void sample(const py::array& rows, const py::array& params, const py::array& u, bool mark,
+            py::array tokens) {
+  const fs_logits logits = as_logits(rows);
+  py::ssize_t count;
+  const fs_params* p = as_params(params, count);
+  const double* uniforms = as_buffer<double>(u, logits.rows, "u must be float64 of length B");
+  int64_t* out = as_buffer<int64_t>(tokens, logits.rows, "tokens must be int64 of length B");
+  if (!tokens.writeable()) misuse("tokens must be writeable");
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_sample(&logits, p, count, uniforms, mark ? FS_MARK_BAD_ROWS : 0, out);
+  }
+  check(status);
+}
+
+py::array_t<float> probs(const py::array& rows, const py::array& params) {
+  const fs_logits logits = as_logits(rows);
+  py::ssize_t count;
+  const fs_params* p = as_params(params, count);
+  py::array_t<float> out({rows.shape(0), rows.shape(1)});
+  float* data = out.mutable_data();
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_probs(&logits, p, count, data);
+  }
+  check(status);
+  return out;
+}
+
+py::tuple survivors(const py::array& rows, const py::array& params) {
+  const fs_logits logits = as_logits(rows);
+  py::ssize_t params_count;
+  const fs_params* p = as_params(params, params_count);
+  if (params_count != 1) misuse("params must hold one record");
+  py::array_t<int64_t> ids(logits.vocab);
+  py::array_t<float> probabilities(logits.vocab);
+  int64_t* id_data = ids.mutable_data();
+  float* prob_data = probabilities.mutable_data();
+  int64_t count = 0;
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_survivors(&logits, p, logits.vocab, id_data, prob_data, &count);
+  }
+  check(status);
+  const py::slice head(0, count, 1);
+  return py::make_tuple(ids[head].attr("copy")(), probabilities[head].attr("copy")());
+}
+
+// The low-latency path: parameters held ready, one contiguous float32 row, no Python in between.
+class Plan {
+ public:
+  explicit Plan(const py::array& params) {
+    py::ssize_t count;
+    const fs_params* p = as_params(params, count);
+    if (count != 1) misuse("params must hold one record");
+    params_ = *p;
+  }
+
+  // The token, or -1 where `array` is not such a row and the general path has to look at it.
+  int64_t draw(py::handle array, py::handle seed, py::handle offset) const {
+    using py::detail::npy_api;
+    if (!PyLong_CheckExact(seed.ptr()) || !PyLong_CheckExact(offset.ptr())) return -1;
+    const double u = fs_uniform(PyLong_AsUnsignedLongLongMask(seed.ptr()), 0,
+                                PyLong_AsUnsignedLongLongMask(offset.ptr()));
+    // Exactly numpy.ndarray: a subclass may mean something else by its data.
+    if (Py_TYPE(array.ptr()) != npy_api::get().PyArray_Type_) return -1;
+    const auto* proxy = py::detail::array_proxy(array.ptr());
+    constexpr int kReady = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
+    if (proxy->nd != 1 || (proxy->flags & kReady) != kReady) return -1;
+    const auto descr = py::reinterpret_borrow<py::dtype>(proxy->descr);
+    if (descr.num() != npy_api::NPY_FLOAT_ || descr.byteorder() != '=') return -1;
+    const fs_logits logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0,
+                              FS_FLOAT32,        0};
+    int64_t token = -1;
+    fs_status status;
+    {
+      py::gil_scoped_release release;
+      status = fs_sample(&logits, &params_, 1, &u, 0, &token);
+    }
+    // A row that fails is looked at again by the general path, which words the error.
+    return status == FS_OK ? token : -1;
+  }
+
+ private:
+  fs_params params_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled backend of fastsample.";
+  m.attr("version") = fs_version();
+  m.def("isa", &fs_isa);
+  m.def("isas", &fs_isas);
+  m.def("force_isa", [](const std::string& name) { check(fs_force_isa(name.c_str())); });
+  m.def("uniform", &fs_uniform, py::arg("seed"), py::arg("stream"), py::arg("offset"));
+  m.def("sample", &sample, py::arg("rows"), py::arg("params"), py::arg("u"), py::arg("mark"),
+        py::arg("tokens"));
+  m.def("probs", &probs, py::arg("rows"), py::arg("params"));
+  m.def("survivors", &survivors, py::arg("rows"), py::arg("params"));
+  py::class_<Plan>(m, "Plan").def(py::init<py::array>(), py::arg("params")).def("draw", &Plan::draw,
+      py::arg("row"), py::arg("seed"), py::arg("offset"));
+}

@@ -1,0 +1,20 @@
+// Third room: weights of the survivors, one uniform, one token.
+#pragma once
+
+#include "cut.h"
+
+namespace fastsample {
+
+// The token of uniform u: the first survivor, by rising id, whose cumulative weight exceeds
+// u * total.
+int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace);
+
+// The distribution over all of the row's tokens.
+void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* probs);
+
+// Survivors with their probabilities, by falling value and rising id. Their number is returned;
+// they are written where `capacity` holds them.
+size_t write_survivors(const Row& row, const Cut& cut, Workspace& workspace, size_t capacity,
+                       int64_t* ids, float* probs);
+
+}  // namespace fastsample

@@ -1,0 +1,247 @@
+// The C ABI: checks arguments, walks rows, turns failures into codes. No arithmetic.
+#include "fastsample.h"
+
+#include <algorithm>
+#include <new>
+#include <string>
+
+#include "dispatch.h"
+#include "draw.h"
+#include "params.h"
+#include "philox.h"
+
+#if defined(__SSE__) || defined(_M_X64)
+#include <xmmintrin.h>
+#endif
+
+namespace fastsample {
+namespace {
+
+static_assert(sizeof(fs_params) == 56, "fastsample/params.py spells this layout as a dtype");
+
+thread_local std::string last_error;
+
+Workspace& workspace() {
+  thread_local Workspace instance;
+  return instance;
+}
+
+fs_status fail(fs_status status, const std::string& message) {
+  last_error = message;
+  return status;
+}
+
+// Runs a function with round-to-nearest and without flush-to-zero, whatever the host has set.
+class DefaultFloatMode {
+ public:
+#if defined(__SSE__) || defined(_M_X64)
+  DefaultFloatMode() : saved_(_mm_getcsr()) {
+    if ((saved_ & ~kFlags) != kDefault) _mm_setcsr(kDefault);
+  }
+  ~DefaultFloatMode() {
+    if ((saved_ & ~kFlags) != kDefault) _mm_setcsr(saved_);
+  }
+
+ private:
+  static constexpr unsigned kDefault = 0x1f80, kFlags = 0x3f;
+  unsigned saved_;
+#elif defined(__aarch64__)
+  DefaultFloatMode() {
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+    if (saved_) __asm__ volatile("msr fpcr, %0" : : "r"(uint64_t(0)));
+  }
+  ~DefaultFloatMode() {
+    if (saved_) __asm__ volatile("msr fpcr, %0" : : "r"(saved_));
+  }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
+// No exception leaves the library.
+template <class Body>
+fs_status guarded(Body body) {
+  try {
+    last_error.clear();
+    const DefaultFloatMode mode;
+    return body();
+  } catch (const std::bad_alloc&) {
+    return fail(FS_NO_MEMORY, "out of memory");  // short enough to need none
+  } catch (const std::exception& e) {
+    return fail(FS_INVALID_ARGUMENT, e.what());
+  }
+}
+
+constexpr int64_t kElementSize[] = {4, 2, 2, 8};
+
+std::string check_logits(const fs_logits* logits) {
+  if (!logits) return "logits must not be null";
+  const auto must = [](const char* name, const char* requirement, int64_t value) {
+    return std::string(name) + " must be " + requirement + ", got " + std::to_string(value);
+  };
+  if (logits->struct_size != sizeof(fs_logits))
+    return must("logits.struct_size", "sizeof(fs_logits)", int64_t(logits->struct_size));
+  if (logits->dtype < FS_FLOAT32 || logits->dtype > FS_FLOAT64)
+    return must("logits.dtype", "an fs_dtype", logits->dtype);
+  if (logits->reserved != 0) return must("logits.reserved", "0", logits->reserved);
+  if (logits->rows < 0) return must("logits.rows", ">= 0", logits->rows);
+  if (logits->vocab < 1 || logits->vocab > FS_MAX_VOCAB)
+    return must("logits.vocab", "from 1 to 4194304", logits->vocab);
+  if (logits->rows == 0) return {};
+  if (!logits->data) return "logits.data must not be null";
+  if (reinterpret_cast<uintptr_t>(logits->data) % uintptr_t(kElementSize[logits->dtype]))
+    return "logits.data must be aligned to its element";
+  return {};
+}
+
+std::string check_params(const fs_params* params, int64_t count, int64_t rows) {
+  if (!params) return "params must not be null";
+  if (count != 1 && count != rows)
+    return "params_count must be 1 or logits.rows, got " + std::to_string(count);
+  for (int64_t i = 0; i < count; ++i) {
+    std::string error = validate(params[i]);
+    if (!error.empty()) return count == 1 ? error : error + " (row " + std::to_string(i) + ")";
+  }
+  return {};
+}
+
+std::string describe(const Row& row, int64_t index) {
+  const std::string where = "logits row " + std::to_string(index) + " must ";
+  switch (row.defect) {
+    case Defect::kNan:
+      return where + "not contain NaN, got one at token " + std::to_string(row.defect_at);
+    case Defect::kPositiveInfinity:
+      return where + "not contain +inf, got one at token " + std::to_string(row.defect_at);
+    default: return where + "have a finite value, got only -inf";
+  }
+}
+
+struct Arguments {
+  const fs_logits* logits;
+  const fs_params* params;
+  int64_t params_count;
+  const Kernels* kernels;
+
+  Row row(int64_t i, Workspace& ws) const {
+    const char* data = static_cast<const char*>(logits->data);
+    data += i * logits->row_stride * kElementSize[logits->dtype];
+    return scan(kernels, RowType(logits->dtype), data, size_t(logits->vocab), ws.block_max);
+  }
+  const fs_params& of_row(int64_t i) const { return params[params_count == 1 ? 0 : i]; }
+};
+
+// Checks what all entry points share, then runs body(arguments, workspace).
+template <class Body>
+fs_status with_arguments(const fs_logits* logits, const fs_params* params, int64_t params_count,
+                         Body body) {
+  return guarded([&] {
+    std::string error = check_logits(logits);
+    if (error.empty()) error = check_params(params, params_count, logits->rows);
+    if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
+    const Kernels* kernels = active_kernels();
+    if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
+    return body(Arguments{logits, params, params_count, kernels}, workspace());
+  });
+}
+
+}  // namespace
+}  // namespace fastsample
+
+using namespace fastsample;
+
+const char* fs_version(void) { return FASTSAMPLE_VERSION; }
+
+const char* fs_isa(void) {
+  const Kernels* kernels = active_kernels();
+  return kernels ? kernels->isa : "";
+}
+
+const char* fs_isas(void) { return supported_isas(); }
+
+fs_status fs_force_isa(const char* name) {
+  return guarded([&] {
+    if (!name) return fail(FS_INVALID_ARGUMENT, "isa must not be null");
+    const std::string error = force_isa(name);
+    return error.empty() ? FS_OK : fail(FS_INVALID_ARGUMENT, error);
+  });
+}
+
+const char* fs_last_error(void) { return last_error.c_str(); }
+
+void fs_params_init(fs_params* params) {
+  if (!params) return;
+  *params = {sizeof(fs_params), 1.0, 0, 1.0, 0.0, 1, {}};
+  std::copy(kDefaultOrder, kDefaultOrder + 8, params->order);
+}
+
+double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset) {
+  return uniform(seed, stream, offset);
+}
+
+fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t params_count,
+                    const double* u, uint32_t flags, int64_t* tokens) {
+  return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
+    if (flags & ~uint32_t(FS_MARK_BAD_ROWS))
+      return fail(FS_INVALID_ARGUMENT,
+                  "flags must be 0 or FS_MARK_BAD_ROWS, got " + std::to_string(flags));
+    if (logits->rows == 0) return FS_OK;
+    if (!u || !tokens)
+      return fail(FS_INVALID_ARGUMENT, std::string(u ? "tokens" : "u") + " must not be null");
+    for (int64_t i = 0; i < logits->rows; ++i)
+      if (!(u[i] >= 0.0 && u[i] < 1.0))
+        return fail(FS_INVALID_ARGUMENT, "u must be in [0, 1), got " + show(u[i]) + " (row " +
+                                             std::to_string(i) + ")");
+    // Kept aside until all rows are done: a failing call writes nothing.
+    int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
+    for (int64_t i = 0; i < logits->rows; ++i) {
+      const Row row = args.row(i, ws);
+      if (row.defect == Defect::kNone)
+        drawn[i] = draw(row, cut(row, args.of_row(i), ws), u[i], ws);
+      else if (flags & FS_MARK_BAD_ROWS)
+        drawn[i] = -1;
+      else
+        return fail(FS_BAD_LOGITS, describe(row, i));
+    }
+    std::copy(drawn, drawn + logits->rows, tokens);
+    return FS_OK;
+  });
+}
+
+fs_status fs_probs(const fs_logits* logits, const fs_params* params, int64_t params_count,
+                   float* probs) {
+  return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
+    if (logits->rows == 0) return FS_OK;
+    if (!probs) return fail(FS_INVALID_ARGUMENT, "probs must not be null");
+    for (int64_t i = 0; i < logits->rows; ++i) {
+      const Row row = args.row(i, ws);
+      if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
+    }
+    for (int64_t i = 0; i < logits->rows; ++i) {
+      const Row row = args.row(i, ws);
+      write_probs(row, cut(row, args.of_row(i), ws), ws, probs + i * logits->vocab);
+    }
+    return FS_OK;
+  });
+}
+
+fs_status fs_survivors(const fs_logits* logits, const fs_params* params, int64_t capacity,
+                       int64_t* ids, float* probs, int64_t* count) {
+  return with_arguments(logits, params, 1, [&](Arguments args, Workspace& ws) {
+    if (logits->rows != 1)
+      return fail(FS_INVALID_ARGUMENT,
+                  "logits.rows must be 1, got " + std::to_string(logits->rows));
+    if (capacity < 0)
+      return fail(FS_INVALID_ARGUMENT, "capacity must be >= 0, got " + std::to_string(capacity));
+    if (!count || (capacity > 0 && (!ids || !probs)))
+      return fail(FS_INVALID_ARGUMENT, "ids, probs and count must not be null");
+    const Row row = args.row(0, ws);
+    if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, 0));
+    const Cut kept = cut(row, args.of_row(0), ws);
+    *count = int64_t(write_survivors(row, kept, ws, size_t(capacity), ids, probs));
+    if (*count > capacity)
+      return fail(FS_INVALID_ARGUMENT, "capacity must be at least " + std::to_string(*count) +
+                                           ", got " + std::to_string(capacity));
+    return FS_OK;
+  });
+}

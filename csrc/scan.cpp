@@ -1,0 +1,47 @@
+#include "scan.h"
+
+#include <cmath>
+
+namespace fastsample {
+
+namespace {
+
+// The slow look at a row that may be bad: which defect it has first, and where.
+void diagnose(Row& row) {
+  alignas(64) float scratch[kBlock];
+  size_t infinity_at = row.n;
+  for (size_t b = 0; b < row.blocks; ++b) {
+    const float* x = row.values(b, scratch);
+    const size_t count = row.left(b) < size_t(kBlock) ? row.left(b) : size_t(kBlock);
+    for (size_t i = 0; i < count; ++i) {
+      if (std::isnan(x[i])) {
+        row.defect = Defect::kNan;
+        row.defect_at = b * kBlock + i;
+        return;
+      }
+      if (x[i] == INFINITY && infinity_at == row.n) infinity_at = b * kBlock + i;
+    }
+  }
+  if (infinity_at != row.n) {
+    row.defect = Defect::kPositiveInfinity;
+    row.defect_at = infinity_at;
+  } else if (row.max == -INFINITY) {
+    row.defect = Defect::kNothingFinite;
+  }
+}
+
+}  // namespace
+
+Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
+         Buffer<float>& block_max) {
+  Row row{kernels, type, data, n, (n + kBlock - 1) / kBlock, nullptr, 0.0f, Defect::kNone, 0};
+  // The kernels read lists in whole vectors of up to 16.
+  float* maxima = block_max.reserve(row.blocks + 16);
+  const ScanResult result = row.ops().scan(data, n, maxima);
+  row.block_max = maxima;
+  row.max = result.max;
+  if (result.suspect || !std::isfinite(result.max)) diagnose(row);
+  return row;
+}
+
+}  // namespace fastsample

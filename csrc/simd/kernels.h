@@ -1,0 +1,74 @@
+// The table of primitives that every instruction set fills, and the arithmetic contract that makes
+// all of them give the same bits. Included by the per-ISA translation units: C headers only.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+namespace fastsample {
+
+// Rows are worked on in blocks of this many values; the last one is padded with -inf.
+constexpr int kBlock = 256;
+
+// The weight of a token is 2^((x - max) * scale), scale = log2(e) / temperature, so max weighs 1.
+//
+// Weights are summed as block floating point: inside a block whose largest weight is about 2^e, a
+// weight is rounded to an integer multiple of 2^(e - kMantissaBits), e clamped to
+// [kMantissaBits - kUnitBits, 0]. Every weight is then a whole number of units of 2^-kUnitBits.
+// Integer sums do not depend on their order, so no instruction set, backend, thread count or
+// algorithm can change a total, a cut or a draw.
+//   - 27 bits: a 32-bit lane holds 16 weights of at most sqrt(2) * 2^27 without overflow.
+//   - 40 bits: a token too light to count (2^-41) is lost, and 2^17 such tokens are below 2^-24.
+constexpr int kMantissaBits = 27;
+constexpr int kUnitBits = 40;
+
+// A weight under 2^kLightest rounds to zero units, whatever its block.
+constexpr float kLightest = -42.0f;
+
+struct Exp2 {
+  float max;
+  float scale;
+};
+
+// Largest exponent argument of a block, rounded as the kernels round theirs: half to even.
+static inline int block_exponent(float block_max, Exp2 exp2) {
+  float y = (block_max - exp2.max) * exp2.scale;
+  if (!(y > kLightest)) y = kLightest;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
+  const float rounded = (y + kRound) - kRound;
+  constexpr int kLowest = kMantissaBits - kUnitBits;
+  return rounded < float(kLowest) ? kLowest : int(rounded);
+}
+
+struct ScanResult {
+  float max;
+  bool suspect;  // a NaN, or a sum that overflowed: look closer
+};
+
+// The primitives that read a row of one element type.
+struct RowKernels {
+  // Maximum of every block, and of the row.
+  ScanResult (*scan)(const void* row, size_t n, float* block_max);
+  // Sum of the weights of the values >= tau, per block, in units of 2^-kUnitBits.
+  void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
+               int64_t* block_mass);
+  // Bit i of the 256: value i of the block is >= tau. `n` is what is left of the row.
+  void (*at_least)(const void* block, size_t n, float tau, uint64_t bits[kBlock / 64]);
+  // The block as float32, padded with -inf.
+  void (*load)(const void* block, size_t n, float out[kBlock]);
+};
+
+enum RowType { kF32, kF16, kBF16, kF64, kRowTypes };
+
+struct Kernels {
+  const char* isa;
+  RowKernels row[kRowTypes];
+  // Weights of listed values, each in units of its own block: (integer) << shift[i].
+  // Arrays are readable and writable up to the next multiple of 16.
+  void (*weigh)(const float* x, size_t n, Exp2 exp2, const int32_t* shift, int64_t* weight);
+  size_t (*count_at_least)(const float* x, size_t n, float tau);
+  int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
+};
+
+}  // namespace fastsample

@@ -1,0 +1,99 @@
+// Vector vocabulary for AVX2 + FMA + F16C: 8 lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace fastsample {
+namespace avx2 {
+namespace {
+
+struct Vec {
+  using F = __m256;
+  using I = __m256i;
+  using Sum64 = __m256i;
+  static constexpr int kWidth = 8;
+  static constexpr int kUnroll = 4;
+
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load_f16(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F load_bf16(const uint16_t* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  }
+  static F load_f64(const double* p) {
+    const __m128 lo = _mm256_cvtpd_ps(_mm256_loadu_pd(p));
+    const __m128 hi = _mm256_cvtpd_ps(_mm256_loadu_pd(p + 4));
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(lo), hi, 1);
+  }
+  static I loadi(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+  static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+  static F set1(float v) { return _mm256_set1_ps(v); }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static float hmax(F v) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
+  static bool any_nan(F v) { return _mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)) != 0; }
+  static uint32_t mask_ge(F a, F b) {
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
+  }
+  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
+
+  // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
+  static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }
+  static F round(F y) { return _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static F sub_round(F y, F n) { return sub(y, n); }
+  static F ldexp(F p, F n) {
+    const I exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+  }
+
+  static I to_int(F v) { return _mm256_cvtps_epi32(v); }
+  static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
+  static I zero() { return _mm256_setzero_si256(); }
+  static I addi(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I keep_ge(I q, F x, F cut) {
+    return _mm256_and_si256(q, _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ)));
+  }
+  static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }
+  static __m256i high(I v) { return _mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1)); }
+  static uint64_t hsum(const I* s) {
+    const I a = addi(s[0], s[1]), b = addi(s[2], s[3]);  // 16 weights a lane in each
+    return uint64_t(hsum64(
+        _mm256_add_epi64(_mm256_add_epi64(low(a), high(a)), _mm256_add_epi64(low(b), high(b)))));
+  }
+  static void store_shifted(int64_t* p, I q, I shift) {
+    _mm256_storeu_si256(reinterpret_cast<I*>(p), _mm256_sllv_epi64(low(q), low(shift)));
+    _mm256_storeu_si256(reinterpret_cast<I*>(p + 4), _mm256_sllv_epi64(high(q), high(shift)));
+  }
+
+  static Sum64 zero64() { return _mm256_setzero_si256(); }
+  static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
+    const __m256i keep = _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ));
+    const __m256i lo = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(keep));
+    const __m256i hi = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(keep, 1));
+    const I* p = reinterpret_cast<const I*>(w);
+    sum = _mm256_add_epi64(sum, _mm256_and_si256(lo, _mm256_loadu_si256(p)));
+    return _mm256_add_epi64(sum, _mm256_and_si256(hi, _mm256_loadu_si256(p + 1)));
+  }
+  static int64_t hsum64(Sum64 sum) {
+    const __m128i s =
+        _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    alignas(16) int64_t lane[2];
+    _mm_store_si128(reinterpret_cast<__m128i*>(lane), s);
+    return lane[0] + lane[1];
+  }
+};
+
+}  // namespace
+}  // namespace avx2
+}  // namespace fastsample

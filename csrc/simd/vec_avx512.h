@@ -1,0 +1,82 @@
+// Vector vocabulary for AVX-512 F/BW/DQ/VL: 16 lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace fastsample {
+namespace avx512 {
+namespace {
+
+struct Vec {
+  using F = __m512;
+  using I = __m512i;
+  using Sum64 = __m512i;
+  static constexpr int kWidth = 16;
+  static constexpr int kUnroll = 8;
+
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F load_bf16(const uint16_t* p) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+  static F load_f64(const double* p) {
+    const __m256 lo = _mm512_cvtpd_ps(_mm512_loadu_pd(p));
+    const __m256 hi = _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
+  }
+  static I loadi(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static F set1(float v) { return _mm512_set1_ps(v); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static float hmax(F v) { return _mm512_reduce_max_ps(v); }
+  static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
+  static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
+
+  // No clamp: vscalefps underflows to zero by itself, and vreduceps maps -inf to 0.
+  static F clamp_low(F y) { return y; }
+  static F round(F y) { return _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | 8); }
+  static F sub_round(F y, F) { return _mm512_reduce_ps(y, _MM_FROUND_TO_NEAREST_INT | 8); }
+  static F ldexp(F p, F n) { return _mm512_scalef_ps(p, n); }
+
+  static I to_int(F v) { return _mm512_cvtps_epi32(v); }
+  static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+  static I zero() { return _mm512_setzero_si512(); }
+  static I addi(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I keep_ge(I q, F x, F cut) {
+    return _mm512_maskz_mov_epi32(_mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), q);
+  }
+  static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
+  static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }
+  static uint64_t hsum(const I* s) {
+    const I a = addi(addi(s[0], s[1]), addi(s[2], s[3]));
+    const I b = addi(addi(s[4], s[5]), addi(s[6], s[7]));
+    const I sum = addi(a, b);  // 16 weights a lane in all
+    return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(low(sum), high(sum))));
+  }
+  static void store_shifted(int64_t* p, I q, I shift) {
+    _mm512_storeu_si512(p, _mm512_sllv_epi64(low(q), low(shift)));
+    _mm512_storeu_si512(p + 8, _mm512_sllv_epi64(high(q), high(shift)));
+  }
+
+  static Sum64 zero64() { return _mm512_setzero_si512(); }
+  static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
+    const __mmask16 m = _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ);
+    sum = _mm512_mask_add_epi64(sum, __mmask8(m), sum, _mm512_loadu_si512(w));
+    return _mm512_mask_add_epi64(sum, __mmask8(m >> 8), sum, _mm512_loadu_si512(w + 8));
+  }
+  static int64_t hsum64(Sum64 sum) { return _mm512_reduce_add_epi64(sum); }
+};
+
+}  // namespace
+}  // namespace avx512
+}  // namespace fastsample

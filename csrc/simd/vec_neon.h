@@ -1,0 +1,82 @@
+// Vector vocabulary for AArch64 NEON: 4 lanes.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels.h"
+
+namespace fastsample {
+namespace neon {
+namespace {
+
+struct Vec {
+  using F = float32x4_t;
+  using I = int32x4_t;
+  using Sum64 = int64x2_t;
+  static constexpr int kWidth = 4;
+  static constexpr int kUnroll = 4;
+
+  static F load(const float* p) { return vld1q_f32(p); }
+  static F load_f16(const uint16_t* p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+  }
+  static F load_bf16(const uint16_t* p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+  }
+  static F load_f64(const double* p) {
+    return vcvt_high_f32_f64(vcvt_f32_f64(vld1q_f64(p)), vld1q_f64(p + 2));
+  }
+  static I loadi(const int32_t* p) { return vld1q_s32(p); }
+  static void store(float* p, F v) { vst1q_f32(p, v); }
+  static F set1(float v) { return vdupq_n_f32(v); }
+  static F add(F a, F b) { return vaddq_f32(a, b); }
+  static F sub(F a, F b) { return vsubq_f32(a, b); }
+  static F mul(F a, F b) { return vmulq_f32(a, b); }
+  static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F max(F a, F b) { return vmaxq_f32(a, b); }
+  static float hmax(F v) { return vmaxvq_f32(v); }
+  static bool any_nan(F v) { return vminvq_u32(vceqq_f32(v, v)) == 0; }
+  static uint32_t mask_ge(F a, F b) {
+    const int32_t place[4] = {0, 1, 2, 3};
+    return vaddvq_u32(vshlq_u32(vshrq_n_u32(vcgeq_f32(a, b), 31), vld1q_s32(place)));
+  }
+  static unsigned popcount(uint32_t mask) { return unsigned(__builtin_popcount(mask)); }
+
+  // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
+  static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }
+  static F round(F y) { return vrndnq_f32(y); }
+  static F sub_round(F y, F n) { return vsubq_f32(y, n); }
+  static F ldexp(F p, F n) {
+    const I exponent = vshlq_n_s32(vcvtq_s32_f32(n), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), exponent));
+  }
+
+  static I to_int(F v) { return vcvtnq_s32_f32(v); }
+  static F to_float(I v) { return vcvtq_f32_s32(v); }
+  static I zero() { return vdupq_n_s32(0); }
+  static I addi(I a, I b) { return vaddq_s32(a, b); }
+  static I keep_ge(I q, F x, F cut) {
+    return vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut)));
+  }
+  static uint64_t hsum(const I* s) {
+    uint64_t total = 0;
+    for (int u = 0; u < kUnroll; ++u) total += vaddlvq_u32(vreinterpretq_u32_s32(s[u]));
+    return total;
+  }
+  static void store_shifted(int64_t* p, I q, I shift) {
+    vst1q_s64(p, vshlq_s64(vmovl_s32(vget_low_s32(q)), vmovl_s32(vget_low_s32(shift))));
+    vst1q_s64(p + 2, vshlq_s64(vmovl_high_s32(q), vmovl_high_s32(shift)));
+  }
+
+  static Sum64 zero64() { return vdupq_n_s64(0); }
+  static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
+    const I keep = vreinterpretq_s32_u32(vcgeq_f32(x, cut));
+    sum = vaddq_s64(sum, vandq_s64(vmovl_s32(vget_low_s32(keep)), vld1q_s64(w)));
+    return vaddq_s64(sum, vandq_s64(vmovl_high_s32(keep), vld1q_s64(w + 2)));
+  }
+  static int64_t hsum64(Sum64 sum) { return vaddvq_s64(sum); }
+};
+
+}  // namespace
+}  // namespace neon
+}  // namespace fastsample

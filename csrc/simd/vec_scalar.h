@@ -1,0 +1,84 @@
+// Vector vocabulary, one lane wide: the plain spelling of what the others must equal.
+#pragma once
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+namespace fastsample {
+namespace scalar {
+namespace {
+
+struct Vec {
+  using F = float;
+  using I = int32_t;
+  using Sum64 = int64_t;
+  static constexpr int kWidth = 1;
+  static constexpr int kUnroll = 16;
+
+  static float from_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+  }
+  static uint32_t to_bits(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+  }
+
+  static F load(const float* p) { return *p; }
+  static F load_bf16(const uint16_t* p) { return from_bits(uint32_t(*p) << 16); }
+  static F load_f64(const double* p) { return float(*p); }
+  static F load_f16(const uint16_t* p) {
+    const uint32_t sign = uint32_t(*p & 0x8000) << 16, magnitude = *p & 0x7fff;
+    if (magnitude >= 0x7c00) return from_bits(sign | 0x7f800000u | (magnitude & 0x3ff) << 13);
+    if (magnitude < 0x400) {  // subnormal: a whole number of 2^-24
+      const float value = float(magnitude) * 0x1p-24f;
+      return sign ? -value : value;
+    }
+    return from_bits(sign | ((magnitude << 13) + (uint32_t(127 - 15) << 23)));
+  }
+  static I loadi(const int32_t* p) { return *p; }
+  static void store(float* p, F v) { *p = v; }
+  static F set1(float v) { return v; }
+  static F add(F a, F b) { return a + b; }
+  static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
+  static F fma(F a, F b, F c) { return fmaf(a, b, c); }
+  static F max(F a, F b) { return b > a ? b : a; }
+  static float hmax(F v) { return v; }
+  static bool any_nan(F v) { return v != v; }
+  static uint32_t mask_ge(F a, F b) { return a >= b; }
+  static unsigned popcount(uint32_t mask) { return mask; }
+
+  // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
+  static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
+  static F round(F y) { return (y + 12582912.0f) - 12582912.0f; }
+  static F sub_round(F y, F n) { return y - n; }
+  static F ldexp(F p, F n) { return from_bits(to_bits(p) + (uint32_t(int32_t(n)) << 23)); }
+
+  // 2^52 + 2^51: leaves no fraction bits, so the sum is rounded half to even.
+  static I to_int(F v) { return I((double(v) + 6755399441055744.0) - 6755399441055744.0); }
+  static F to_float(I v) { return float(v); }
+  static I zero() { return 0; }
+  static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
+  static I keep_ge(I q, F x, F cut) { return x >= cut ? q : 0; }
+  static uint64_t hsum(const I* sum) {
+    uint64_t total = 0;
+    for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);
+    return total;
+  }
+  static void store_shifted(int64_t* p, I q, I shift) { *p = int64_t(q) << shift; }
+
+  static Sum64 zero64() { return 0; }
+  static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
+    return x >= cut ? sum + *w : sum;
+  }
+  static int64_t hsum64(Sum64 sum) { return sum; }
+};
+
+}  // namespace
+}  // namespace scalar
+}  // namespace fastsample

@@ -1,0 +1,67 @@
+"""Logits of any library as a NumPy view that every backend can read.
+
+bfloat16, which NumPy lacks, travels as the uint16 of its bits.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_VOCAB = 4_194_304  # FS_MAX_VOCAB
+_READABLE = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
+
+
+def _from_torch(tensor: Any) -> npt.NDArray[Any]:
+    torch = sys.modules["torch"]
+    if tensor.device.type != "cpu":
+        raise TypeError(f"logits must be on the CPU, got a tensor on {tensor.device}")
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        bits: npt.NDArray[Any] = tensor.view(torch.int16).numpy()
+        return bits.view(np.uint16)
+    array: npt.NDArray[Any] = tensor.numpy()
+    return array
+
+
+def _to_array(logits: Any) -> npt.NDArray[Any]:
+    if isinstance(logits, np.ndarray):
+        array = logits.view(np.ndarray)
+    elif type(logits).__module__.partition(".")[0] == "torch":
+        return _from_torch(logits)
+    elif isinstance(logits, (list, tuple)):
+        try:
+            return np.array(logits, np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"logits must be an array of numbers: {error}") from None
+    else:
+        if hasattr(logits, "__dlpack__") and not hasattr(logits, "__array__"):
+            array = np.from_dlpack(logits)
+        else:
+            array = np.asarray(logits)
+    if array.dtype.name == "bfloat16":  # ml_dtypes, JAX
+        return array.view(np.uint16)
+    if array.dtype not in _READABLE:
+        raise TypeError(
+            f"logits must be float32, float64, float16 or bfloat16, got {array.dtype} "
+            f"({type(logits).__name__})"
+        )
+    return array
+
+
+def as_rows(logits: Any) -> tuple[npt.NDArray[Any], bool]:
+    """Return logits as (B, V) rows, and whether they came as a single row (V,)."""
+    array = _to_array(logits)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"logits must be 1-D or 2-D, got shape {array.shape}")
+    if not 1 <= array.shape[-1] <= MAX_VOCAB:
+        raise ValueError(f"logits must have 1 to {MAX_VOCAB} tokens, got shape {array.shape}")
+    single = array.ndim == 1
+    rows = array[np.newaxis] if single else array
+    readable = rows.flags.aligned and rows.dtype.isnative
+    if not readable or (rows.shape[1] > 1 and rows.strides[1] != rows.itemsize):
+        rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
+    return rows, single

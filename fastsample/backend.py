@@ -1,0 +1,156 @@
+"""Which backend runs: ``core`` (C++), ``numba`` (its twin) or ``reference`` (the specification).
+
+A backend is a module with the functions of ``reference.py``. Only where the extension is absent
+does another one take its place; an extension that fails to import is an error, never a fallback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+_MODULES = {
+    "core": "fastsample._core",
+    "numba": "fastsample._numba",
+    "reference": "fastsample.reference",
+}
+_NEEDS = {"core": "fastsample._core", "numba": "numba", "reference": "numpy"}
+
+_active: ModuleType | None = None
+_active_name = ""
+_lock = threading.Lock()
+
+
+def backends() -> tuple[str, ...]:
+    """Return the names of the backends that can run here, best first.
+
+    Returns
+    -------
+    tuple of str
+        Out of ``"core"``, ``"numba"`` and ``"reference"``.
+
+    Examples
+    --------
+    >>> import fastsample
+    >>> "reference" in fastsample.backends()
+    True
+    """
+    return tuple(name for name, module in _NEEDS.items() if find_spec(module) is not None)
+
+
+def load(name: str) -> ModuleType:
+    """Import a backend by its name."""
+    if name not in _MODULES:
+        raise ValueError(f"backend must be one of {', '.join(_MODULES)}, got {name!r}")
+    if name not in backends():
+        hint = {"core": "install a build that has the extension", "numba": "pip install numba"}
+        raise ImportError(f"backend {name!r} is not installed here: {hint[name]}")
+    try:
+        return import_module(_MODULES[name])
+    except ImportError as error:
+        raise ImportError(
+            f"backend {name!r} is installed but failed to import: {error}. "
+            "Reinstall fastsample for this Python, or set FASTSAMPLE_BACKEND to another backend."
+        ) from error
+
+
+def active() -> ModuleType:
+    """Return the backend in use; the first call chooses it."""
+    if _active is None:
+        with _lock:
+            if _active is None:
+                _choose()
+    assert _active is not None
+    return _active
+
+
+def _choose() -> None:
+    forced = os.environ.get("FASTSAMPLE_BACKEND")
+    name = forced or backends()[0]
+    if name == "reference" and not forced:
+        warnings.warn(
+            "fastsample runs on its slow NumPy reference, because this installation has no "
+            "compiled extension: install a C++ compiler and reinstall, or pip install numba",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    _set(name, load(name))
+
+
+def _set(name: str, module: ModuleType | None) -> None:
+    global _active, _active_name
+    _active, _active_name = module, name
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run a block of code on another backend; affects all threads.
+
+    Parameters
+    ----------
+    name : {"core", "numba", "reference"}
+        The backend.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown.
+    ImportError
+        The backend is not installed here.
+
+    Examples
+    --------
+    >>> import fastsample
+    >>> with fastsample.use_backend("reference"):
+    ...     fastsample.sample([3.0, 2.5, 2.0, 1.0], u=0.6)
+    1
+    """
+    module = load(name)
+    before = _active_name, _active
+    _set(name, module)
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def build_info() -> dict[str, Any]:
+    """Return what runs here: backend, instruction set, versions.
+
+    Returns
+    -------
+    dict
+        ``version``, ``backend`` (in use), ``backends`` (all that can run), ``isa`` and ``isas``
+        (of the core, or None), ``python``, ``numpy`` and ``numba`` versions.
+
+    Examples
+    --------
+    >>> import fastsample
+    >>> fastsample.build_info()["version"] == fastsample.__version__
+    True
+    """
+    from . import __version__
+
+    active()
+    core = load("core") if "core" in backends() else None
+    return {
+        "version": __version__,
+        "backend": _active_name,
+        "backends": backends(),
+        "isa": core.isa() if core else None,
+        "isas": tuple(core.isas().split(",")) if core else None,
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "numba": version("numba") if "numba" in backends() else None,
+    }

@@ -1,0 +1,185 @@
+"""What a valid parameter is, and the record that every backend reads.
+
+The record mirrors ``fs_params`` of ``csrc/fastsample.h``; ``csrc/params.h`` checks the same rules
+for callers of the C ABI.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from numbers import Real
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Order: TypeAlias = "str | Sequence[str]"
+Records: TypeAlias = npt.NDArray[np.void]
+
+STAGES = ("temperature", "top_k", "top_p", "min_p")
+
+#: In which order real runtimes run the stages.
+ORDERS: dict[str, tuple[str, ...]] = {
+    "hf": ("temperature", "top_k", "top_p", "min_p"),
+    "vllm": ("temperature", "min_p", "top_k", "top_p"),
+    "llama.cpp": ("top_k", "top_p", "min_p", "temperature"),
+    "mlx-lm": ("top_p", "min_p", "top_k", "temperature"),
+    "openvino": ("top_k", "temperature", "min_p", "top_p"),
+    "onnxruntime-genai": ("top_k", "temperature", "top_p"),
+}
+
+RECORD = np.dtype(
+    {
+        "names": ["struct_size", "temperature", "top_k", "top_p", "min_p", "min_tokens_to_keep",
+                  "order"],
+        "formats": ["u8", "f8", "i8", "f8", "f8", "i8", ("u1", 8)],
+    },
+    align=True,
+)  # fmt: skip
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
+        return float(value)
+    raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+
+
+def _integer(name: str, value: Any) -> int:
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            # A count beyond int64 keeps everything, or is far out of range: saying so needs no more.
+            return max(-(2**63), min(operator.index(value), 2**63 - 1))
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
+
+
+# name: (default, conversion, requirement, test)
+_RULES: dict[str, tuple[Any, Callable[[str, Any], Any], str, Callable[[Any], bool]]] = {
+    "temperature": (1.0, _real, "finite and >= 0", lambda v: 0.0 <= v < np.inf),
+    "top_k": (0, _integer, "None, -1, 0 or >= 1", lambda v: v >= -1),
+    "top_p": (1.0, _real, "in [0, 1]", lambda v: 0.0 <= v <= 1.0),
+    "min_p": (0.0, _real, "in [0, 1]", lambda v: 0.0 <= v <= 1.0),
+    "min_tokens_to_keep": (1, _integer, ">= 1", lambda v: v >= 1),
+}
+
+# A stage that is left out of the order must be off.
+_OFF: dict[str, Callable[[Any], Any]] = {
+    "temperature": lambda v: v == 1.0,
+    "top_k": lambda v: v <= 0,
+    "top_p": lambda v: v == 1.0,
+    "min_p": lambda v: v == 0.0,
+}
+
+
+def parse_order(order: Order) -> tuple[str, ...]:
+    """Return the stages that a preset's name or a sequence of stage names stands for."""
+    if isinstance(order, str):
+        if order not in ORDERS:
+            raise ValueError(
+                f"order must be one of {', '.join(map(repr, ORDERS))} or a tuple of stage names, "
+                f"got {order!r}"
+            )
+        return ORDERS[order]
+    try:
+        stages = tuple(order)
+    except TypeError:
+        raise TypeError(
+            f"order must be a string or a tuple of stage names, got {order!r} "
+            f"({type(order).__name__})"
+        ) from None
+    for stage in stages:
+        if stage not in STAGES:
+            raise ValueError(f"order must be made of {', '.join(STAGES)}, got {stage!r}")
+        if stages.count(stage) > 1:
+            raise ValueError(f"order must not name a stage twice, got {stage}")
+    return stages
+
+
+def _checked(name: str, value: Any) -> Any:
+    """One valid scalar."""
+    _, convert, requirement, valid = _RULES[name]
+    if name == "top_k" and value is None:
+        return 0
+    number = convert(name, value)
+    if not valid(number):
+        raise ValueError(f"{name} must be {requirement}, got {value!r}")
+    return number
+
+
+def _column(name: str, value: Any, rows: int) -> Any:
+    """A valid scalar, or a list of one valid value per row."""
+    if isinstance(value, np.ndarray):
+        if value.ndim == 0:
+            return _checked(name, value[()].item())
+        if value.ndim > 1:
+            raise ValueError(f"{name} must be a scalar or of shape ({rows},), got {value.shape}")
+        value = value.tolist()
+    elif hasattr(value, "tolist") and hasattr(value, "shape"):  # another library's array
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return _checked(name, value)
+    if len(value) != rows:
+        raise ValueError(f"{name} must be a scalar or of shape ({rows},), got ({len(value)},)")
+    column = []
+    for row, item in enumerate(value):
+        try:
+            column.append(_checked(name, item))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} (row {row})") from None
+    return column
+
+
+def _fill(values: dict[str, Any], order: Order, rows: int) -> Records:
+    stages = parse_order(order)
+    records = np.zeros(rows, RECORD)
+    records["struct_size"] = RECORD.itemsize
+    for name, value in values.items():
+        records[name] = value
+    records["order"][:, : len(stages)] = [STAGES.index(stage) + 1 for stage in stages]
+    sampled = records["temperature"] != 0.0
+    for stage in STAGES:
+        if stage not in stages and not np.all(_OFF[stage](records[stage]) | ~sampled):
+            raise ValueError(f"order must name {stage}, which is active")
+    return records
+
+
+@lru_cache(maxsize=256, typed=True)
+def scalar_record(
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    min_p: float,
+    min_tokens_to_keep: int,
+    order: str | tuple[str, ...],
+) -> Records:
+    """Return the one record of scalar parameters, read-only."""
+    given = (temperature, top_k, top_p, min_p, min_tokens_to_keep)
+    values = {name: _checked(name, v) for name, v in zip(_RULES, given, strict=True)}
+    records = _fill(values, order, 1)
+    records.flags.writeable = False
+    return records
+
+
+def make_records(
+    rows: int,
+    temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    min_p: Any,
+    min_tokens_to_keep: Any,
+    order: Order,
+) -> Records:
+    """Return one record for all rows, or one per row where a parameter is an array."""
+    if not isinstance(order, str) and isinstance(order, Sequence):
+        order = tuple(order)
+    given = (temperature, top_k, top_p, min_p, min_tokens_to_keep)
+    try:
+        return scalar_record(*given, order)
+    except TypeError:
+        pass  # an unhashable value: an array, or a mistake that is worded below
+    values = {name: _column(name, v, rows) for name, v in zip(_RULES, given, strict=True)}
+    per_row = any(isinstance(v, list) for v in values.values())
+    return _fill(values, order, rows if per_row else 1)
