@@ -1,21 +1,15 @@
 #include "cut.h"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
-#include <limits>
+#include <numeric>
 
+#include "histogram.h"
 #include "params.h"
-
-#if defined(_MSC_VER)
-#include <intrin.h>
-#endif
 
 namespace fastsample {
 
 namespace {
-
-constexpr size_t kAllTies = std::numeric_limits<size_t>::max();
 
 // Floats as integers of the same order (-0 just below +0).
 int32_t to_key(float x) {
@@ -30,16 +24,6 @@ float from_key(int32_t key) {
   return x;
 }
 float next_above(float x) { return x == FLT_MAX ? INFINITY : from_key(to_key(x + 0.0f) + 1); }
-
-int lowest_bit(uint64_t word) {
-#if defined(_MSC_VER)
-  unsigned long index;
-  _BitScanForward64(&index, word);
-  return int(index);
-#else
-  return __builtin_ctzll(word);
-#endif
-}
 
 // The largest tau in [low, high] with measure(tau) >= target, where measure falls as tau rises and
 // measure(low) >= target. Stops early at a tau that measures exactly the target: it cuts the same.
@@ -61,6 +45,216 @@ float kth_largest(const Kernels* kernels, const float* x, size_t n, size_t k) {
                           [&](float tau) { return kernels->count_at_least(x, n, tau); });
 }
 
+int32_t block_shift(const Row& row, Exp2 exp2, size_t b) {
+  return kUnitBits - kMantissaBits + block_exponent(row.block_max[b], exp2);
+}
+
+int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass + n, int64_t(0)); }
+
+// A list is worth making while it is short against the row.
+size_t short_list(const Row& row) { return std::max<size_t>(4096, row.n / 16); }
+
+// ---- top-k ------------------------------------------------------------------------------------
+
+void keep_top_k(const Kernels* kernels, Survivors& list, size_t k) {
+  if (k >= list.size) return;
+  const float tau = kth_largest(kernels, list.x, list.size, k);
+  const size_t above = kernels->count_at_least(list.x, list.size, next_above(tau));
+  list.keep(tau, k - above);
+}
+
+// Lists the k largest values.
+void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
+  // k blocks hold at least one value each that reaches the k-th largest block maximum.
+  float bound = -FLT_MAX;
+  if (k <= row.blocks)
+    bound = std::max(bound, kth_largest(row.kernels, row.block_max, row.blocks, k));
+  else if (row.blocks > 16)
+    bound = Histogram(row, exp2).with_count(1.2 * double(k) + 200.0);
+  list.clear();
+  if (!list.collect(row, bound, INFINITY, k, 4 * k + 1024)) {
+    // A sorted row has its largest values in few blocks: what these hold is a better bound.
+    const size_t few = std::min(row.blocks, k / 64 + 1);
+    const float best = kth_largest(row.kernels, row.block_max, row.blocks, few);
+    list.clear();
+    for (size_t b = 0; b < row.blocks; ++b)
+      if (row.block_max[b] >= best) list.append_block(row, b, bound, INFINITY);
+    if (list.size >= k) bound = kth_largest(row.kernels, list.x, list.size, k);
+    list.clear();
+    list.collect(row, bound, INFINITY, k, kNoLimit);
+  }
+  if (list.size < k && bound > -FLT_MAX) {  // the guess was too high
+    list.clear();
+    list.collect(row, -FLT_MAX, INFINITY, k, kNoLimit);
+  }
+  keep_top_k(row.kernels, list, k);
+}
+
+// ---- top-p ------------------------------------------------------------------------------------
+
+int64_t share_of(double p, int64_t total) {
+  const double share = std::ceil(p * double(total));
+  return std::clamp(int64_t(share), int64_t(1), total);
+}
+
+// Where the mass of the shortest prefix of a list reaches `target`.
+struct Prefix {
+  float tau;
+  size_t ties;  // how many values equal to tau it takes
+};
+
+Prefix find_prefix(const Kernels* kernels, const Survivors& list, int64_t target) {
+  const auto mass = [&](float tau) {
+    return kernels->mass_at_least(list.x, list.weight, list.size, tau);
+  };
+  const auto [low, high] = std::minmax_element(list.x, list.x + list.size);
+  const float tau = highest_reaching(*low, *high, target, mass);
+  // Equal values in different blocks may differ in the last bits of their weights.
+  int64_t reached = mass(next_above(tau));
+  size_t ties = 0;
+  for (size_t i = 0; i < list.size && reached < target; ++i)
+    if (list.x[i] == tau) {
+      reached += list.weight[i];
+      ++ties;
+    }
+  return {tau, ties};
+}
+
+void keep_top_p(const Kernels* kernels, Survivors& list, double p, size_t at_least) {
+  const Prefix prefix = find_prefix(kernels, list, share_of(p, list.mass()));
+  const size_t above = kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
+  if (above + prefix.ties < at_least)
+    keep_top_k(kernels, list, at_least);
+  else
+    list.keep(prefix.tau, prefix.ties);
+}
+
+// Takes equal values of a row, block after block, until they fill `missing`; `at_least` and `above`
+// are the masses per block of values >= tau and > tau. Leaves the kept mass in `at_least`.
+size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64_t* at_least,
+                    const int64_t* above) {
+  size_t last = 0;
+  for (size_t b = 0; b < row.blocks; ++b) {
+    const int64_t tied = at_least[b] - above[b];
+    if (missing <= 0) {
+      at_least[b] = above[b];
+    } else if (tied > 0 && tied < missing) {
+      missing -= tied;
+    } else if (tied > 0) {
+      int64_t weight[kBlock];
+      Kept only_ties;
+      only_ties.tau = tau;
+      weigh_block(row, only_ties, exp2, b, weight);
+      alignas(64) float scratch[kBlock];
+      const float* x = row.values(b, scratch);
+      at_least[b] = above[b];
+      for (size_t i = 0; i < size_t(kBlock) && missing > 0; ++i)
+        if (x[i] == tau) {
+          missing -= weight[i];
+          at_least[b] += weight[i];
+          last = b * kBlock + i;
+        }
+    }
+  }
+  return last;
+}
+
+// Cuts the row where the mass of the largest values reaches p of the total, and leaves the kept
+// mass per block in the workspace.
+//
+// A search that holds the exact mass, per block, of the values >= v. A guess says where the cut
+// should be from there; what lies between is listed, weighed and either has the cut or moves v.
+void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& workspace) {
+  const RowKernels& ops = row.ops();
+  Survivors& list = workspace.survivors;
+  int64_t* all = workspace.all_mass.reserve(row.blocks);
+  int64_t* mass = workspace.block_mass.reserve(row.blocks);
+  int64_t* high = workspace.high_mass.reserve(row.blocks);
+
+  const Histogram guess(row, exp2);
+  float v = std::max(guess.reaching(p), kept.tau);
+  int64_t total;
+  if (kept.whole_row()) {
+    ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
+    total = sum(all, row.blocks);
+  } else {
+    total = sum(kept_mass(row, kept, exp2, workspace), row.blocks);
+    ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
+  }
+  const int64_t target = share_of(p, total);
+  int64_t reached = sum(mass, row.blocks);
+  // The cut is in [lowest, highest).
+  float lowest = kept.tau, highest = next_above(row.max);
+
+  for (double reach = 1.5;; reach *= 4.0) {
+    const bool up = reached >= target;  // the cut is at v or above, else below
+    const double missing = reach * double(up ? reached - target : target - reached);
+    float from, to;
+    if (up) {
+      lowest = from = v;
+      to = std::clamp(guess.above(v, missing), next_above(v), highest);
+    } else {
+      highest = to = v;
+      from = std::max(guess.below(v, missing), lowest);
+    }
+
+    list.clear();
+    if (list.collect(row, from, to, kAllTies, short_list(row))) {
+      list.weigh(row, exp2);
+      const int64_t listed = list.mass();
+      const int64_t above = up ? reached - listed : reached;  // mass of values >= to
+      int64_t* per_block = mass;
+      for (size_t i = 0; i < list.size; ++i)
+        per_block[size_t(list.ids[i]) / kBlock] += up ? -list.weight[i] : list.weight[i];
+      if (above < target && target <= above + listed) {
+        const Prefix prefix = find_prefix(row.kernels, list, target - above);
+        if (!up)
+          for (size_t i = 0; i < list.size; ++i)
+            per_block[size_t(list.ids[i]) / kBlock] -= list.weight[i];
+        list.keep(prefix.tau, prefix.ties);
+        for (size_t i = 0; i < list.size; ++i) {
+          per_block[size_t(list.ids[i]) / kBlock] += list.weight[i];
+          if (list.x[i] == prefix.tau) kept.last = size_t(list.ids[i]);
+        }
+        kept.tau = prefix.tau;
+        break;
+      }
+      v = up ? to : from;
+      reached = up ? above : above + listed;
+      continue;
+    }
+
+    // Too many values to list. Are most of them equal to v?
+    if (up) {
+      const float next = next_above(v);
+      ops.mass(row.data, row.n, row.block_max, exp2, next, all, high);
+      reached = sum(high, row.blocks);
+      if (reached < target) {
+        kept.last = last_of_ties(row, exp2, v, target - reached, mass, high);
+        kept.tau = v;
+        break;
+      }
+      std::swap(mass, high);
+      v = next;
+      lowest = next;
+    }
+    // Halve the range: at a guess first, at the middle of the float keys if that fails.
+    float middle = guess.middle(lowest, highest);
+    if (reach > 20.0 || !(middle > lowest && middle < highest))
+      middle = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
+    v = std::max(middle, next_above(lowest));
+    if (v >= highest) v = lowest;
+    ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
+    reached = sum(mass, row.blocks);
+  }
+  if (mass != workspace.block_mass.get())
+    std::copy(mass, mass + row.blocks, workspace.block_mass.get());
+  kept.scale = exp2.scale;
+  list.clear();
+}
+
+// ---- min-p and greedy -------------------------------------------------------------------------
+
 // ln(m) for m in (0, 1], from correctly rounded operations alone: the same on every machine.
 // m = f * 2^e, ln f = 2 artanh((f - 1) / (f + 1)) by its series; |z| <= 0.172, so 12 terms leave
 // less than 2^-60.
@@ -77,155 +271,86 @@ double natural_log(double m) {
   return e * 0.69314718055994531 + 2.0 * z * series;
 }
 
-int64_t share_of(double p, int64_t total) {
-  const double share = std::ceil(p * double(total));
-  return std::clamp(int64_t(share), int64_t(1), total);
+float min_p_bound(const Row& row, double temperature, double min_p) {
+  const double bound = double(row.max) + temperature * natural_log(min_p);
+  return float(std::max(bound, double(-FLT_MAX)));
 }
 
-// Appends, by rising id, the values >= tau; of those equal to tau only the first `ties`.
-void collect(const Row& row, float tau, size_t ties, Survivors& list) {
+size_t first_of(const Row& row, float value) {
+  size_t b = 0;
+  while (row.block_max[b] != value) ++b;
   alignas(64) float scratch[kBlock];
-  const float above = next_above(tau);
-  float lowest = ties ? tau : above;
-  for (size_t b = 0; b < row.blocks; ++b) {
-    if (row.block_max[b] < lowest) continue;
-    uint64_t bits[kBlock / 64];
-    row.ops().at_least(row.block(b), row.left(b), lowest, bits);
-    if (lowest == tau && ties != kAllTies) {
-      uint64_t strict[kBlock / 64];
-      row.ops().at_least(row.block(b), row.left(b), above, strict);
-      for (int w = 0; w < kBlock / 64; ++w) {
-        uint64_t equal = bits[w] & ~strict[w];
-        for (; equal && ties; --ties) equal &= equal - 1;
-        bits[w] &= ~equal;
-      }
-      if (ties == 0) lowest = above;
-    }
-    list.reserve(list.size + kBlock);
-    const float* x = row.values(b, scratch);
-    for (int w = 0; w < kBlock / 64; ++w)
-      for (uint64_t word = bits[w]; word; word &= word - 1) {
-        const int i = w * 64 + lowest_bit(word);
-        list.ids[list.size] = int32_t(b * kBlock) + i;
-        list.x[list.size++] = x[i];
-      }
-  }
+  const float* x = row.values(b, scratch);
+  return b * kBlock + size_t(std::find(x, x + kBlock, value) - x);
 }
 
-void keep_top_k(const Kernels* kernels, Survivors& list, size_t k) {
-  if (k >= list.size) return;
-  const float tau = kth_largest(kernels, list.x, list.size, k);
-  const size_t above = kernels->count_at_least(list.x, list.size, next_above(tau));
-  list.keep(tau, k - above);
-}
-
-void collect_top_k(const Row& row, size_t k, Survivors& list) {
-  // k blocks hold at least one value each that reaches the k-th largest block maximum.
-  float bound = -FLT_MAX;
-  if (k <= row.blocks)
-    bound = std::max(bound, kth_largest(row.kernels, row.block_max, row.blocks, k));
-  collect(row, bound, k, list);
-  keep_top_k(row.kernels, list, k);
-}
-
-// The shortest prefix in (value desc, index asc) whose mass reaches `target`, but at least
-// `at_least` tokens. The list is weighed, and has the mass.
-void keep_top_p(const Kernels* kernels, Survivors& list, int64_t target, size_t at_least) {
-  const auto mass = [&](float tau) {
-    return kernels->mass_at_least(list.x, list.weight, list.size, tau);
-  };
-  const auto [low, high] = std::minmax_element(list.x, list.x + list.size);
-  const float tau = highest_reaching(*low, *high, target, mass);
-  const float above = next_above(tau);
-  const size_t more = kernels->count_at_least(list.x, list.size, above);
-  int64_t reached = mass(above);
-  size_t ties = 0;
-  // Equal values in different blocks may differ in the last bits of their weights.
-  for (size_t i = 0; i < list.size && reached < target; ++i)
-    if (list.x[i] == tau) {
-      reached += list.weight[i];
-      ++ties;
-    }
-  if (more + ties < at_least)
-    keep_top_k(kernels, list, at_least);
-  else
-    list.keep(tau, ties);
-}
-
-// Guesses a value such that what is below it weighs less than `allowed`, from 16 blocks spread over
-// the row: a histogram of their values in steps of 1/8 bit of weight, summed from the light end.
-// Only a guess: the caller checks what it collects.
-float guess_tail(const Row& row, Exp2 exp2, double allowed) {
-  constexpr int kSteps = 8, kBins = 42 * kSteps;
-  uint32_t count[kBins + 1] = {};
+bool has_at_least(const Row& row, const Kept& kept, size_t count) {
+  if (count <= 1) return true;
   alignas(64) float scratch[kBlock];
-  const size_t stride = std::max<size_t>(1, row.blocks / 16);
-  size_t sampled = 0;
-  for (size_t b = stride / 2; b < row.blocks; b += stride) {
+  size_t seen = 0;
+  for (size_t b = 0; b < row.blocks && seen < count; ++b) {
+    if (row.block_max[b] < kept.tau) continue;
     const float* x = row.values(b, scratch);
-    for (int i = 0; i < kBlock; ++i) {
-      const float step = (row.max - x[i]) * exp2.scale * kSteps;
-      ++count[step < float(kBins) ? int(step) : kBins];
-    }
-    sampled += kBlock;
+    for (size_t i = 0; i < size_t(kBlock); ++i) seen += kept.has(x[i], b * kBlock + i);
   }
-  double weight = std::ldexp(double(row.n) / double(sampled), kUnitBits - 42);
-  double tail = 0.0;
-  for (int bin = kBins - 1; bin >= 0; --bin) {
-    weight *= 1.0905077326652577;  // 2^(1/8): the upper edge of the bin
-    tail += count[bin] * weight;
-    if (tail > allowed) return row.max - float(bin + 1) / (exp2.scale * kSteps);
-  }
-  return row.max;
-}
-
-void collect_top_p(const Row& row, Exp2 exp2, double p, size_t at_least, Workspace& workspace) {
-  int64_t* block_mass = workspace.block_mass.reserve(row.blocks);
-  row.ops().mass(row.data, row.n, row.block_max, exp2, -INFINITY, block_mass);
-  int64_t total = 0;
-  for (size_t b = 0; b < row.blocks; ++b) total += block_mass[b];
-  const int64_t target = share_of(p, total);
-
-  // Candidates: enough of the largest values to reach the target. A peaked row has them in the few
-  // blocks of the largest maxima, a flat one needs the guess.
-  Survivors& list = workspace.survivors;
-  const size_t few = std::min<size_t>(row.blocks, 32);
-  const float head = kth_largest(row.kernels, row.block_max, row.blocks, few);
-  for (double margin : {0.75, 0.1, 0.0}) {
-    float tau = -FLT_MAX;
-    if (margin > 0.0)
-      tau = std::max(tau, std::min(head, guess_tail(row, exp2, margin * double(total - target))));
-    list.clear();
-    collect(row, tau, kAllTies, list);
-    list.weigh(row, exp2);
-    if (list.size >= at_least && list.mass() >= target) break;
-  }
-  keep_top_p(row.kernels, list, target, at_least);
+  return seen >= count;
 }
 
 }  // namespace
 
+// ---- the list ---------------------------------------------------------------------------------
+
 void Survivors::reserve(size_t n) {
-  n += 16;  // kernels work on whole vectors
-  ids = ids_.reserve(n, size);
-  x = x_.reserve(n, size);
+  ids = ids_.reserve(n + kSlack, size);
+  x = x_.reserve(n + kSlack, size);
+}
+
+void Survivors::assign(size_t id, float value) {
+  reserve(1);
+  ids[0] = int32_t(id);
+  x[0] = value;
+  size = 1;
+}
+
+void Survivors::append_block(const Row& row, size_t b, float low, float high) {
+  reserve(size + kBlock);
+  size += row.ops().collect(row.block(b), row.left(b), int32_t(b * kBlock), low, high, ids + size,
+                            x + size);
+}
+
+bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
+  const float above_low = next_above(low);
+  size_t counted = 0, tied = 0;
+  for (size_t b = 0; b < row.blocks; ++b) {
+    if (row.block_max[b] < low) continue;
+    append_block(row, b, low, high);
+    if (size - counted < 4 * size_t(kBlock)) continue;
+    // Many at once. Are they equal, and enough of them?
+    tied += row.kernels->count_at_least(x + counted, size - counted, low) -
+            row.kernels->count_at_least(x + counted, size - counted, above_low);
+    counted = size;
+    if (tied >= ties) low = above_low;
+    if (size > limit) return false;
+  }
+  return size <= limit;
 }
 
 void Survivors::weigh(const Row& row, Exp2 exp2) {
   if (scale_ == exp2.scale) return;
   scale_ = exp2.scale;
-  const size_t padded = size + 16;
+  const size_t padded = size + kSlack;
+  reserve(padded);
   int32_t* shift = shift_.reserve(padded);
   weight = weight_.reserve(padded);
   size_t block = row.blocks;
-  int32_t block_shift = 0;
+  int32_t shift_of_block = 0;
   for (size_t i = 0; i < size; ++i) {
     const size_t b = size_t(ids[i]) / kBlock;
     if (b != block) {
       block = b;
-      block_shift = kUnitBits - kMantissaBits + block_exponent(row.block_max[b], exp2);
+      shift_of_block = block_shift(row, exp2, b);
     }
-    shift[i] = block_shift;
+    shift[i] = shift_of_block;
   }
   for (size_t i = size; i < padded; ++i) {
     shift[i] = 0;
@@ -248,69 +373,124 @@ void Survivors::keep(float tau, size_t ties) {
   size = kept;
 }
 
-int64_t Survivors::mass() const {
-  int64_t total = 0;
-  for (size_t i = 0; i < size; ++i) total += weight[i];
-  return total;
+void Survivors::keep(const Kept& kept) {
+  size_t ties = 0;
+  for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
+  keep(kept.tau, ties);
 }
 
-void collect_all(const Row& row, Survivors& list) { collect(row, -FLT_MAX, kAllTies, list); }
+int64_t Survivors::mass() const { return sum(weight, size); }
+
+// ---- what is kept, by threshold ---------------------------------------------------------------
+
+void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t weight[kBlock]) {
+  alignas(64) float scratch[kBlock];
+  const float* x = row.values(b, scratch);
+  int32_t shift[kBlock];
+  std::fill(shift, shift + kBlock, block_shift(row, exp2, b));
+  row.kernels->weigh(x, kBlock, exp2, shift, weight);
+  for (size_t i = 0; i < size_t(kBlock); ++i)
+    if (!kept.has(x[i], b * kBlock + i)) weight[i] = 0;
+}
+
+const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace) {
+  int64_t* mass = workspace.block_mass.reserve(row.blocks);
+  if (kept.scale == exp2.scale) return mass;
+  int64_t* other = workspace.all_mass.reserve(row.blocks);
+  const RowKernels& ops = row.ops();
+  if (kept.whole_row()) {
+    ops.mass(row.data, row.n, row.block_max, exp2, INFINITY, mass, other);
+    return mass;
+  }
+  ops.mass(row.data, row.n, row.block_max, exp2, kept.tau, other, mass);
+  if (kept.last / kBlock < row.blocks) {
+    // From the last tie on, values have to be above the threshold.
+    int64_t* above = workspace.high_mass.reserve(row.blocks);
+    ops.mass(row.data, row.n, row.block_max, exp2, next_above(kept.tau), other, above);
+    const size_t b = kept.last / kBlock;
+    std::copy(above + b, above + row.blocks, mass + b);
+    int64_t weight[kBlock];
+    weigh_block(row, kept, exp2, b, weight);
+    mass[b] = sum(weight, kBlock);
+  }
+  return mass;
+}
+
+void make_list(const Row& row, Kept& kept, Survivors& list) {
+  list.clear();
+  list.collect(row, kept.tau, INFINITY, kAllTies, kNoLimit);
+  list.keep(kept);
+  kept.listed = true;
+}
 
 Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
   Survivors& list = workspace.survivors;
   list.clear();
+  Kept kept;
   if (params.temperature == 0.0) {
-    collect(row, row.max, 1, list);
-    return {false, {row.max, exp2_scale(1.0)}};
+    list.assign(first_of(row, row.max), row.max);
+    kept.listed = true;
+    return {kept, {row.max, exp2_scale(1.0)}};
   }
 
   const size_t at_least = size_t(params.min_tokens_to_keep);
+  const auto list_largest = [&](Exp2 exp2, size_t k) {
+    list_top_k(row, exp2, k, list);
+    kept.listed = true;
+  };
   double temperature = 1.0;
-  bool whole_row = true;
   for (const uint8_t* stage = params.order; stage != params.order + 8 && *stage; ++stage) {
     if (!is_active(params, *stage)) continue;
     const Exp2 exp2{row.max, exp2_scale(temperature)};
     switch (*stage) {
-      case FS_STAGE_TEMPERATURE:
-        temperature = params.temperature;
-        continue;
+      case FS_STAGE_TEMPERATURE: temperature = params.temperature; break;
+
       case FS_STAGE_TOP_K: {
         const size_t k = std::max(size_t(params.top_k), at_least);
-        if (k >= row.n) continue;
-        if (whole_row)
-          collect_top_k(row, k, list);
-        else
+        if (kept.listed) {
           keep_top_k(row.kernels, list, k);
-        break;
-      }
-      case FS_STAGE_TOP_P:
-        if (whole_row) {
-          collect_top_p(row, exp2, params.top_p, at_least, workspace);
-        } else {
-          list.weigh(row, exp2);
-          keep_top_p(row.kernels, list, share_of(params.top_p, list.mass()), at_least);
+        } else if (k < row.n) {
+          list_largest(exp2, k);
+          list.keep(kept);
         }
         break;
-      case FS_STAGE_MIN_P: {
-        const double tau = double(row.max) + temperature * natural_log(params.min_p);
-        const float bound = float(std::max(tau, double(-FLT_MAX)));
-        if (whole_row) {
-          collect(row, bound, kAllTies, list);
-          if (list.size < at_least) {
-            list.clear();
-            collect_top_k(row, at_least, list);
-          }
-        } else if (row.kernels->count_at_least(list.x, list.size, bound) < at_least) {
-          keep_top_k(row.kernels, list, at_least);
+      }
+
+      case FS_STAGE_TOP_P:
+        if (kept.listed) {
+          list.weigh(row, exp2);
+          keep_top_p(row.kernels, list, params.top_p, at_least);
         } else {
-          list.keep(bound, kAllTies);
+          cut_top_p(row, exp2, params.top_p, kept, workspace);
+          if (!has_at_least(row, kept, at_least)) list_largest(exp2, at_least);
+        }
+        break;
+
+      case FS_STAGE_MIN_P: {
+        const float bound = min_p_bound(row, temperature, params.min_p);
+        if (kept.listed) {
+          if (row.kernels->count_at_least(list.x, list.size, bound) < at_least)
+            keep_top_k(row.kernels, list, at_least);
+          else
+            list.keep(bound, kAllTies);
+          break;
+        }
+        Kept narrower;
+        narrower.tau = bound;
+        if (!has_at_least(row, narrower, at_least)) {
+          list_largest(exp2, at_least);
+          list.keep(kept);
+        } else if (bound > kept.tau) {
+          kept = narrower;
+          // Mostly few are left, and a list of them is cheaper than another pass over the row.
+          kept.listed = list.collect(row, bound, INFINITY, kAllTies, short_list(row));
+          if (!kept.listed) list.clear();
         }
         break;
       }
     }
-    whole_row = false;
   }
-  return {whole_row, {row.max, exp2_scale(temperature)}};
+  return {kept, {row.max, exp2_scale(temperature)}};
 }
 
 }  // namespace fastsample

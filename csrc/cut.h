@@ -1,13 +1,31 @@
 // Second room: every truncation is a threshold. Turns the parameters into thresholds, one stage
-// after the other, and yields the survivors. Portable: all SIMD is behind the kernel table.
+// after the other. Portable: all SIMD is behind the kernel table.
 #pragma once
+
+#include <cfloat>
+#include <limits>
 
 #include "fastsample.h"
 #include "scan.h"
 
 namespace fastsample {
 
-// Kept tokens, by rising id. Weights are whole numbers of units of 2^-kUnitBits.
+constexpr size_t kAllTies = std::numeric_limits<size_t>::max();
+constexpr size_t kNoLimit = kAllTies;
+
+// What the stages keep: a place in the total order (value falling, id rising), and the list of what
+// is before it once that is short.
+struct Kept {
+  float tau = -FLT_MAX;                                 // values above tau,
+  size_t last = std::numeric_limits<size_t>::max();     // and those equal to it up to this id
+  bool listed = false;                                  // the list holds them
+  float scale = 0.0f;                                   // block_mass holds their mass so scaled
+
+  bool has(float x, size_t id) const { return x > tau || (x == tau && id <= last); }
+  bool whole_row() const { return !listed && tau == -FLT_MAX; }
+};
+
+// A short list of tokens by rising id. Weights are whole numbers of units of 2^-kUnitBits.
 class Survivors {
  public:
   size_t size = 0;
@@ -15,11 +33,16 @@ class Survivors {
   float* x = nullptr;
   int64_t* weight = nullptr;
 
-  void reserve(size_t n);
+  void assign(size_t id, float value);
+  // Appends the row's values in [low, high). Of those equal to low, blocks in which `ties` and more
+  // have been seen before give none. Stops, and returns false, once there are more than `limit`.
+  bool collect(const Row& row, float low, float high, size_t ties, size_t limit);
+  void append_block(const Row& row, size_t b, float low, float high);
   // Weighs every survivor as its block of the row does, unless it is weighed so already.
   void weigh(const Row& row, Exp2 exp2);
   // Drops what is below tau and, of those equal to tau, all but the first `ties`.
   void keep(float tau, size_t ties);
+  void keep(const Kept& kept);
   int64_t mass() const;
   void clear() {
     size = 0;
@@ -27,6 +50,8 @@ class Survivors {
   }
 
  private:
+  void reserve(size_t n);
+
   Buffer<int32_t> ids_, shift_;
   Buffer<float> x_;
   Buffer<int64_t> weight_;
@@ -36,20 +61,26 @@ class Survivors {
 // What a thread keeps between calls.
 struct Workspace {
   Buffer<float> block_max;
-  Buffer<int64_t> block_mass;
+  Buffer<int64_t> block_mass, all_mass, high_mass;
   Survivors survivors;
   Buffer<int64_t> tokens;
 };
 
 struct Cut {
-  bool whole_row;  // nothing was cut: every finite value survives, and the list is not made
-  Exp2 exp2;       // weights that the draw uses
+  Kept kept;
+  Exp2 exp2;  // weights that the draw uses
 };
 
 // Runs the stages of `params` over a scanned row without defects.
 Cut cut(const Row& row, const fs_params& params, Workspace& workspace);
 
-// Appends all finite values to the list.
-void collect_all(const Row& row, Survivors& list);
+// Mass of what is kept, per block.
+const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace);
+
+// Weights of the 256 places of a block, zero for what is not kept.
+void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t weight[kBlock]);
+
+// Puts what is kept into the list.
+void make_list(const Row& row, Kept& kept, Survivors& list);
 
 }  // namespace fastsample

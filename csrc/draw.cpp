@@ -19,62 +19,48 @@ size_t locate(const int64_t* weight, size_t n, int64_t& at) {
   return i;
 }
 
-// Weights of all 256 places of a block; the padding of the last one weighs nothing.
-void weigh_block(const Row& row, Exp2 exp2, size_t b, int64_t weight[kBlock]) {
-  alignas(64) float scratch[kBlock];
-  int32_t shift[kBlock];
-  std::fill(shift, shift + kBlock,
-            kUnitBits - kMantissaBits + block_exponent(row.block_max[b], exp2));
-  row.kernels->weigh(row.values(b, scratch), kBlock, exp2, shift, weight);
-}
-
-const int64_t* weigh_blocks(const Row& row, Exp2 exp2, Workspace& workspace) {
-  int64_t* mass = workspace.block_mass.reserve(row.blocks);
-  row.ops().mass(row.data, row.n, row.block_max, exp2, -INFINITY, mass);
-  return mass;
-}
-
 }  // namespace
 
 int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
-  if (!cut.whole_row) {
+  if (cut.kept.listed) {
     Survivors& list = workspace.survivors;
     if (list.size == 1) return list.ids[0];
     list.weigh(row, cut.exp2);
     int64_t at = position(u, list.mass());
     return list.ids[locate(list.weight, list.size, at)];
   }
-  const int64_t* mass = weigh_blocks(row, cut.exp2, workspace);
+  const int64_t* mass = kept_mass(row, cut.kept, cut.exp2, workspace);
   int64_t at = position(u, std::accumulate(mass, mass + row.blocks, int64_t(0)));
   const size_t b = locate(mass, row.blocks, at);
   int64_t weight[kBlock];
-  weigh_block(row, cut.exp2, b, weight);
+  weigh_block(row, cut.kept, cut.exp2, b, weight);
   return int64_t(b * kBlock + locate(weight, kBlock, at));
 }
 
 void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* probs) {
-  if (!cut.whole_row) {
+  if (cut.kept.listed) {
     Survivors& list = workspace.survivors;
     list.weigh(row, cut.exp2);
     const double total = double(list.mass());
     std::fill(probs, probs + row.n, 0.0f);
-    for (size_t i = 0; i < list.size; ++i) probs[list.ids[i]] = float(list.weight[i] / total);
+    for (size_t i = 0; i < list.size; ++i)
+      probs[list.ids[i]] = float(double(list.weight[i]) / total);
     return;
   }
-  const int64_t* mass = weigh_blocks(row, cut.exp2, workspace);
+  const int64_t* mass = kept_mass(row, cut.kept, cut.exp2, workspace);
   const double total = double(std::accumulate(mass, mass + row.blocks, int64_t(0)));
   int64_t weight[kBlock];
   for (size_t b = 0; b < row.blocks; ++b) {
-    weigh_block(row, cut.exp2, b, weight);
+    weigh_block(row, cut.kept, cut.exp2, b, weight);
     const size_t count = std::min(row.left(b), size_t(kBlock));
-    for (size_t i = 0; i < count; ++i) probs[b * kBlock + i] = float(weight[i] / total);
+    for (size_t i = 0; i < count; ++i) probs[b * kBlock + i] = float(double(weight[i]) / total);
   }
 }
 
-size_t write_survivors(const Row& row, const Cut& cut, Workspace& workspace, size_t capacity,
-                       int64_t* ids, float* probs) {
+size_t write_survivors(const Row& row, Cut cut, Workspace& workspace, size_t capacity, int64_t* ids,
+                       float* probs) {
   Survivors& list = workspace.survivors;
-  if (cut.whole_row) collect_all(row, list);
+  if (!cut.kept.listed) make_list(row, cut.kept, list);
   if (list.size > capacity) return list.size;
   list.weigh(row, cut.exp2);
   const double total = double(list.mass());
@@ -83,7 +69,7 @@ size_t write_survivors(const Row& row, const Cut& cut, Workspace& workspace, siz
     return list.x[a] != list.x[b] ? list.x[a] > list.x[b] : a < b;
   });
   for (size_t i = 0; i < list.size; ++i) {
-    probs[i] = float(list.weight[ids[i]] / total);
+    probs[i] = float(double(list.weight[ids[i]]) / total);
     ids[i] = list.ids[ids[i]];
   }
   return list.size;

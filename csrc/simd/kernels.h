@@ -23,6 +23,9 @@ constexpr int kBlock = 256;
 constexpr int kMantissaBits = 27;
 constexpr int kUnitBits = 40;
 
+// Lists are read and written in whole vectors: they have room for this many values more.
+constexpr int kSlack = 16;
+
 // A weight under 2^kLightest rounds to zero units, whatever its block.
 constexpr float kLightest = -42.0f;
 
@@ -50,11 +53,13 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // Sum of the weights of the values >= tau, per block, in units of 2^-kUnitBits.
+  // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau.
   void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
-               int64_t* block_mass);
-  // Bit i of the 256: value i of the block is >= tau. `n` is what is left of the row.
-  void (*at_least)(const void* block, size_t n, float tau, uint64_t bits[kBlock / 64]);
+               int64_t* all, int64_t* at_least);
+  // Appends the values of a block in [low, high) and their ids, by rising id; returns how many.
+  // `n` is what is left of the row; there must be room for a block and kSlack more.
+  size_t (*collect)(const void* block, size_t n, int32_t first_id, float low, float high,
+                    int32_t* ids, float* x);
   // The block as float32, padded with -inf.
   void (*load)(const void* block, size_t n, float out[kBlock]);
 };
@@ -65,7 +70,7 @@ struct Kernels {
   const char* isa;
   RowKernels row[kRowTypes];
   // Weights of listed values, each in units of its own block: (integer) << shift[i].
-  // Arrays are readable and writable up to the next multiple of 16.
+  // Arrays are readable and writable up to kSlack values further.
   void (*weigh)(const float* x, size_t n, Exp2 exp2, const int32_t* shift, int64_t* weight);
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);

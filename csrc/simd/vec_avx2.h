@@ -48,6 +48,19 @@ struct Vec {
   }
   static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
+  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
+    mask &= 0xff;
+    if (mask == 0) return 0;
+    // Lane numbers of the mask's bits, one byte each, moved together by pext.
+    const uint64_t bytes = _pdep_u64(mask, 0x0101010101010101u) * 0xff;
+    const uint64_t lanes = _pext_u64(0x0706050403020100u, bytes);
+    const I order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(lanes)));
+    _mm256_storeu_ps(x, _mm256_permutevar8x32_ps(v, order));
+    _mm256_storeu_si256(reinterpret_cast<I*>(ids),
+                        _mm256_add_epi32(order, _mm256_set1_epi32(first_id)));
+    return popcount(mask);
+  }
+
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }
   static F round(F y) { return _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -61,8 +74,9 @@ struct Vec {
   static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
   static I zero() { return _mm256_setzero_si256(); }
   static I addi(I a, I b) { return _mm256_add_epi32(a, b); }
-  static I keep_ge(I q, F x, F cut) {
-    return _mm256_and_si256(q, _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ)));
+  static I add_ge(I sum, I q, F x, F cut) {
+    const I keep = _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ));
+    return addi(sum, _mm256_and_si256(q, keep));
   }
   static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }
   static __m256i high(I v) { return _mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1)); }

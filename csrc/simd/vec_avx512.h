@@ -14,7 +14,7 @@ struct Vec {
   using I = __m512i;
   using Sum64 = __m512i;
   static constexpr int kWidth = 16;
-  static constexpr int kUnroll = 8;
+  static constexpr int kUnroll = 4;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -42,25 +42,33 @@ struct Vec {
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
-  // No clamp: vscalefps underflows to zero by itself, and vreduceps maps -inf to 0.
+  // Compressing in registers and storing whole vectors: vcompressps to memory is microcoded on
+  // Zen 4, and its zero-masked form depends on its destination.
+  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
+    const I lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const I id = addi(_mm512_set1_epi32(first_id), lane);
+    _mm512_storeu_ps(x, _mm512_mask_compress_ps(v, __mmask16(mask), v));
+    _mm512_storeu_si512(ids, _mm512_mask_compress_epi32(id, __mmask16(mask), id));
+    return popcount(mask & 0xffff);
+  }
+
+  // No clamp: vscalefps underflows to zero by itself, and scales even a NaN by 2^-inf to 0.
   static F clamp_low(F y) { return y; }
   static F round(F y) { return _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | 8); }
-  static F sub_round(F y, F) { return _mm512_reduce_ps(y, _MM_FROUND_TO_NEAREST_INT | 8); }
+  static F sub_round(F y, F n) { return _mm512_sub_ps(y, n); }
   static F ldexp(F p, F n) { return _mm512_scalef_ps(p, n); }
 
   static I to_int(F v) { return _mm512_cvtps_epi32(v); }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
   static I zero() { return _mm512_setzero_si512(); }
   static I addi(I a, I b) { return _mm512_add_epi32(a, b); }
-  static I keep_ge(I q, F x, F cut) {
-    return _mm512_maskz_mov_epi32(_mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), q);
+  static I add_ge(I sum, I q, F x, F cut) {
+    return _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), sum, q);
   }
   static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
   static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }
   static uint64_t hsum(const I* s) {
-    const I a = addi(addi(s[0], s[1]), addi(s[2], s[3]));
-    const I b = addi(addi(s[4], s[5]), addi(s[6], s[7]));
-    const I sum = addi(a, b);  // 16 weights a lane in all
+    const I sum = addi(addi(s[0], s[1]), addi(s[2], s[3]));  // 16 weights a lane in all
     return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(low(sum), high(sum))));
   }
   static void store_shifted(int64_t* p, I q, I shift) {

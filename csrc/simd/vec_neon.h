@@ -42,6 +42,18 @@ struct Vec {
   }
   static unsigned popcount(uint32_t mask) { return unsigned(__builtin_popcount(mask)); }
 
+  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
+    unsigned count = 0;
+    float lane[4];
+    vst1q_f32(lane, v);
+    for (int i = 0; i < 4; ++i) {
+      x[count] = lane[i];
+      ids[count] = first_id + i;
+      count += mask >> i & 1;
+    }
+    return count;
+  }
+
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }
   static F round(F y) { return vrndnq_f32(y); }
@@ -55,8 +67,8 @@ struct Vec {
   static F to_float(I v) { return vcvtq_f32_s32(v); }
   static I zero() { return vdupq_n_s32(0); }
   static I addi(I a, I b) { return vaddq_s32(a, b); }
-  static I keep_ge(I q, F x, F cut) {
-    return vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut)));
+  static I add_ge(I sum, I q, F x, F cut) {
+    return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut))));
   }
   static uint64_t hsum(const I* s) {
     uint64_t total = 0;

@@ -53,6 +53,14 @@ struct Vec {
   static uint32_t mask_ge(F a, F b) { return a >= b; }
   static unsigned popcount(uint32_t mask) { return mask; }
 
+  // Writes the values of the mask and their ids, first_id being lane 0's, and returns how many; what
+  // lies behind them, up to a vector, is overwritten.
+  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
+    *x = v;
+    *ids = first_id;
+    return mask & 1;
+  }
+
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
   static F round(F y) { return (y + 12582912.0f) - 12582912.0f; }
@@ -64,7 +72,7 @@ struct Vec {
   static F to_float(I v) { return float(v); }
   static I zero() { return 0; }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
-  static I keep_ge(I q, F x, F cut) { return x >= cut ? q : 0; }
+  static I add_ge(I sum, I q, F x, F cut) { return x >= cut ? addi(sum, q) : sum; }
   static uint64_t hsum(const I* sum) {
     uint64_t total = 0;
     for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);

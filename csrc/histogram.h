@@ -1,0 +1,36 @@
+// A guess at the distribution of a row's values, from a small part of it. Nothing that is drawn
+// depends on it: it only tells the search for a cut where to look first.
+#pragma once
+
+#include "scan.h"
+
+namespace fastsample {
+
+class Histogram {
+ public:
+  // Values lighter than 2^-42 of the maximum are all taken for such ones.
+  Histogram(const Row& row, Exp2 exp2);
+
+  // A value of the row near which the mass of what is above reaches p of the total.
+  float reaching(double p) const;
+  // The highest value, a bin's edge, such that about `count` values reach it.
+  float with_count(double count) const;
+  // Edges at least a bin away from x such that values between weigh about `mass` units.
+  float below(float x, double mass) const;
+  float above(float x, double mass) const;
+  // About how many values are in [low, high), and one of them near their middle.
+  double count(float low, float high) const;
+  float middle(float low, float high) const;
+
+ private:
+  static constexpr int kBins = 256;
+  int bin(float x) const;
+  float edge(int i) const { return low_ + float(i) * step_; }
+
+  float low_, step_;
+  float count_[kBins];   // expected number of values
+  float any_[kBins];     // one of them
+  float weight_[kBins];  // of the middle of the bin
+};
+
+}  // namespace fastsample
