@@ -7,6 +7,10 @@
 #include "histogram.h"
 #include "params.h"
 
+#if defined(_MSC_VER)
+#include <intrin.h>
+#endif
+
 namespace fastsample {
 
 namespace {
@@ -24,6 +28,22 @@ float from_key(int32_t key) {
   return x;
 }
 float next_above(float x) { return x == FLT_MAX ? INFINITY : from_key(to_key(x + 0.0f) + 1); }
+
+int lowest_bit(uint64_t word) {
+#if defined(_MSC_VER)
+  unsigned long index;
+  _BitScanForward64(&index, word);
+  return int(index);
+#else
+  return __builtin_ctzll(word);
+#endif
+}
+
+int bit_count(uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555u;
+  word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+  return int(((word + (word >> 4) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u) >> 56);
+}
 
 // The largest tau in [low, high] with measure(tau) >= target, where measure falls as tau rises and
 // measure(low) >= target. Stops early at a tau that measures exactly the target: it cuts the same.
@@ -63,30 +83,46 @@ void keep_top_k(const Kernels* kernels, Survivors& list, size_t k) {
   list.keep(tau, k - above);
 }
 
-// Lists the k largest values.
-void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
-  // k blocks hold at least one value each that reaches the k-th largest block maximum.
-  float bound = -FLT_MAX;
-  if (k <= row.blocks)
-    bound = std::max(bound, kth_largest(row.kernels, row.block_max, row.blocks, k));
-  else if (row.blocks > 16)
-    bound = Histogram(row, exp2).with_count(1.2 * double(k) + 200.0);
+// Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
+// each that reaches the k-th largest block maximum.
+void list_by_maxima(const Row& row, size_t k, Survivors& list) {
+  float bound = kth_largest(row.kernels, row.block_max, row.blocks, k);
+  bound = std::max(bound, -FLT_MAX);
+  if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
+  // A sorted row has its largest values in few blocks: what these hold is a better bound.
+  const size_t few = std::min(row.blocks, k / 64 + 1);
+  const float best = kth_largest(row.kernels, row.block_max, row.blocks, few);
   list.clear();
-  if (!list.collect(row, bound, INFINITY, k, 4 * k + 1024)) {
-    // A sorted row has its largest values in few blocks: what these hold is a better bound.
-    const size_t few = std::min(row.blocks, k / 64 + 1);
-    const float best = kth_largest(row.kernels, row.block_max, row.blocks, few);
+  for (size_t b = 0; b < row.blocks; ++b)
+    if (row.block_max[b] >= best) list.append_block(row, b, bound, INFINITY);
+  if (list.size >= k) bound = kth_largest(row.kernels, list.x, list.size, k);
+  list.clear();
+  list.collect(row, bound, INFINITY, k, kNoLimit);
+}
+
+// The same for any k: by a guess, a lower one, or else all.
+void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
+  const Histogram guess(row, exp2);
+  for (double count : {1.1 * double(k) + 250.0, 4.0 * double(k) + 1000.0, double(row.n)}) {
+    float bound = count < double(row.n) ? guess.with_count(count) : -FLT_MAX;
     list.clear();
-    for (size_t b = 0; b < row.blocks; ++b)
-      if (row.block_max[b] >= best) list.append_block(row, b, bound, INFINITY);
-    if (list.size >= k) bound = kth_largest(row.kernels, list.x, list.size, k);
-    list.clear();
-    list.collect(row, bound, INFINITY, k, kNoLimit);
+    if (!list.collect(row, bound, INFINITY, k, 8 * k + 4096)) {
+      // Equal values crowd above the bound. What is here by now gives a better one.
+      bound = kth_largest(row.kernels, list.x, list.size, k);
+      list.clear();
+      list.collect(row, bound, INFINITY, k, kNoLimit);
+    }
+    if (list.size >= k) return;
   }
-  if (list.size < k && bound > -FLT_MAX) {  // the guess was too high
-    list.clear();
-    list.collect(row, -FLT_MAX, INFINITY, k, kNoLimit);
-  }
+}
+
+// Lists the k largest values, or all finite ones where they are fewer.
+void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
+  list.clear();
+  if (k <= row.blocks)
+    list_by_maxima(row, k, list);
+  else
+    list_by_guess(row, exp2, k, list);
   keep_top_k(row.kernels, list, k);
 }
 
@@ -159,6 +195,25 @@ size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64
   return last;
 }
 
+void add_per_block(const Survivors& list, int64_t sign, int64_t* mass) {
+  for (size_t i = 0; i < list.size; ++i)
+    mass[size_t(list.ids[i]) / kBlock] += sign * list.weight[i];
+}
+
+// Whether a value makes up much of the first blocks that can have it.
+bool is_common(const Row& row, float value) {
+  const float next = next_above(value);
+  size_t looked_at = 0, found = 0;
+  for (size_t b = 0; b < row.blocks && looked_at < 64; ++b) {
+    if (row.block_max[b] < value) continue;
+    uint64_t bits[kBlock / 64];
+    row.ops().within(row.block(b), row.left(b), value, next, bits);
+    for (uint64_t word : bits) found += word != 0;
+    ++looked_at;
+  }
+  return found > looked_at;
+}
+
 // Cuts the row where the mass of the largest values reaches p of the total, and leaves the kept
 // mass per block in the workspace.
 //
@@ -186,37 +241,41 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   // The cut is in [lowest, highest).
   float lowest = kept.tau, highest = next_above(row.max);
 
-  for (double reach = 1.5;; reach *= 4.0) {
+  for (int round = 0;; ++round) {
     const bool up = reached >= target;  // the cut is at v or above, else below
-    const double missing = reach * double(up ? reached - target : target - reached);
+    const double missing = double(up ? reached - target : target - reached);
+    const double reach = std::ldexp(1.5, 2 * round) * missing;
     float from, to;
     if (up) {
       lowest = from = v;
-      to = std::clamp(guess.above(v, missing), next_above(v), highest);
+      to = std::clamp(guess.above(v, reach), next_above(v), highest);
     } else {
       highest = to = v;
-      from = std::max(guess.below(v, missing), lowest);
+      from = std::max(guess.below(v, reach), lowest);
     }
 
+    // However badly the guess fits the row, the search ends: with a list of any length.
+    const bool last_round = round == 8;
+    if (last_round) {
+      from = up ? v : lowest;
+      to = up ? highest : v;
+    }
+    const size_t limit = last_round ? kNoLimit : short_list(row);
+    const bool crowded = !last_round && guess.count(from, to) > 2.0 * double(limit);
     list.clear();
-    if (list.collect(row, from, to, kAllTies, short_list(row))) {
+    if (!crowded && list.collect(row, from, to, kAllTies, limit)) {
       list.weigh(row, exp2);
       const int64_t listed = list.mass();
       const int64_t above = up ? reached - listed : reached;  // mass of values >= to
-      int64_t* per_block = mass;
-      for (size_t i = 0; i < list.size; ++i)
-        per_block[size_t(list.ids[i]) / kBlock] += up ? -list.weight[i] : list.weight[i];
+      add_per_block(list, up ? -1 : 1, mass);
       if (above < target && target <= above + listed) {
         const Prefix prefix = find_prefix(row.kernels, list, target - above);
-        if (!up)
-          for (size_t i = 0; i < list.size; ++i)
-            per_block[size_t(list.ids[i]) / kBlock] -= list.weight[i];
+        if (!up) add_per_block(list, -1, mass);
         list.keep(prefix.tau, prefix.ties);
-        for (size_t i = 0; i < list.size; ++i) {
-          per_block[size_t(list.ids[i]) / kBlock] += list.weight[i];
-          if (list.x[i] == prefix.tau) kept.last = size_t(list.ids[i]);
-        }
+        add_per_block(list, 1, mass);
         kept.tau = prefix.tau;
+        for (size_t i = 0; i < list.size; ++i)
+          if (list.x[i] == prefix.tau) kept.last = size_t(list.ids[i]);
         break;
       }
       v = up ? to : from;
@@ -224,8 +283,8 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       continue;
     }
 
-    // Too many values to list. Are most of them equal to v?
-    if (up) {
+    // Too many values to list: another exact point. Is v itself the cut, being very common?
+    if (up && is_common(row, v)) {
       const float next = next_above(v);
       ops.mass(row.data, row.n, row.block_max, exp2, next, all, high);
       reached = sum(high, row.blocks);
@@ -236,14 +295,11 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       }
       std::swap(mass, high);
       v = next;
-      lowest = next;
+      continue;
     }
-    // Halve the range: at a guess first, at the middle of the float keys if that fails.
-    float middle = guess.middle(lowest, highest);
-    if (reach > 20.0 || !(middle > lowest && middle < highest))
-      middle = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
-    v = std::max(middle, next_above(lowest));
-    if (v >= highest) v = lowest;
+    v = up ? guess.above(v, missing) : guess.below(v, missing);
+    if (round > 3 || !(v > lowest && v < highest))  // no luck: halve the range of float keys
+      v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
     ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
     reached = sum(mass, row.blocks);
   }
@@ -284,6 +340,25 @@ size_t first_of(const Row& row, float value) {
   return b * kBlock + size_t(std::find(x, x + kBlock, value) - x);
 }
 
+// About how many values reach tau, by 16 of the blocks that have any.
+size_t expected_count(const Row& row, float tau) {
+  size_t blocks = 0, looked_at = 0, found = 0;
+  for (size_t b = 0; b < row.blocks; ++b) blocks += row.block_max[b] >= tau;
+  for (size_t b = 0, skip = 0; b < row.blocks; ++b) {
+    if (row.block_max[b] < tau) continue;
+    if (skip > 0) {
+      --skip;
+      continue;
+    }
+    skip = blocks / 16;
+    uint64_t bits[kBlock / 64];
+    row.ops().within(row.block(b), row.left(b), tau, INFINITY, bits);
+    for (uint64_t word : bits) found += size_t(bit_count(word));
+    ++looked_at;
+  }
+  return looked_at ? found * blocks / looked_at : 0;
+}
+
 bool has_at_least(const Row& row, const Kept& kept, size_t count) {
   if (count <= 1) return true;
   alignas(64) float scratch[kBlock];
@@ -314,8 +389,16 @@ void Survivors::assign(size_t id, float value) {
 
 void Survivors::append_block(const Row& row, size_t b, float low, float high) {
   reserve(size + kBlock);
-  size += row.ops().collect(row.block(b), row.left(b), int32_t(b * kBlock), low, high, ids + size,
-                            x + size);
+  uint64_t bits[kBlock / 64];
+  row.ops().within(row.block(b), row.left(b), low, high, bits);
+  alignas(64) float scratch[kBlock];
+  const float* values = row.values(b, scratch);
+  for (int w = 0; w < kBlock / 64; ++w)
+    for (uint64_t word = bits[w]; word; word &= word - 1) {
+      const int i = w * 64 + lowest_bit(word);
+      ids[size] = int32_t(b * kBlock) + i;
+      x[size++] = values[i];
+    }
 }
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
@@ -483,8 +566,8 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
         } else if (bound > kept.tau) {
           kept = narrower;
           // Mostly few are left, and a list of them is cheaper than another pass over the row.
-          kept.listed = list.collect(row, bound, INFINITY, kAllTies, short_list(row));
-          if (!kept.listed) list.clear();
+          kept.listed = expected_count(row, bound) < short_list(row);
+          if (kept.listed) list.collect(row, bound, INFINITY, kAllTies, kNoLimit);
         }
         break;
       }

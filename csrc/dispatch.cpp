@@ -61,8 +61,8 @@ constexpr bool has_all(uint64_t value, uint64_t bits) { return (value & bits) ==
 bool runs_avx2() {
   const Registers one = cpuid(1), seven = cpuid(7);
   constexpr uint32_t kPopcnt = 1u << 23, kOsxsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29,
-                     kFma = 1u << 12, kAvx2 = 1u << 5, kBmi2 = 1u << 8;
-  return has_all(one.c, kOsxsave | kAvx | kF16c | kFma | kPopcnt) && has_all(seven.b, kAvx2 | kBmi2) &&
+                     kFma = 1u << 12, kAvx2 = 1u << 5;
+  return has_all(one.c, kOsxsave | kAvx | kF16c | kFma | kPopcnt) && has_all(seven.b, kAvx2) &&
          has_all(xgetbv(), 0x6);  // XMM, YMM
 }
 

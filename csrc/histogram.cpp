@@ -7,46 +7,62 @@
 namespace fastsample {
 
 int Histogram::bin(float x) const {
-  const float i = (x - low_) / step_;
-  if (!(i > 0.0f)) return 0;
-  return i < float(kBins - 1) ? int(i) : kBins - 1;
+  // Bin 0 takes what is not of interest: -inf, and what is below low_.
+  float place = (x - low_) * per_unit_ + 1.0f;
+  place = place > 0.0f ? place : 0.0f;
+  place = place < float(kBins - 1) ? place : float(kBins - 1);
+  return int(place);
+}
+
+void Histogram::add(const float* x, size_t n, float each) {
+  // Four counters in turn: neighbours are often alike, and one counter would wait for itself.
+  uint32_t counters[kBins][4] = {};
+  constexpr size_t kBatch = 128;
+  int at[kBatch];
+  for (size_t start = 0; start < n; start += kBatch) {
+    const size_t count = std::min(kBatch, n - start);
+    for (size_t i = 0; i < count; ++i) at[i] = bin(x[start + i]);
+    for (size_t i = 0; i < count; ++i) {
+      ++counters[at[i]][i % 4];
+      any_[at[i]] = x[start + i];
+    }
+  }
+  for (int i = 0; i < kBins; ++i) {
+    const uint32_t* c = counters[i];
+    count_[i] += each * float(c[0] + c[1] + c[2] + c[3]);
+  }
 }
 
 Histogram::Histogram(const Row& row, Exp2 exp2) {
-  // 64 values out of each of 32 blocks spread over the row; and all block maxima, since the mass of
-  // a peaked row is in a few of them.
-  constexpr size_t kPieces = 32, kPiece = 64;
-  const size_t pieces = std::min(row.blocks, kPieces);
-  float sample[kPieces * kPiece];
-  alignas(64) float scratch[kBlock];
-  size_t size = 0;
+  // 16 values out of each of 128 blocks spread over the row; and all block maxima, since the mass
+  // of a peaked row is in a few of them. Loops are written to be vectorised.
+  constexpr size_t kPieces = 128, kPiece = 16;
+  const size_t pieces = std::min(row.blocks, kPieces), size = pieces * kPiece;
+  alignas(64) float sample[kPieces * kPiece], scratch[kBlock], lowest[kPiece];
+  std::fill(lowest, lowest + kPiece, row.max);
   for (size_t i = 0; i < pieces; ++i) {
-    const size_t b = i * row.blocks / pieces;
+    const size_t b = (2 * i + 1) * row.blocks / (2 * pieces);
     const float* x = row.values(b, scratch) + i * kPiece % kBlock;
-    for (size_t j = 0; j < kPiece; ++j)
-      if (x[j] > -FLT_MAX && x[j] != row.block_max[b]) sample[size++] = x[j];
+    const float block_max = row.block_max[b];
+    float* piece = sample + i * kPiece;
+    for (size_t j = 0; j < kPiece; ++j) {
+      piece[j] = x[j] == block_max ? -INFINITY : x[j];
+      const float finite = piece[j] >= -FLT_MAX ? piece[j] : row.max;
+      lowest[j] = finite < lowest[j] ? finite : lowest[j];
+    }
   }
-  float lowest = row.max;
-  for (size_t i = 0; i < size; ++i) lowest = std::min(lowest, sample[i]);
-  for (size_t b = 0; b < row.blocks; ++b)
-    if (row.block_max[b] > -FLT_MAX) lowest = std::min(lowest, row.block_max[b]);
-  low_ = std::max(lowest, row.max - 42.0f / exp2.scale);
-  step_ = std::max((row.max - low_) / float(kBins - 1), FLT_MIN);
+  low_ = row.max;
+  for (float x : lowest) low_ = std::min(low_, x);
+  low_ = std::max(low_, row.max - 42.0f / exp2.scale);
+  const float range = row.max - low_;
+  per_unit_ = range > 0.0f ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
 
   std::fill(count_, count_ + kBins, 0.0f);
-  const float each = float(row.n) / float(pieces * kPiece);
-  for (size_t i = 0; i < size; ++i) {
-    const int at = bin(sample[i]);
-    count_[at] += each;
-    any_[at] = sample[i];
-  }
-  for (size_t b = 0; b < row.blocks; ++b) {
-    const int at = bin(row.block_max[b]);
-    count_[at] += 1.0f;
-    any_[at] = row.block_max[b];
-  }
+  add(sample, size, float(row.n) / float(size));
+  add(row.block_max, row.blocks, 1.0f);
+  count_[0] = 0.0f;
   double weight = std::ldexp(1.0, kUnitBits);
-  const double ratio = std::exp2(-double(step_) * double(exp2.scale));
+  const double ratio = std::exp2(-double(exp2.scale) / double(per_unit_));
   for (int i = kBins - 1; i >= 0; --i, weight *= ratio) weight_[i] = float(weight);
 }
 
@@ -65,7 +81,7 @@ float Histogram::with_count(double count) const {
   double seen = 0.0;
   for (int i = kBins - 1; i >= 0; --i) {
     seen += count_[i];
-    if (seen >= count) return edge(i);
+    if (seen >= count) return i > 1 ? edge(i) : -FLT_MAX;
   }
   return -FLT_MAX;
 }

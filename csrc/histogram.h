@@ -25,9 +25,10 @@ class Histogram {
  private:
   static constexpr int kBins = 256;
   int bin(float x) const;
-  float edge(int i) const { return low_ + float(i) * step_; }
+  void add(const float* x, size_t n, float each);
+  float edge(int i) const { return low_ + float(i - 1) / per_unit_; }
 
-  float low_, step_;
+  float low_, per_unit_;
   float count_[kBins];   // expected number of values
   float any_[kBins];     // one of them
   float weight_[kBins];  // of the middle of the bin

@@ -1,6 +1,348 @@
-"""Command line."""
+"""The command line, `fastsample`. Depends on the package, NumPy and the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import textwrap
+import timeit
+import unicodedata
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple, TextIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import Sampler, __version__, build_info, recorded, sample, softmax, survivors, top_k
+from .backend import use_backend
+from .params import ORDERS, STAGES, parse_order
+from .reference import uniform
+
+LEADING = 8  # tokens shown of each row
+MEASURE_SECONDS = 0.02  # for each median
+
+# The demo's own values make every stage cut something.
+DEMO = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.05}
+OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+Report: TypeAlias = "dict[str, Any]"  # what --json writes
 
 
-def main() -> int:
-    """Run."""
+def numpy_draw(row: npt.NDArray[np.float32], u: float, parameters: dict[str, Any]) -> int:
+    """Draw by the same chain in plain NumPy, which cuts by value: ties at a cut are all kept."""
+    if parameters["temperature"] == 0.0:
+        return int(row.argmax())
+    k, p, m = (parameters[name] for name in ("top_k", "top_p", "min_p"))
+    kept, largest, temperature = row, row.max(), 1.0
+    for stage in parameters["order"]:
+        if stage == "temperature":
+            temperature = parameters["temperature"]
+        elif stage == "top_k" and 0 < k < kept.size:
+            kept = kept[kept >= np.partition(kept, -k)[-k]]
+        elif stage == "top_p" and p < 1.0:
+            falling = np.sort(kept)[::-1]
+            mass = np.cumsum(np.exp((falling - largest) / temperature), dtype=np.float64)
+            kept = kept[kept >= falling[np.searchsorted(mass, p * mass[-1])]]
+        elif stage == "min_p" and m > 0.0:
+            kept = kept[kept >= largest + temperature * math.log(m)]
+    mass = np.cumsum(np.exp((kept - largest) / temperature), dtype=np.float64)
+    place = np.searchsorted(mass, u * mass[-1], side="right")
+    return int(place if kept is row else np.flatnonzero(row >= kept.min())[place])
+
+
+def median_us(call: Callable[[], object]) -> float:
+    """Return the median time of a call in microseconds."""
+    once = timeit.timeit(call, number=1) + 1e-6  # a coarse clock may say 0
+    times = timeit.repeat(call, number=1, repeat=max(5, int(MEASURE_SECONDS / once)))
+    return float(np.median(times)) * 1e6
+
+
+def cutting_stages(parameters: dict[str, Any]) -> list[str]:
+    """Return the stages that are on and remove tokens, in the order that they run."""
+    if parameters["temperature"] == 0.0:
+        return ["greedy"]  # no stage plays a part
+    on = [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
+    return [s for s in on if s != "temperature"]
+
+
+def draw(data: recorded.Recorded, index: int, parameters: dict[str, Any], seed: int) -> Report:
+    """Draw the token after one recorded prompt, and report what each stage did to the row."""
+    row = data.logits[index].astype(np.float32)  # as models give it
+    stages = cutting_stages(parameters)
+    left: dict[str, npt.NDArray[np.int64]] = {}
+    for i, stage in enumerate(stages):
+        # Later stages are off, but the order stays: it says which temperature a stage sees.
+        left[stage], _ = survivors(row, **parameters | {s: OFF[s] for s in stages[i + 1 :]})
+    # At T = 0 one token has all the probability; T = 1 says more.
+    probabilities = softmax(row, parameters["temperature"] or 1.0)
+
+    def token(i: int) -> Report:
+        return {
+            "id": i,
+            "text": data.pieces[i].decode(errors="replace"),
+            "logit": float(row[i]),
+            "prob": float(probabilities[i]),
+            "cut_by": next((stage for stage, ids in left.items() if i not in ids), None),
+        }
+
+    sampler = Sampler(**parameters, seed=seed, offset=index)
+    drawn = sampler(row)
+    ids, final = survivors(row, **parameters)
+    u = uniform(seed, 0, index)
+    return {
+        "prompt": index + 1,
+        "text": data.prompts[index],
+        "kept": {stage: ids.size for stage, ids in left.items()},
+        "leading": [token(i) for i in top_k(row, LEADING)[1].tolist()],
+        "seed": seed,
+        "offset": index,
+        "u": u,
+        "drawn": token(drawn) | {"final_prob": float(final[ids == drawn][0])},
+        "numpy_id": numpy_draw(row, u, parameters),
+        "us": median_us(lambda: sampler(row)),
+        "numpy_us": median_us(lambda: numpy_draw(row, u, parameters)),
+    }
+
+
+def summarise(draws: list[Report], data: recorded.Recorded) -> Report:
+    """Report the medians over all draws, and what they were measured on."""
+    info = build_info()
+    us, numpy_us = np.median([(d["us"], d["numpy_us"]) for d in draws], axis=0).tolist()
+    return {
+        **{name: info[name] for name in ("version", "numpy", "backend")},
+        "isa": info["isa"] if info["backend"] == "core" else None,
+        "V": len(data.pieces),
+        "draws": len(draws),
+        "us": us,
+        "numpy_us": numpy_us,
+        "ratio": numpy_us / us,
+        "same_token_as_numpy": sum(d["numpy_id"] == d["drawn"]["id"] for d in draws),
+        "source": data.source,
+    }
+
+
+_BAR = "▏▎▍▌▋▊▉█"  # by eighths
+_ASCII = {"␣": "_", "⏎": "\\n", "⇥": "\\t", "→": "->", "▸": ">", "…": "~", "│": "|"}
+_ASCII |= dict.fromkeys(_BAR, "") | {"█": "#"}
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most `width` columns, at spaces where there are any."""
+    lines = [""]
+    for c in text:
+        if cells(lines[-1] + c) > width:
+            head, space, tail = lines[-1].rpartition(" ")
+            lines[-1:] = [head, tail] if space else [tail, ""]
+        lines[-1] += c
+    return lines
+
+
+class Screen:
+    """A stream for lines of text: its encoding, its width, and whether it shows colour."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.width = max(72, min(100, shutil.get_terminal_size((100, 24)).columns))
+        self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Write a line; `style` is the number of an ANSI style."""
+        text = self.encodable(text.rstrip(" "))
+        print(f"\x1b[{style}m{text}\x1b[m" if style and self.colour else text, file=self.stream)
+
+    def encodable(self, text: str) -> str:
+        """Return a text that the stream's encoding has; what ASCII lacks takes more columns."""
+        encoding = self.stream.encoding or "ascii"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            text = "".join(_ASCII.get(c, c) for c in text)
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    def cell(self, text: str, width: int) -> str:
+        """Return a text cut or filled to exactly `width` columns."""
+        text = self.encodable(text)
+        if cells(text) > width:
+            text = fold(text, width - 1)[0] + self.encodable("…")
+        return text + " " * (width - cells(text))
+
+
+def show_chain(screen: Screen, parameters: dict[str, Any], seed: int) -> None:
+    """Show what every draw does."""
+    cutting = cutting_stages(parameters)
+    on = [s for s in parameters["order"] if s in {"temperature", *cutting}]
+    chain = " → ".join(f"{stage} {parameters[stage]}" for stage in on)
+    screen.line(f"chain  {chain or ''.join(cutting) or 'no stage is on'}")
+    screen.line(f"seed   {seed}; prompt n is drawn at offset n - 1\n")
+
+
+def show_draw(screen: Screen, d: Report, data: recorded.Recorded, temperature: float) -> None:
+    """Show a prompt, its leading tokens, what each stage kept, the draw and the times."""
+    number = d["prompt"]
+    for paragraph in screen.encodable(d["text"]).splitlines():
+        for part in fold(paragraph, screen.width - 5):
+            screen.line(f"{number:>2} │ {part}")
+            number = ""
+    screen.line()
+
+    drawn, stages = d["drawn"], list(d["kept"])
+    names = "".join(f"{stage:>8}" for stage in stages)
+    room = min(24, screen.width - 42 - len(names))  # for the bars
+    scale = f"at T = {temperature or 1.0:.4g}"
+    screen.line(f"    {'token':16}{'logit':>9}{'p':>9}    {scale:{room}}{names}")
+    tokens = {t["id"]: t for t in [*d["leading"], drawn]}.values()
+    for i, t in enumerate(tokens):
+        if i == LEADING:
+            screen.line("    …")
+        full, part = divmod(round(t["prob"] / d["leading"][0]["prob"] * room * 8), 8)
+        bar = screen.cell("█" * full + _BAR[part - 1] * (part > 0), room)
+        cut = stages.index(t["cut_by"]) if t["cut_by"] else len(stages)
+        fate = ["kept"] * cut + ["cut"] * (cut < len(stages))
+        chosen = t["id"] == drawn["id"]
+        screen.line(
+            f"  {'▸' if chosen else ' '} {screen.cell(data.show(t['id']), 16)}"
+            f"{t['logit']:9.2f}{t['prob']:9.2%}    {bar}" + "".join(f"{word:>8}" for word in fate),
+            style="1;32" if chosen else "2" if t["cut_by"] else "",
+        )
+    counts = "".join(f"{screen.encodable('→')} {n}".rjust(8) for n in d["kept"].values())
+    screen.line(f"    {f'{len(data.pieces)} tokens':{38 + room}}{counts}\n")
+
+    token = screen.cell(data.show(drawn["id"]), 40).rstrip()
+    how = f"id {drawn['id']}, final p {drawn['final_prob']:.2%}, u {d['u']:.6f}"
+    screen.line(f"    drawn  {token}  {how}")
+    ratio = f"{d['numpy_us'] / d['us']:.3g} times as long"
+    same = "same token" if d["numpy_id"] == drawn["id"] else f"another token: {d['numpy_id']}"
+    screen.line(f"    time   {d['us']:.1f} us; NumPy {d['numpy_us']:.1f} us, {ratio}, {same}\n")
+
+
+def show_summary(screen: Screen, s: Report) -> None:
+    """Show the medians of all draws."""
+    engine = ", ".join(filter(None, (f"fastsample {s['version']}", s["backend"], s["isa"])))
+    screen.line(f"{'time per draw, V = ' + str(s['V']):36}{'median of ' + str(s['draws']):>14}")
+    screen.line(f"{engine:36}{s['us']:11.1f} us", style="1;32")
+    numpy = f"{'NumPy ' + s['numpy']:36}{s['numpy_us']:11.1f} us"
+    screen.line(f"{numpy}   {s['ratio']:.3g} times as long\n")
+    screen.line(f"NumPy drew the same token in {s['same_token_as_numpy']} of {s['draws']} draws.")
+    screen.line("\n".join(textwrap.wrap(f"Logits: {s['source']}.", screen.width)))
+
+
+def demo_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `demo`."""
+    for name, value in DEMO.items():
+        text = f"default {value}; {OFF[name]} is off"
+        parser.add_argument(f"--{name}".replace("_", "-"), type=type(value), metavar="X", help=text)
+    text = f"{', '.join(ORDERS)}, or stages as in top_k,top_p,temperature (default hf)"
+    parser.add_argument("--order", default="hf", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    text = "only the Nth prompt, from 1; may be repeated"
+    parser.add_argument("--prompt", type=int, action="append", metavar="N", help=text)
+    parser.add_argument("--backend", help="core, numba or reference (default: the best here)")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def demo_parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the valid parameters of the draws; stages not given have the demo's values."""
+    order = args.order
+    if order in STAGES or "," in order:
+        order = [stage.strip() for stage in order.split(",")]
+    order = parse_order(order)
+    # A stage that the order leaves out is off unless asked for, which the library refuses.
+    given = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage) is not None}
+    default = {stage: (DEMO if stage in order else OFF)[stage] for stage in STAGES}
+    parameters = default | given | {"order": order}
+    sample([0.0], **parameters, seed=args.seed)
+    return parameters
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Draw from a real model's logits, show what each stage keeps, and time NumPy beside."""
+    data = recorded.load()
+    count = len(data.prompts)
+    prompts = args.prompt or range(1, count + 1)
+    with ExitStack() as stack:
+        try:
+            if args.backend:
+                stack.enter_context(use_backend(args.backend))
+            parameters = demo_parameters(args)
+            for n in set(prompts) - set(range(1, count + 1)):
+                raise ValueError(f"prompt must be in [1, {count}], got {n}")
+        except (ImportError, TypeError, ValueError) as error:
+            name = str(error).split()[0]  # messages begin with the name of what is wrong
+            option = f"argument --{name.replace('_', '-')}: " if hasattr(args, name) else ""
+            args.parser.error(f"{option}{error}")
+        screen, draws = Screen(sys.stdout), []
+        if not args.json:
+            show_chain(screen, parameters, args.seed)
+        for n in prompts:
+            draws.append(draw(data, n - 1, parameters, args.seed))
+            if not args.json:
+                show_draw(screen, draws[-1], data, parameters["temperature"])
+        summary = summarise(draws, data)
+        if not args.json:
+            return show_summary(screen, summary)
+        print(json.dumps({"parameters": parameters, "draws": draws, "summary": summary}, indent=2))
+
+
+class Command(NamedTuple):
+    """What the parser knows of a command; the docstring of `run` is its help."""
+
+    example: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+COMMANDS = {
+    "demo": Command(
+        example="fastsample demo --prompt 2 --temperature 1.5 --order llama.cpp",
+        add_options=demo_options,
+        run=demo,
+    ),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the table of commands."""
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="fastsample",
+        description="Draw the next token from a row of logits.",
+        epilog="\n  ".join(["examples:", *(c.example for c in COMMANDS.values())]),
+        formatter_class=keep_lines,
+    )
+    parser.add_argument("--version", action="version", version=f"fastsample {__version__}")
+    table = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (example, add_options, run) in COMMANDS.items():
+        text = run.__doc__
+        sub = table.add_parser(name, help=text, description=text, formatter_class=keep_lines)
+        sub.epilog = f"example:\n  {example}"
+        add_options(sub)
+        sub.set_defaults(run=run, parser=sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; argparse exits by itself."""
+    try:
+        try:
+            args = make_parser().parse_args(argv)
+            args.run(args)
+        finally:
+            sys.stdout.flush()  # now and not at exit, so that a closed pipe is met here
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT
+    except BrokenPipeError:
+        # The interpreter flushes once more at exit, and must find a stream that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE
     return 0

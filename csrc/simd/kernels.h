@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 namespace fastsample {
 
@@ -56,10 +57,8 @@ struct RowKernels {
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau.
   void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
                int64_t* all, int64_t* at_least);
-  // Appends the values of a block in [low, high) and their ids, by rising id; returns how many.
-  // `n` is what is left of the row; there must be room for a block and kSlack more.
-  size_t (*collect)(const void* block, size_t n, int32_t first_id, float low, float high,
-                    int32_t* ids, float* x);
+  // Bit i of the 256: value i of the block is in [low, high). `n` is what is left of the row.
+  void (*within)(const void* block, size_t n, float low, float high, uint64_t bits[kBlock / 64]);
   // The block as float32, padded with -inf.
   void (*load)(const void* block, size_t n, float out[kBlock]);
 };

@@ -93,9 +93,17 @@ ScanResult scan(const void* row, size_t n, float* block_max) {
       F max[4];
       FASTSAMPLE_UNROLL
       for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
+      // Loads across cache lines would cost half the speed. Aligned ones, and two that overlap them
+      // at the ends, do for a maximum.
+      constexpr size_t kBytes = kWidth * sizeof *p;
+      const size_t head = (0 - reinterpret_cast<uintptr_t>(p)) % kBytes / sizeof *p;
+      max[0] = loader.load(p);
+      max[1] = loader.load(p + kBlock - kWidth);
+      sum[0] = Vec::add(sum[0], max[0]);
+      sum[1] = Vec::add(sum[1], max[1]);
       FASTSAMPLE_UNROLL
-      for (int i = 0; i < kVectors; ++i) {
-        const F v = loader.load(p + i * kWidth);
+      for (int i = 0; i < kVectors - 1; ++i) {
+        const F v = loader.load(p + head + i * kWidth);
         max[i % 4] = Vec::max(max[i % 4], v);
         sum[i % 4] = Vec::add(sum[i % 4], v);
       }
@@ -133,6 +141,42 @@ inline void block_mass(const typename Load::T* p, Exp2 exp2, int exponent, float
   *at_least = kCut ? int64_t(Vec::hsum(sum_cut) << shift) : 0;
 }
 
+// The same for a block of at most two different values, as masks and coarse logits give them: counts
+// instead of exponentials. Says whether the block is one. `high` is its maximum.
+template <class Load>
+inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent, float tau,
+                              float high, int64_t* all, int64_t* at_least) {
+  // Out of three values two are equal then: enough to let a random block go.
+  if (!((p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]))) return false;
+  const float low = Vec::hmin(Load::load(p));  // or a third value, found out below
+  const F from = Vec::set1(high), to = Vec::set1(low);
+  const I one = Vec::to_int(Vec::set1(1.0f));
+  I high_count[kUnroll], low_count[kUnroll];
+  FASTSAMPLE_UNROLL
+  for (int u = 0; u < kUnroll; ++u) high_count[u] = low_count[u] = Vec::zero();
+  for (int i = 0; i < kVectors; i += kUnroll) {
+    FASTSAMPLE_UNROLL
+    for (int u = 0; u < kUnroll; ++u) {
+      const F v = Load::load(p + (i + u) * kWidth);
+      high_count[u] = Vec::add_eq(high_count[u], one, v, from);
+      low_count[u] = Vec::add_eq(low_count[u], one, v, to);
+    }
+  }
+  const auto highs = int64_t(Vec::hsum(high_count));
+  const int64_t lows = low < high ? int64_t(Vec::hsum(low_count)) : 0;
+  if (highs + lows != kBlock) return false;
+  const F x[2] = {from, to};
+  F w[2];
+  exp2_lifted(x, Vec::set1(exp2.max), Vec::set1(exp2.scale),
+              Vec::set1(float(kMantissaBits - exponent)), w);
+  const int shift = kUnitBits - kMantissaBits + exponent;
+  const int64_t high_mass = (highs * Vec::first(Vec::to_int(w[0]))) << shift;
+  const int64_t low_mass = (lows * Vec::first(Vec::to_int(w[1]))) << shift;
+  *all = high_mass + low_mass;
+  *at_least = (high >= tau ? high_mass : 0) + (low >= tau ? low_mass : 0);
+  return true;
+}
+
 template <class Load>
 void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau, int64_t* all,
           int64_t* at_least) {
@@ -149,6 +193,7 @@ void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float ta
     with_block<Load>(x + b * kBlock, n - b * kBlock, [&](auto loader, const auto* p) {
       using L = decltype(loader);
       const int e = exponent[b % kBatch];
+      if (block_mass_of_two<L>(p, exp2, e, tau, block_max[b], all + b, at_least + b)) return;
       if (block_max[b] < tau)
         block_mass<false, L>(p, exp2, e, tau, all + b, at_least + b);
       else
@@ -158,18 +203,29 @@ void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float ta
 }
 
 template <class Load>
-size_t collect(const void* block, size_t n, int32_t first_id, float low, float high, int32_t* ids,
-               float* x) {
+void within(const void* block, size_t n, float low, float high, uint64_t bits[kBlock / 64]) {
   const F from = Vec::set1(low), to = Vec::set1(high);
-  size_t count = 0;
   with_block<Load>(static_cast<const typename Load::T*>(block), n, [&](auto loader, const auto* p) {
-    for (int i = 0; i < kBlock; i += kWidth) {
-      const F v = loader.load(p + i);
-      const uint32_t mask = Vec::mask_ge(v, from) & ~Vec::mask_ge(v, to);
-      count += Vec::compress(v, first_id + i, mask, x + count, ids + count);
+    if (kWidth == 16) {
+      auto* out = reinterpret_cast<unsigned char*>(bits);  // little-endian, as these machines are
+      FASTSAMPLE_UNROLL
+      for (int i = 0; i < kVectors; ++i) {
+        const auto mask = uint16_t(Vec::mask_within(loader.load(p + i * kWidth), from, to));
+        memcpy(out + i * sizeof mask, &mask, sizeof mask);
+      }
+      return;
+    }
+    constexpr int kPerWord = 64 / kWidth;
+    for (int word = 0; word < kBlock / 64; ++word) {
+      uint64_t w = 0;
+      FASTSAMPLE_UNROLL
+      for (int i = 0; i < kPerWord; ++i) {
+        const F v = loader.load(p + (word * kPerWord + i) * kWidth);
+        w |= uint64_t(Vec::mask_within(v, from, to)) << (i * kWidth);
+      }
+      bits[word] = w;
     }
   });
-  return count;
 }
 
 template <class Load>
@@ -213,7 +269,7 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
 
 template <class Load>
 constexpr RowKernels row_kernels() {
-  return {scan<Load>, mass<Load>, collect<Load>, load<Load>};
+  return {scan<Load>, mass<Load>, within<Load>, load<Load>};
 }
 
 }  // namespace

@@ -42,24 +42,16 @@ struct Vec {
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
   }
+  static float hmin(F v) { return -hmax(sub(_mm256_setzero_ps(), v)); }
   static bool any_nan(F v) { return _mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)) != 0; }
   static uint32_t mask_ge(F a, F b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
   }
-  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
-
-  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
-    mask &= 0xff;
-    if (mask == 0) return 0;
-    // Lane numbers of the mask's bits, one byte each, moved together by pext.
-    const uint64_t bytes = _pdep_u64(mask, 0x0101010101010101u) * 0xff;
-    const uint64_t lanes = _pext_u64(0x0706050403020100u, bytes);
-    const I order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(lanes)));
-    _mm256_storeu_ps(x, _mm256_permutevar8x32_ps(v, order));
-    _mm256_storeu_si256(reinterpret_cast<I*>(ids),
-                        _mm256_add_epi32(order, _mm256_set1_epi32(first_id)));
-    return popcount(mask);
+  static uint32_t mask_within(F v, F from, F to) {
+    return uint32_t(_mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(v, from, _CMP_GE_OQ),
+                                                     _mm256_cmp_ps(v, to, _CMP_LT_OQ))));
   }
+  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }
@@ -72,10 +64,15 @@ struct Vec {
 
   static I to_int(F v) { return _mm256_cvtps_epi32(v); }
   static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
+  static int32_t first(I v) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(v)); }
   static I zero() { return _mm256_setzero_si256(); }
   static I addi(I a, I b) { return _mm256_add_epi32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     const I keep = _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ));
+    return addi(sum, _mm256_and_si256(q, keep));
+  }
+  static I add_eq(I sum, I q, F x, F y) {
+    const I keep = _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_EQ_OQ));
     return addi(sum, _mm256_and_si256(q, keep));
   }
   static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }

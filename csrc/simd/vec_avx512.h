@@ -38,19 +38,13 @@ struct Vec {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static float hmax(F v) { return _mm512_reduce_max_ps(v); }
+  static float hmin(F v) { return _mm512_reduce_min_ps(v); }
   static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
-  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
-
-  // Compressing in registers and storing whole vectors: vcompressps to memory is microcoded on
-  // Zen 4, and its zero-masked form depends on its destination.
-  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
-    const I lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const I id = addi(_mm512_set1_epi32(first_id), lane);
-    _mm512_storeu_ps(x, _mm512_mask_compress_ps(v, __mmask16(mask), v));
-    _mm512_storeu_si512(ids, _mm512_mask_compress_epi32(id, __mmask16(mask), id));
-    return popcount(mask & 0xffff);
+  static uint32_t mask_within(F v, F from, F to) {
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, from, _CMP_GE_OQ), v, to, _CMP_LT_OQ);
   }
+  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
   // No clamp: vscalefps underflows to zero by itself, and scales even a NaN by 2^-inf to 0.
   static F clamp_low(F y) { return y; }
@@ -60,10 +54,14 @@ struct Vec {
 
   static I to_int(F v) { return _mm512_cvtps_epi32(v); }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+  static int32_t first(I v) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
   static I zero() { return _mm512_setzero_si512(); }
   static I addi(I a, I b) { return _mm512_add_epi32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), sum, q);
+  }
+  static I add_eq(I sum, I q, F x, F y) {
+    return _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ), sum, q);
   }
   static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
   static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }

@@ -35,24 +35,14 @@ struct Vec {
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F max(F a, F b) { return vmaxq_f32(a, b); }
   static float hmax(F v) { return vmaxvq_f32(v); }
+  static float hmin(F v) { return vminvq_f32(v); }
   static bool any_nan(F v) { return vminvq_u32(vceqq_f32(v, v)) == 0; }
   static uint32_t mask_ge(F a, F b) {
     const int32_t place[4] = {0, 1, 2, 3};
     return vaddvq_u32(vshlq_u32(vshrq_n_u32(vcgeq_f32(a, b), 31), vld1q_s32(place)));
   }
+  static uint32_t mask_within(F v, F from, F to) { return mask_ge(v, from) & ~mask_ge(v, to); }
   static unsigned popcount(uint32_t mask) { return unsigned(__builtin_popcount(mask)); }
-
-  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
-    unsigned count = 0;
-    float lane[4];
-    vst1q_f32(lane, v);
-    for (int i = 0; i < 4; ++i) {
-      x[count] = lane[i];
-      ids[count] = first_id + i;
-      count += mask >> i & 1;
-    }
-    return count;
-  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }
@@ -65,10 +55,14 @@ struct Vec {
 
   static I to_int(F v) { return vcvtnq_s32_f32(v); }
   static F to_float(I v) { return vcvtq_f32_s32(v); }
+  static int32_t first(I v) { return vgetq_lane_s32(v, 0); }
   static I zero() { return vdupq_n_s32(0); }
   static I addi(I a, I b) { return vaddq_s32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut))));
+  }
+  static I add_eq(I sum, I q, F x, F y) {
+    return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vceqq_f32(x, y))));
   }
   static uint64_t hsum(const I* s) {
     uint64_t total = 0;

@@ -49,17 +49,11 @@ struct Vec {
   static F fma(F a, F b, F c) { return fmaf(a, b, c); }
   static F max(F a, F b) { return b > a ? b : a; }
   static float hmax(F v) { return v; }
+  static float hmin(F v) { return v; }
   static bool any_nan(F v) { return v != v; }
   static uint32_t mask_ge(F a, F b) { return a >= b; }
+  static uint32_t mask_within(F v, F from, F to) { return v >= from && v < to; }
   static unsigned popcount(uint32_t mask) { return mask; }
-
-  // Writes the values of the mask and their ids, first_id being lane 0's, and returns how many; what
-  // lies behind them, up to a vector, is overwritten.
-  static unsigned compress(F v, int32_t first_id, uint32_t mask, float* x, int32_t* ids) {
-    *x = v;
-    *ids = first_id;
-    return mask & 1;
-  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
@@ -70,9 +64,11 @@ struct Vec {
   // 2^52 + 2^51: leaves no fraction bits, so the sum is rounded half to even.
   static I to_int(F v) { return I((double(v) + 6755399441055744.0) - 6755399441055744.0); }
   static F to_float(I v) { return float(v); }
+  static int32_t first(I v) { return v; }
   static I zero() { return 0; }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
   static I add_ge(I sum, I q, F x, F cut) { return x >= cut ? addi(sum, q) : sum; }
+  static I add_eq(I sum, I q, F x, F y) { return x == y ? addi(sum, q) : sum; }
   static uint64_t hsum(const I* sum) {
     uint64_t total = 0;
     for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);
