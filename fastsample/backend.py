@@ -77,6 +77,8 @@ def active() -> ModuleType:
 
 def _choose() -> None:
     forced = os.environ.get("FASTSAMPLE_BACKEND")
+    if forced and forced not in _MODULES:
+        raise ValueError(f"FASTSAMPLE_BACKEND must be one of {', '.join(_MODULES)}, got {forced!r}")
     name = forced or backends()[0]
     if name == "reference" and not forced:
         warnings.warn(

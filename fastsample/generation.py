@@ -105,8 +105,14 @@ def stream(
     rows = 1 if ids.ndim == 1 else ids.shape[0]
     active = np.ones(rows, bool)
     key = secrets.randbits(64) if seed is None else seed
-    chain = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    chain = chain if do_sample else {"temperature": 0.0}
+    chain: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+    }
+    if not do_sample:
+        chain = {"temperature": 0.0}
     uniform = backend.active().uniform
 
     for step in range(steps):
@@ -118,7 +124,9 @@ def stream(
             # A finished row is not looked at; the others keep the stream of their place.
             alive = np.flatnonzero(active)
             u = [uniform(key, int(row), step) for row in alive]
-            kept = {n: np.asarray(v)[alive] if np.ndim(v) else v for n, v in chain.items()}
+            kept: dict[str, Any] = {
+                n: np.asarray(v)[alive] if np.ndim(v) else v for n, v in chain.items()
+            }
             part = logits if alive.size == rows else logits[alive]
             tokens[alive] = sample(part, **kept, order=order, u=u)
         yield int(tokens[0]) if ids.ndim == 1 else tokens.copy()

@@ -40,24 +40,24 @@ RECORD = np.dtype(
 )  # fmt: skip
 
 
-def _real(name: str, value: Any) -> float:
+def _real(name: str, value: Any, where: str) -> float:
     if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
         return float(value)
-    raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
 
 
-def _integer(name: str, value: Any) -> int:
+def _integer(name: str, value: Any, where: str) -> int:
     if not isinstance(value, (bool, np.bool_)):
         try:
-            # A count beyond int64 keeps everything, or is far out of range: saying so needs no more.
+            # A count beyond int64 keeps everything, or is far out of range.
             return max(-(2**63), min(operator.index(value), 2**63 - 1))
         except TypeError:
             pass
-    raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
+    raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
 
 
 # name: (default, conversion, requirement, test)
-_RULES: dict[str, tuple[Any, Callable[[str, Any], Any], str, Callable[[Any], bool]]] = {
+_RULES: dict[str, tuple[Any, Callable[[str, Any, str], Any], str, Callable[[Any], bool]]] = {
     "temperature": (1.0, _real, "finite and >= 0", lambda v: 0.0 <= v < np.inf),
     "top_k": (0, _integer, "None, -1, 0 or >= 1", lambda v: v >= -1),
     "top_p": (1.0, _real, "in [0, 1]", lambda v: 0.0 <= v <= 1.0),
@@ -98,19 +98,19 @@ def parse_order(order: Order) -> tuple[str, ...]:
     return stages
 
 
-def _checked(name: str, value: Any) -> Any:
-    """One valid scalar."""
+def _checked(name: str, value: Any, where: str = "") -> Any:
+    """Return one valid scalar."""
     _, convert, requirement, valid = _RULES[name]
     if name == "top_k" and value is None:
         return 0
-    number = convert(name, value)
+    number = convert(name, value, where)
     if not valid(number):
-        raise ValueError(f"{name} must be {requirement}, got {value!r}")
+        raise ValueError(f"{name} must be {requirement}, got {value!r}{where}")
     return number
 
 
 def _column(name: str, value: Any, rows: int) -> Any:
-    """A valid scalar, or a list of one valid value per row."""
+    """Return a valid scalar, or a list of one valid value per row."""
     if isinstance(value, np.ndarray):
         if value.ndim == 0:
             return _checked(name, value[()].item())
@@ -123,13 +123,7 @@ def _column(name: str, value: Any, rows: int) -> Any:
         return _checked(name, value)
     if len(value) != rows:
         raise ValueError(f"{name} must be a scalar or of shape ({rows},), got ({len(value)},)")
-    column = []
-    for row, item in enumerate(value):
-        try:
-            column.append(_checked(name, item))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{error} (row {row})") from None
-    return column
+    return [_checked(name, item, f" (row {row})") for row, item in enumerate(value)]
 
 
 def _fill(values: dict[str, Any], order: Order, rows: int) -> Records:

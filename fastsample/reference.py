@@ -17,7 +17,6 @@ Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 
 
-
 def to_float32(rows: Rows) -> npt.NDArray[np.float32]:
     """Return rows as every backend sees them: bfloat16 (as uint16) widened, float64 rounded."""
     if rows.dtype == np.uint16:
@@ -93,15 +92,13 @@ def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from."""
     rows = to_float32(rows)
     out = np.zeros(rows.shape, np.float32)
-    for i, row in enumerate(rows):
+    for i in range(len(rows)):
         ids, p = survivors(rows[i : i + 1], params[i : i + 1] if params.size > 1 else params, i)
         out[i, ids] = p
     return out
 
 
-def survivors(
-    rows: Rows, params: Records, index: int = 0
-) -> tuple[Ids, npt.NDArray[np.float32]]:
+def survivors(rows: Rows, params: Records, index: int = 0) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling probability."""
     row = to_float32(rows)[0]
     defect = find_defect(row, index)

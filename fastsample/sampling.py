@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,7 @@ _process_stream = _ProcessStream()
 
 def _uint64(name: str, value: Any, where: str = "") -> int:
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(
-            f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}"
-        )
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
     number = value.__index__()
     if not 0 <= number <= _MAX_UINT64:
         raise ValueError(f"{name} must be in [0, 2**64), got {number}{where}")
@@ -206,9 +204,7 @@ def sample(
     rows, single = as_rows(logits)
     if errors not in ("raise", "mark"):
         raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
-    records = make_records(
-        len(rows), temperature, top_k, top_p, min_p, min_tokens_to_keep, order
-    )
+    records = make_records(len(rows), temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
     tokens = _tokens(out, len(rows), single)
     uniforms = _uniforms(len(rows), seed, offset, u, rng)
     backend.active().sample(rows, records, uniforms, errors == "mark", tokens)
@@ -254,9 +250,7 @@ def probs(
     array([0.62, 0.38, 0.  , 0.  ], dtype=float32)
     """
     rows, single = as_rows(logits)
-    records = make_records(
-        len(rows), temperature, top_k, top_p, min_p, min_tokens_to_keep, order
-    )
+    records = make_records(len(rows), temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
     out: npt.NDArray[np.float32] = backend.active().probs(rows, records)
     return out[0] if single else out
 
@@ -453,9 +447,9 @@ def _log_softmax(logits: Any, temperature: float) -> npt.NDArray[np.float64]:
         defect = find_defect(row, i)
         if defect is not None:
             raise ValueError(defect)
-    y = (x.astype(np.float64) - x.max(axis=1, keepdims=True)) / divisor
+    y: npt.NDArray[np.float64] = (x.astype(np.float64) - x.max(axis=1, keepdims=True)) / divisor
     y -= np.log(np.exp(y).sum(axis=1, keepdims=True))
-    return y[0] if single else y
+    return y.reshape(-1) if single else y
 
 
 class Sampler:
@@ -509,7 +503,7 @@ class Sampler:
 
     __slots__ = ("_errors", "_parameters", "_plan", "_plan_of", "offset", "seed")
 
-    _DEFAULTS = {
+    _DEFAULTS: ClassVar[dict[str, Any]] = {
         "temperature": 1.0,
         "top_k": None,
         "top_p": 1.0,
