@@ -393,12 +393,21 @@ void Survivors::append_block(const Row& row, size_t b, float low, float high) {
   row.ops().within(row.block(b), row.left(b), low, high, bits);
   alignas(64) float scratch[kBlock];
   const float* values = row.values(b, scratch);
-  for (int w = 0; w < kBlock / 64; ++w)
-    for (uint64_t word = bits[w]; word; word &= word - 1) {
-      const int i = w * 64 + lowest_bit(word);
-      ids[size] = int32_t(b * kBlock) + i;
-      x[size++] = values[i];
+  const auto append = [&](int i) {
+    ids[size] = int32_t(b * kBlock) + i;
+    x[size] = values[i];
+  };
+  for (int w = 0; w < kBlock / 64; ++w) {
+    // Mostly a word has one bit or none, which no branch predictor can tell: the first is taken
+    // without asking, and overwritten where it was not there.
+    uint64_t word = bits[w];
+    append(w * 64 + lowest_bit(word | uint64_t(1) << 63));
+    size += word != 0;
+    for (word &= word - 1; word; word &= word - 1) {
+      append(w * 64 + lowest_bit(word));
+      ++size;
     }
+  }
 }
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {

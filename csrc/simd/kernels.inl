@@ -4,10 +4,13 @@
 
 #if defined(__clang__)
 #define FASTSAMPLE_UNROLL _Pragma("unroll")
+#define FASTSAMPLE_FLATTEN __attribute__((flatten))
 #elif defined(__GNUC__)
 #define FASTSAMPLE_UNROLL _Pragma("GCC unroll 64")
+#define FASTSAMPLE_FLATTEN __attribute__((flatten))
 #else
 #define FASTSAMPLE_UNROLL
+#define FASTSAMPLE_FLATTEN
 #endif
 
 #define FASTSAMPLE_NAME(isa) FASTSAMPLE_NAME_(isa)
@@ -83,7 +86,7 @@ inline void exp2_lifted(const F (&x)[N], F max, F scale, F lift, F (&w)[N]) {
 }
 
 template <class Load>
-ScanResult scan(const void* row, size_t n, float* block_max) {
+FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
   const auto* x = static_cast<const typename Load::T*>(row);
   float row_max = -INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
@@ -178,7 +181,7 @@ inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent
 }
 
 template <class Load>
-void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau, int64_t* all,
+FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau, int64_t* all,
           int64_t* at_least) {
   const auto* x = static_cast<const typename Load::T*>(row);
   const size_t blocks = (n + kBlock - 1) / kBlock;
@@ -203,18 +206,9 @@ void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float ta
 }
 
 template <class Load>
-void within(const void* block, size_t n, float low, float high, uint64_t bits[kBlock / 64]) {
+FASTSAMPLE_FLATTEN void within(const void* block, size_t n, float low, float high, uint64_t bits[kBlock / 64]) {
   const F from = Vec::set1(low), to = Vec::set1(high);
   with_block<Load>(static_cast<const typename Load::T*>(block), n, [&](auto loader, const auto* p) {
-    if (kWidth == 16) {
-      auto* out = reinterpret_cast<unsigned char*>(bits);  // little-endian, as these machines are
-      FASTSAMPLE_UNROLL
-      for (int i = 0; i < kVectors; ++i) {
-        const auto mask = uint16_t(Vec::mask_within(loader.load(p + i * kWidth), from, to));
-        memcpy(out + i * sizeof mask, &mask, sizeof mask);
-      }
-      return;
-    }
     constexpr int kPerWord = 64 / kWidth;
     for (int word = 0; word < kBlock / 64; ++word) {
       uint64_t w = 0;
@@ -229,7 +223,7 @@ void within(const void* block, size_t n, float low, float high, uint64_t bits[kB
 }
 
 template <class Load>
-void load(const void* block, size_t n, float out[kBlock]) {
+FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
   with_block<Load>(static_cast<const typename Load::T*>(block), n, [&](auto loader, const auto* p) {
     for (int i = 0; i < kBlock; i += kWidth) Vec::store(out + i, loader.load(p + i));
   });
