@@ -130,8 +130,8 @@ class Plan {
     if (proxy->nd != 1 || (proxy->flags & kReady) != kReady) return -1;
     const auto descr = py::reinterpret_borrow<py::dtype>(proxy->descr);
     if (descr.num() != npy_api::NPY_FLOAT_ || descr.byteorder() != '=') return -1;
-    const fs_logits logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0,
-                              FS_FLOAT32,        0};
+    const fs_logits logits = {
+        sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, FS_FLOAT32, 0};
     int64_t token = -1;
     fs_status status;
     {
@@ -159,6 +159,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("tokens"));
   m.def("probs", &probs, py::arg("rows"), py::arg("params"));
   m.def("survivors", &survivors, py::arg("rows"), py::arg("params"));
-  py::class_<Plan>(m, "Plan").def(py::init<py::array>(), py::arg("params")).def("draw", &Plan::draw,
-      py::arg("row"), py::arg("seed"), py::arg("offset"));
+  py::class_<Plan>(m, "Plan")
+      .def(py::init<py::array>(), py::arg("params"))
+      .def("draw", &Plan::draw, py::arg("row"), py::arg("seed"), py::arg("offset"));
 }

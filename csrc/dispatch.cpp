@@ -16,12 +16,20 @@
 
 namespace fastsample {
 
-namespace scalar { extern const Kernels kernels; }
+namespace scalar {
+extern const Kernels kernels;
+}
 #if defined(FASTSAMPLE_X86)
-namespace avx2 { extern const Kernels kernels; }
-namespace avx512 { extern const Kernels kernels; }
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
 #elif defined(FASTSAMPLE_NEON)
-namespace neon { extern const Kernels kernels; }
+namespace neon {
+extern const Kernels kernels;
+}
 #endif
 
 namespace {

@@ -14,7 +14,7 @@ void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* pr
 
 // Survivors with their probabilities, by falling value and rising id. Their number is returned;
 // they are written where `capacity` holds them.
-size_t write_survivors(const Row& row, Cut cut, Workspace& workspace, size_t capacity,
-                       int64_t* ids, float* probs);
+size_t write_survivors(const Row& row, Cut cut, Workspace& workspace, size_t capacity, int64_t* ids,
+                       float* probs);
 
 }  // namespace fastsample

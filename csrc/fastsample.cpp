@@ -190,8 +190,8 @@ fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t pa
       return fail(FS_INVALID_ARGUMENT, std::string(u ? "tokens" : "u") + " must not be null");
     for (int64_t i = 0; i < logits->rows; ++i)
       if (!(u[i] >= 0.0 && u[i] < 1.0))
-        return fail(FS_INVALID_ARGUMENT, "u must be in [0, 1), got " + show(u[i]) + " (row " +
-                                             std::to_string(i) + ")");
+        return fail(FS_INVALID_ARGUMENT,
+                    "u must be in [0, 1), got " + show(u[i]) + " (row " + std::to_string(i) + ")");
     // Kept aside until all rows are done: a failing call writes nothing.
     int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
     for (int64_t i = 0; i < logits->rows; ++i) {

@@ -59,7 +59,8 @@ inline std::string validate(const fs_params& p) {
   int i = 0;
   for (; i < 8 && p.order[i] != FS_STAGE_END; ++i) {
     const int stage = p.order[i];
-    if (stage > FS_STAGE_MIN_P) return must("order", "made of fs_stage values", std::to_string(stage));
+    if (stage > FS_STAGE_MIN_P)
+      return must("order", "made of fs_stage values", std::to_string(stage));
     if (named[stage])
       return std::string("order must not name a stage twice, got ") + stage_name(stage);
     named[stage] = true;

@@ -59,10 +59,10 @@ inline void with_block(const typename Load::T* block, size_t left, Body body) {
   body(LoadF32{}, static_cast<const float*>(padded));
 }
 
-// w = 2^((x - max) * scale) * 2^lift, for x <= max: a polynomial of degree 5 on [-1/2, 1/2], minimax
-// in ULP with its constant term held at exactly 1, so that the maximum weighs exactly 1. At most
-// 1.82 ULP off in float32.
-// N vectors in step, so that N chains of dependent operations run side by side.
+// w = 2^((x - max) * scale) * 2^lift, for x <= max: a polynomial of degree 5 on [-1/2, 1/2],
+// minimax in ULP with its constant term held at exactly 1, so that the maximum weighs exactly 1. At
+// most 1.82 ULP off in float32. N vectors in step, so that N chains of dependent operations run
+// side by side.
 template <int N>
 inline void exp2_lifted(const F (&x)[N], F max, F scale, F lift, F (&w)[N]) {
   constexpr float kCoefficients[] = {9.671721e-03f, 5.550896e-02f, 2.4022238e-01f, 6.931468e-01f,
@@ -144,8 +144,8 @@ inline void block_mass(const typename Load::T* p, Exp2 exp2, int exponent, float
   *at_least = kCut ? int64_t(Vec::hsum(sum_cut) << shift) : 0;
 }
 
-// The same for a block of at most two different values, as masks and coarse logits give them: counts
-// instead of exponentials. Says whether the block is one. `high` is its maximum.
+// The same for a block of at most two different values, as masks and coarse logits give them:
+// counts instead of exponentials. Says whether the block is one. `high` is its maximum.
 template <class Load>
 inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent, float tau,
                               float high, int64_t* all, int64_t* at_least) {
@@ -181,8 +181,8 @@ inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent
 }
 
 template <class Load>
-FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau, int64_t* all,
-          int64_t* at_least) {
+FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, Exp2 exp2,
+                             float tau, int64_t* all, int64_t* at_least) {
   const auto* x = static_cast<const typename Load::T*>(row);
   const size_t blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
@@ -206,7 +206,8 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
 }
 
 template <class Load>
-FASTSAMPLE_FLATTEN void within(const void* block, size_t n, float low, float high, uint64_t bits[kBlock / 64]) {
+FASTSAMPLE_FLATTEN void within(const void* block, size_t n, float low, float high,
+                               uint64_t bits[kBlock / 64]) {
   const F from = Vec::set1(low), to = Vec::set1(high);
   with_block<Load>(static_cast<const typename Load::T*>(block), n, [&](auto loader, const auto* p) {
     constexpr int kPerWord = 64 / kWidth;
@@ -253,8 +254,7 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   const F cut = Vec::set1(tau);
   Vec::Sum64 sum = Vec::zero64();
   size_t i = 0;
-  for (; i + kWidth <= n; i += kWidth)
-    sum = Vec::add64_ge(sum, weight + i, Vec::load(x + i), cut);
+  for (; i + kWidth <= n; i += kWidth) sum = Vec::add64_ge(sum, weight + i, Vec::load(x + i), cut);
   int64_t total = Vec::hsum64(sum);
   for (; i < n; ++i)
     if (x[i] >= tau) total += weight[i];

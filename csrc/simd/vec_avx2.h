@@ -48,8 +48,8 @@ struct Vec {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
   }
   static uint32_t mask_within(F v, F from, F to) {
-    return uint32_t(_mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(v, from, _CMP_GE_OQ),
-                                                     _mm256_cmp_ps(v, to, _CMP_LT_OQ))));
+    return uint32_t(_mm256_movemask_ps(
+        _mm256_and_ps(_mm256_cmp_ps(v, from, _CMP_GE_OQ), _mm256_cmp_ps(v, to, _CMP_LT_OQ))));
   }
   static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
@@ -97,8 +97,7 @@ struct Vec {
     return _mm256_add_epi64(sum, _mm256_and_si256(hi, _mm256_loadu_si256(p + 1)));
   }
   static int64_t hsum64(Sum64 sum) {
-    const __m128i s =
-        _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
     alignas(16) int64_t lane[2];
     _mm_store_si128(reinterpret_cast<__m128i*>(lane), s);
     return lane[0] + lane[1];

@@ -17,9 +17,7 @@ struct Vec {
   static constexpr int kUnroll = 4;
 
   static F load(const float* p) { return vld1q_f32(p); }
-  static F load_f16(const uint16_t* p) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
-  }
+  static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
   static F load_bf16(const uint16_t* p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
   }
