@@ -22,19 +22,29 @@ void check(fs_status status) {
 
 [[noreturn]] void misuse(const char* what) { throw py::type_error(what); }
 
+// The fs_dtype of a NumPy dtype in native byte order, or -1. bfloat16 is that of ml_dtypes.
+int element_type(const py::dtype& dtype) {
+  using py::detail::npy_api;
+  if (dtype.byteorder() != '=') return -1;
+  switch (dtype.num()) {
+    case npy_api::NPY_FLOAT_: return FS_FLOAT32;
+    case npy_api::NPY_DOUBLE_: return FS_FLOAT64;
+    default: break;
+  }
+  if (dtype.itemsize() != 2) return -1;
+  if (dtype.kind() == 'f') return FS_FLOAT16;
+  constexpr int kFirstUserType = 256;
+  const bool user_type = dtype.num() >= kFirstUserType && dtype.char_() == 'E';
+  return user_type && dtype.attr("name").cast<std::string>() == "bfloat16" ? FS_BFLOAT16 : -1;
+}
+
 // A (B, V) array of one of the four element types; bfloat16 travels as uint16.
 fs_logits as_logits(const py::array& rows) {
   if (rows.ndim() != 2) misuse("rows must be 2-D");
-  fs_dtype dtype;
-  switch (rows.dtype().num()) {
-    case py::detail::npy_api::NPY_FLOAT_: dtype = FS_FLOAT32; break;
-    case py::detail::npy_api::NPY_DOUBLE_: dtype = FS_FLOAT64; break;
-    case py::detail::npy_api::NPY_USHORT_: dtype = FS_BFLOAT16; break;
-    default:
-      if (rows.dtype().kind() != 'f' || rows.itemsize() != 2) misuse("rows have another dtype");
-      dtype = FS_FLOAT16;
-  }
-  if (rows.dtype().byteorder() != '=') misuse("rows are not in native byte order");
+  const int dtype = rows.dtype().num() == py::detail::npy_api::NPY_USHORT_
+                        ? int(FS_BFLOAT16)
+                        : element_type(rows.dtype());
+  if (dtype < 0) misuse("rows have another dtype");
   const py::ssize_t item = rows.itemsize();
   if (rows.shape(1) > 1 && rows.strides(1) != item) misuse("rows are not contiguous");
   if (rows.shape(0) > 1 && rows.strides(0) % item) misuse("row stride is not a whole element");
@@ -128,10 +138,9 @@ class Plan {
     const auto* proxy = py::detail::array_proxy(array.ptr());
     constexpr int kReady = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
     if (proxy->nd != 1 || (proxy->flags & kReady) != kReady) return -1;
-    const auto descr = py::reinterpret_borrow<py::dtype>(proxy->descr);
-    if (descr.num() != npy_api::NPY_FLOAT_ || descr.byteorder() != '=') return -1;
-    const fs_logits logits = {
-        sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, FS_FLOAT32, 0};
+    const int dtype = element_type(py::reinterpret_borrow<py::dtype>(proxy->descr));
+    if (dtype < 0) return -1;
+    const fs_logits logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, dtype, 0};
     int64_t token = -1;
     fs_status status;
     {

@@ -28,7 +28,9 @@ def _from_torch(tensor: Any) -> npt.NDArray[Any]:
 
 
 def _to_array(logits: Any) -> npt.NDArray[Any]:
-    if isinstance(logits, np.ndarray):
+    if type(logits) is np.ndarray:
+        array = logits
+    elif isinstance(logits, np.ndarray):
         array = logits.view(np.ndarray)
     elif type(logits).__module__.partition(".")[0] == "torch":
         return _from_torch(logits)
@@ -42,14 +44,14 @@ def _to_array(logits: Any) -> npt.NDArray[Any]:
             array = np.from_dlpack(logits)
         else:
             array = np.asarray(logits)
+    if array.dtype in _READABLE:
+        return array
     if array.dtype.name == "bfloat16":  # ml_dtypes, JAX
         return array.view(np.uint16)
-    if array.dtype not in _READABLE:
-        raise TypeError(
-            f"logits must be float32, float64, float16 or bfloat16, got {array.dtype} "
-            f"({type(logits).__name__})"
-        )
-    return array
+    raise TypeError(
+        f"logits must be float32, float64, float16 or bfloat16, got {array.dtype} "
+        f"({type(logits).__name__})"
+    )
 
 
 def as_rows(logits: Any) -> tuple[npt.NDArray[Any], bool]:

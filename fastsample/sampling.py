@@ -57,6 +57,10 @@ def _uint64s(name: str, value: Any, rows: int) -> list[int] | None:
 
 
 def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArray[np.float64]:
+    """Return one uniform per row, from whichever of the sources is given."""
+    uniform = backend.active().uniform
+    if rows == 1 and type(seed) is type(offset) is int and u is None and rng is None:
+        return np.array([uniform(_uint64("seed", seed), 0, _uint64("offset", offset))])
     given = [n for n, v in (("seed", seed), ("u", u), ("rng", rng)) if v is not None]
     if len(given) > 1:
         raise ValueError(f"at most one of seed, u and rng must be given, got {', '.join(given)}")
@@ -79,7 +83,6 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
             raise ValueError(f"u must be in [0, 1), got {float(values[wrong][0])}{where}")
         return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
 
-    uniform = backend.active().uniform
     if seed is None:
         seed, offset = _process_stream.next()
     seeds, offsets = _uint64s("seed", seed, rows), _uint64s("offset", offset, rows)
