@@ -46,7 +46,8 @@ fs_logits as_logits(const py::array& rows) {
                         : element_type(rows.dtype());
   if (dtype < 0) misuse("rows have another dtype");
   const py::ssize_t item = rows.itemsize();
-  if (rows.shape(1) > 1 && rows.strides(1) != item) misuse("rows are not contiguous");
+  if (rows.size() && rows.shape(1) > 1 && rows.strides(1) != item)
+    misuse("rows are not contiguous");
   if (rows.shape(0) > 1 && rows.strides(0) % item) misuse("row stride is not a whole element");
   const py::ssize_t stride = rows.shape(0) > 1 ? rows.strides(0) / item : 0;
   return {sizeof(fs_logits), rows.data(), rows.shape(0), rows.shape(1), stride, dtype, 0};
@@ -131,8 +132,13 @@ class Plan {
   int64_t draw(py::handle array, py::handle seed, py::handle offset) const {
     using py::detail::npy_api;
     if (!PyLong_CheckExact(seed.ptr()) || !PyLong_CheckExact(offset.ptr())) return -1;
-    const double u = fs_uniform(PyLong_AsUnsignedLongLongMask(seed.ptr()), 0,
-                                PyLong_AsUnsignedLongLongMask(offset.ptr()));
+    const uint64_t key = PyLong_AsUnsignedLongLong(seed.ptr());
+    const uint64_t step = PyLong_AsUnsignedLongLong(offset.ptr());
+    if (PyErr_Occurred()) {  // out of range, which the general path words
+      PyErr_Clear();
+      return -1;
+    }
+    const double u = fs_uniform(key, 0, step);
     // Exactly numpy.ndarray: a subclass may mean something else by its data.
     if (Py_TYPE(array.ptr()) != npy_api::get().PyArray_Type_) return -1;
     const auto* proxy = py::detail::array_proxy(array.ptr());

@@ -27,6 +27,16 @@ def _from_torch(tensor: Any) -> npt.NDArray[Any]:
     return array
 
 
+def _from_list(logits: Any) -> npt.NDArray[Any]:
+    try:
+        array = np.array(logits)
+    except ValueError as error:  # ragged
+        raise TypeError(f"logits must be an array of numbers: {error}") from None
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"logits must be an array of numbers, got a list of {array.dtype}")
+    return array.astype(np.float64)
+
+
 def _to_array(logits: Any) -> npt.NDArray[Any]:
     if type(logits) is np.ndarray:
         array = logits
@@ -35,16 +45,13 @@ def _to_array(logits: Any) -> npt.NDArray[Any]:
     elif type(logits).__module__.partition(".")[0] == "torch":
         return _from_torch(logits)
     elif isinstance(logits, (list, tuple)):
-        try:
-            return np.array(logits, np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"logits must be an array of numbers: {error}") from None
+        return _from_list(logits)
     else:
         if hasattr(logits, "__dlpack__") and not hasattr(logits, "__array__"):
             array = np.from_dlpack(logits)
         else:
             array = np.asarray(logits)
-    if array.dtype in _READABLE:
+    if array.dtype in _READABLE or array.dtype.newbyteorder("=") in _READABLE:
         return array
     if array.dtype.name == "bfloat16":  # ml_dtypes, JAX
         return array.view(np.uint16)
@@ -65,5 +72,5 @@ def as_rows(logits: Any) -> tuple[npt.NDArray[Any], bool]:
     rows = array[np.newaxis] if single else array
     readable = rows.flags.aligned and rows.dtype.isnative
     if not readable or (rows.shape[1] > 1 and rows.strides[1] != rows.itemsize):
-        rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
+        rows = np.array(rows, rows.dtype.newbyteorder("="), order="C")
     return rows, single

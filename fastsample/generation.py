@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import backend
 from .params import Order
-from .sampling import sample
+from .sampling import sample, uint64
 
 DEFAULT_MAX_LENGTH = 20  # that of Hugging Face's generate
 
@@ -104,7 +104,7 @@ def stream(
     eos = [] if eos_token_id is None else np.atleast_1d(eos_token_id).astype(np.int64).tolist()
     rows = 1 if ids.ndim == 1 else ids.shape[0]
     active = np.ones(rows, bool)
-    key = secrets.randbits(64) if seed is None else seed
+    key = secrets.randbits(64) if seed is None else uint64("seed", seed)
     chain: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,

@@ -42,11 +42,15 @@ RECORD = np.dtype(
 
 def _real(name: str, value: Any, where: str) -> float:
     if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # of an int beyond float64
+            return np.inf if value > 0 else -np.inf
     raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
 
 
-def _integer(name: str, value: Any, where: str) -> int:
+def integer(name: str, value: Any, where: str = "") -> int:
+    """Return an integer, clipped to what 64 bits hold."""
     if not isinstance(value, (bool, np.bool_)):
         try:
             # A count beyond int64 keeps everything, or is far out of range.
@@ -59,10 +63,10 @@ def _integer(name: str, value: Any, where: str) -> int:
 # name: (default, conversion, requirement, test)
 _RULES: dict[str, tuple[Any, Callable[[str, Any, str], Any], str, Callable[[Any], bool]]] = {
     "temperature": (1.0, _real, "finite and >= 0", lambda v: 0.0 <= v < np.inf),
-    "top_k": (0, _integer, "None, -1, 0 or >= 1", lambda v: v >= -1),
+    "top_k": (0, integer, "None, -1, 0 or >= 1", lambda v: v >= -1),
     "top_p": (1.0, _real, "in [0, 1]", lambda v: 0.0 <= v <= 1.0),
     "min_p": (0.0, _real, "in [0, 1]", lambda v: 0.0 <= v <= 1.0),
-    "min_tokens_to_keep": (1, _integer, ">= 1", lambda v: v >= 1),
+    "min_tokens_to_keep": (1, integer, ">= 1", lambda v: v >= 1),
 }
 
 # A stage that is left out of the order must be off.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import as_rows
-from .params import Order, make_records
+from .params import Order, integer, make_records
 
 _MAX_UINT64 = 2**64 - 1
 
@@ -37,7 +36,8 @@ class _ProcessStream:
 _process_stream = _ProcessStream()
 
 
-def _uint64(name: str, value: Any, where: str = "") -> int:
+def uint64(name: str, value: Any, where: str = "") -> int:
+    """Return an integer in [0, 2**64)."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
     number = value.__index__()
@@ -48,19 +48,19 @@ def _uint64(name: str, value: Any, where: str = "") -> int:
 
 def _uint64s(name: str, value: Any, rows: int) -> list[int] | None:
     """One integer per row, or None for a scalar."""
-    if getattr(value, "ndim", None) == 0 or not isinstance(value, (Sequence, np.ndarray)):
+    if np.ndim(value) == 0:
         return None
     values = list(value)
     if len(values) != rows:
         raise ValueError(f"{name} must be a scalar or of shape ({rows},), got ({len(values)},)")
-    return [_uint64(name, v, f" (row {i})") for i, v in enumerate(values)]
+    return [uint64(name, v, f" (row {i})") for i, v in enumerate(values)]
 
 
 def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArray[np.float64]:
     """Return one uniform per row, from whichever of the sources is given."""
     uniform = backend.active().uniform
     if rows == 1 and type(seed) is type(offset) is int and u is None and rng is None:
-        return np.array([uniform(_uint64("seed", seed), 0, _uint64("offset", offset))])
+        return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))])
     given = [n for n, v in (("seed", seed), ("u", u), ("rng", rng)) if v is not None]
     if len(given) > 1:
         raise ValueError(f"at most one of seed, u and rng must be given, got {', '.join(given)}")
@@ -71,10 +71,10 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
             )
         return rng.random(rows)
     if u is not None:
-        try:
-            values = np.asarray(u, np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"u must be a number, got {u!r} ({type(u).__name__})") from None
+        values = np.asarray(u)
+        if values.size and values.dtype.kind not in "iuf":
+            raise TypeError(f"u must be a number, got {u!r} ({type(u).__name__})")
+        values = values.astype(np.float64)
         if values.shape not in ((), (rows,)):
             raise ValueError(f"u must be a scalar or of shape ({rows},), got {values.shape}")
         wrong = ~((values >= 0.0) & (values < 1.0))
@@ -88,8 +88,8 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
     seeds, offsets = _uint64s("seed", seed, rows), _uint64s("offset", offset, rows)
     # A scalar seed gives each row a stream of its own; seeds per row stand for themselves.
     streams = range(rows) if seeds is None else [0] * rows
-    seeds = seeds if seeds is not None else [_uint64("seed", seed)] * rows
-    offsets = offsets if offsets is not None else [_uint64("offset", offset)] * rows
+    seeds = seeds if seeds is not None else [uint64("seed", seed)] * rows
+    offsets = offsets if offsets is not None else [uint64("offset", offset)] * rows
     return np.array([uniform(*key) for key in zip(seeds, streams, offsets, strict=True)], float)
 
 
@@ -337,10 +337,11 @@ def top_k(logits: Any, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     (array([3., 3., 2.], dtype=float32), array([1, 3, 2]))
     """
     rows, single = as_rows(logits)
-    records = make_records(1, 1.0, k, 1.0, 0.0, 1, "hf")
-    size = int(records["top_k"][0])
+    size = integer("k", k)
     if not 1 <= size <= rows.shape[1]:
         raise ValueError(f"k must be in [1, {rows.shape[1]}], got {k!r}")
+    records = make_records(1, 1.0, size, 1.0, 0.0, 1, "hf")
+    argmax(logits)  # raises what is wrong with a row, under its number in the batch
     ids = np.empty((len(rows), size), np.int64)
     for i in range(len(rows)):
         kept, _ = backend.active().survivors(rows[i : i + 1], records)
@@ -450,7 +451,8 @@ def _log_softmax(logits: Any, temperature: float) -> npt.NDArray[np.float64]:
         defect = find_defect(row, i)
         if defect is not None:
             raise ValueError(defect)
-    y: npt.NDArray[np.float64] = (x.astype(np.float64) - x.max(axis=1, keepdims=True)) / divisor
+    with np.errstate(over="ignore"):  # what is too far below the maximum has no probability
+        y: npt.NDArray[np.float64] = (x.astype(np.float64) - x.max(axis=1, keepdims=True)) / divisor
     y -= np.log(np.exp(y).sum(axis=1, keepdims=True))
     return y.reshape(-1) if single else y
 
@@ -496,7 +498,7 @@ class Sampler:
     >>> sampler = fastsample.Sampler(temperature=0.8, top_k=2, seed=7)
     >>> logits = np.array([3.0, 2.5, 2.0, 1.0], np.float32)
     >>> [sampler(logits) for _ in range(8)]
-    [0, 0, 0, 0, 0, 1, 0, 0]
+    [1, 0, 0, 0, 0, 0, 0, 0]
     >>> sampler
     Sampler(temperature=0.8, top_k=2, seed=7, offset=8)
     >>> sampler.reset()
@@ -531,6 +533,8 @@ class Sampler:
         if errors not in ("raise", "mark"):
             raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
         given = (temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
+        # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
+        given = tuple(np.asarray(v).tolist() if np.ndim(v) else v for v in given[:-1]) + given[-1:]
         self._parameters = dict(zip(self._DEFAULTS, given, strict=True))
         self._errors = errors
         lengths = {len(v) for n, v in self._parameters.items() if n != "order" and np.ndim(v)}
@@ -563,8 +567,8 @@ class Sampler:
         """Go back to `offset`, with another seed if one is given."""
         if seed is not None:
             seeds = _uint64s("seed", seed, len(seed) if np.ndim(seed) else 0)
-            seed = _uint64("seed", seed) if seeds is None else seeds
-        offset = _uint64("offset", offset)
+            seed = uint64("seed", seed) if seeds is None else seeds
+        offset = uint64("offset", offset)
         if seed is not None:
             self.seed = seed
         self.offset = offset
