@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TextIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import Sampler, __version__, build_info, recorded, sample, softmax, survivors, top_k
+from . import Sampler, __version__, bench, build_info, recorded, sample, softmax, survivors, top_k
 from .backend import use_backend
 from .params import ORDERS, STAGES, parse_order
 from .reference import uniform
@@ -307,6 +307,11 @@ COMMANDS = {
         example="fastsample demo --prompt 2 --temperature 1.5 --order llama.cpp",
         add_options=demo_options,
         run=demo,
+    ),
+    "bench": Command(
+        example="fastsample bench --quick --json bench.json --plot bench.svg",
+        add_options=bench.options,
+        run=bench.bench,
     ),
 }
 

@@ -1,0 +1,713 @@
+/* A client of the installed library: what fastsample.h promises, checked from outside.
+ *
+ * Valid as C99 and as C++17, and knows nothing but the header. Every check runs once for each
+ * instruction set of this machine. Ends with "N passed, 0 failed". */
+#include <fastsample.h>
+#include <fenv.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int passed, failed;
+
+static void check(int ok, const char* what, const char* detail, int line) {
+  if (ok) {
+    ++passed;
+    return;
+  }
+  ++failed;
+  printf("FAILED %s:%d: %s%s%s (isa %s, last error \"%s\")\n", __FILE__, line, what,
+         *detail ? ", got " : "", detail, fs_isa(), fs_last_error());
+}
+
+#define CHECK(condition) check((condition) != 0, #condition, "", __LINE__)
+
+static int contains(const char* text, const char* part) { return strstr(text, part) != NULL; }
+
+/* ---- rows and parameters ---- */
+
+static fs_logits rows_of(const void* data, int64_t rows, int64_t vocab, int64_t stride,
+                         fs_dtype dtype) {
+  fs_logits logits;
+  memset(&logits, 0, sizeof logits);
+  logits.struct_size = sizeof logits;
+  logits.data = data;
+  logits.rows = rows;
+  logits.vocab = vocab;
+  logits.row_stride = stride;
+  logits.dtype = dtype;
+  return logits;
+}
+
+static fs_params defaults(void) {
+  fs_params params;
+  fs_params_init(&params);
+  return params;
+}
+
+static fs_params chain(double temperature, int64_t top_k, double top_p, double min_p) {
+  fs_params params = defaults();
+  params.temperature = temperature;
+  params.top_k = top_k;
+  params.top_p = top_p;
+  params.min_p = min_p;
+  return params;
+}
+
+static void set_order(fs_params* params, int first, int second, int third, int fourth) {
+  memset(params->order, 0, sizeof params->order);
+  params->order[0] = (uint8_t)first;
+  params->order[1] = (uint8_t)second;
+  params->order[2] = (uint8_t)third;
+  params->order[3] = (uint8_t)fourth;
+}
+
+/* A small generator of our own, so that every compiler and libc makes the same rows. */
+static uint32_t next_random(uint64_t* state) {
+  *state = *state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(*state >> 33);
+}
+
+static double next_uniform(uint64_t* state) { return next_random(state) / 2147483648.0; }
+
+static void fill_random(float* x, size_t n, uint64_t seed) {
+  size_t i;
+  for (i = 0; i < n; ++i) {
+    double bell = 0.0;
+    int k;
+    for (k = 0; k < 4; ++k) bell += next_uniform(&seed);
+    x[i] = (float)((bell - 2.0) * 6.0);
+  }
+}
+
+/* ---- what the library says of itself ---- */
+
+static void test_version(void) { CHECK(strcmp(fs_version(), FASTSAMPLE_VERSION) == 0); }
+
+static void test_force_isa(void) {
+  const char* before = fs_isa();
+  CHECK(fs_force_isa("sse9") == FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "isa must be one of "));
+  CHECK(contains(fs_last_error(), fs_isas()));
+  CHECK(contains(fs_last_error(), "got sse9"));
+  CHECK(fs_force_isa("") == FS_INVALID_ARGUMENT);
+  CHECK(fs_force_isa(fs_isas()) == (strchr(fs_isas(), ',') ? FS_INVALID_ARGUMENT : FS_OK));
+  CHECK(fs_force_isa(NULL) == FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "isa must not be null"));
+  CHECK(strcmp(fs_isa(), before) == 0);
+  CHECK(fs_force_isa(before) == FS_OK);
+  CHECK(strcmp(fs_last_error(), "") == 0);
+  CHECK(strcmp(fs_isa(), before) == 0);
+}
+
+/* Printed by numpy.random.Generator(numpy.random.Philox(key=[seed, stream],
+ * counter=[offset, 0, 0, 0])).random(). */
+static void test_uniform(void) {
+  static const struct {
+    uint64_t seed, stream, offset;
+    double u;
+  } printed[] = {
+      {0, 0, 0, 0.011546754286331562},
+      {42, 7, 1000, 0.2745361602029034},
+      {UINT64_MAX, 3, UINT64_MAX, 0.09996043932541354}, /* the carry goes into the next word */
+  };
+  size_t i;
+  for (i = 0; i < sizeof printed / sizeof *printed; ++i)
+    CHECK(fs_uniform(printed[i].seed, printed[i].stream, printed[i].offset) == printed[i].u);
+}
+
+static void test_defaults(void) {
+  const fs_params params = defaults();
+  CHECK(params.struct_size == sizeof params && params.temperature == 1.0 && params.top_k == 0);
+  CHECK(params.top_p == 1.0 && params.min_p == 0.0 && params.min_tokens_to_keep == 1);
+  CHECK(memcmp(params.order, "\1\2\3\4\0\0\0\0", 8) == 0);
+  fs_params_init(NULL);
+}
+
+/* ---- bad input: the status, a message that names what is wrong, and no output written ---- */
+
+enum { kVocab = 6, kRows = 2, kSentinel = 0x5a };
+
+typedef struct Call {
+  fs_logits logits;
+  fs_params params[kRows];
+  int64_t params_count;
+  double u[kRows];
+  uint32_t flags;
+  int64_t capacity;
+  /* Set to pass a null pointer there. */
+  int null_logits, null_params, null_u, null_tokens, null_probs, null_ids, null_count;
+} Call;
+
+static Call valid_call(const float* data, int64_t rows) {
+  Call call;
+  int i;
+  memset(&call, 0, sizeof call);
+  call.logits = rows_of(data, rows, kVocab, kVocab, FS_FLOAT32);
+  for (i = 0; i < kRows; ++i) {
+    call.params[i] = defaults();
+    call.u[i] = 0.5;
+  }
+  call.params_count = 1;
+  call.capacity = kVocab;
+  return call;
+}
+
+typedef struct Outputs {
+  int64_t tokens[kRows], ids[kVocab], count;
+  float probs[kRows * kVocab];
+} Outputs;
+
+typedef enum Function { kSample = 1, kProbs = 2, kSurvivors = 4, kEvery = 7 } Function;
+
+static fs_status run(const Call* call, int function, Outputs* out) {
+  const fs_logits* logits = call->null_logits ? NULL : &call->logits;
+  const fs_params* params = call->null_params ? NULL : call->params;
+  if (function == kSample)
+    return fs_sample(logits, params, call->params_count, call->null_u ? NULL : call->u, call->flags,
+                     call->null_tokens ? NULL : out->tokens);
+  if (function == kProbs)
+    return fs_probs(logits, params, call->params_count, call->null_probs ? NULL : out->probs);
+  return fs_survivors(logits, params, call->capacity, call->null_ids ? NULL : out->ids,
+                      call->null_probs ? NULL : out->probs, call->null_count ? NULL : &out->count);
+}
+
+/* The call has to fail in each of `functions`; `message` begins what is said of it. */
+static void expect(const Call* call, int functions, fs_status status, const char* message,
+                   const char* what, int line) {
+  int function;
+  for (function = kSample; function <= kSurvivors; function *= 2) {
+    Outputs out, untouched;
+    if (!(functions & function)) continue;
+    memset(&untouched, kSentinel, sizeof untouched);
+    memset(&out, kSentinel, sizeof out);
+    check(run(call, function, &out) == status, what, "another status", line);
+    check(strncmp(fs_last_error(), message, strlen(message)) == 0, what, fs_last_error(), line);
+    check(memcmp(&out, &untouched, sizeof out) == 0, what, "an output that was written", line);
+  }
+}
+
+static void test_bad_arguments(void) {
+  static const float data[(kRows + 1) * kVocab] = {3.0f, 2.5f, 2.0f, 1.0f, 0.0f, -1.0f, 3.0f};
+
+/* One row of the table: in these functions, this one change to a valid call of one row (BAD) or
+ * two rows (BAD2) gives this message. */
+#define BAD_(rows, functions, change, status, message)         \
+  do {                                                         \
+    Call c = valid_call(data, rows);                           \
+    change;                                                    \
+    expect(&c, functions, status, message, #change, __LINE__); \
+  } while (0)
+#define BAD(functions, change, message) BAD_(1, functions, change, FS_INVALID_ARGUMENT, message)
+#define BAD2(functions, change, message) BAD_(2, functions, change, FS_INVALID_ARGUMENT, message)
+
+  BAD(kEvery, c.null_logits = 1, "logits must not be null");
+  BAD(kEvery, c.logits.struct_size = 40, "logits.struct_size must be sizeof(fs_logits), got 40");
+  BAD(kEvery, c.logits.dtype = -1, "logits.dtype must be an fs_dtype, got -1");
+  BAD(kEvery, c.logits.dtype = 4, "logits.dtype must be an fs_dtype, got 4");
+  BAD(kEvery, c.logits.reserved = 1, "logits.reserved must be 0, got 1");
+  BAD(kEvery, c.logits.rows = -1, "logits.rows must be >= 0, got -1");
+  BAD(kEvery, c.logits.vocab = 0, "logits.vocab must be from 1 to 4194304, got 0");
+  BAD(kEvery, c.logits.vocab = -5, "logits.vocab must be from 1 to 4194304, got -5");
+  BAD(kEvery, c.logits.vocab = FS_MAX_VOCAB + 1,
+      "logits.vocab must be from 1 to 4194304, got 4194305");
+  BAD(kEvery, c.logits.data = NULL, "logits.data must not be null");
+  BAD(kEvery, c.logits.data = (const char*)data + 2, "logits.data must be aligned to its element");
+  BAD(kEvery, (c.logits.dtype = FS_FLOAT16, c.logits.data = (const char*)data + 1),
+      "logits.data must be aligned to its element");
+  BAD2(kSurvivors, (void)0, "logits.rows must be 1, got 2");
+  BAD(kSurvivors, c.logits.rows = 0, "logits.rows must be 1, got 0");
+
+  BAD(kEvery, c.null_params = 1, "params must not be null");
+  BAD(kSample | kProbs, c.params_count = 0, "params_count must be 1 or logits.rows, got 0");
+  BAD(kSample | kProbs, c.params_count = -1, "params_count must be 1 or logits.rows, got -1");
+  BAD(kSample | kProbs, c.params_count = 2, "params_count must be 1 or logits.rows, got 2");
+  BAD(kEvery, c.params[0].struct_size = 8, "struct_size must be sizeof(fs_params), got 8");
+
+  BAD(kEvery, c.params[0].temperature = -0.5, "temperature must be finite and >= 0, got -0.5");
+  BAD(kEvery, c.params[0].temperature = INFINITY, "temperature must be finite and >= 0, got inf");
+  BAD(kEvery, c.params[0].temperature = NAN, "temperature must be finite and >= 0, got nan");
+  BAD(kEvery, c.params[0].top_k = -2, "top_k must be None, -1, 0 or >= 1, got -2");
+  BAD(kEvery, c.params[0].top_k = INT64_MIN, "top_k must be None, -1, 0 or >= 1, got -9223372036");
+  BAD(kEvery, c.params[0].top_p = 1.5, "top_p must be in [0, 1], got 1.5");
+  BAD(kEvery, c.params[0].top_p = -0.1, "top_p must be in [0, 1], got -0.1");
+  BAD(kEvery, c.params[0].top_p = NAN, "top_p must be in [0, 1], got nan");
+  BAD(kEvery, c.params[0].min_p = 1.01, "min_p must be in [0, 1], got 1.01");
+  BAD(kEvery, c.params[0].min_p = -INFINITY, "min_p must be in [0, 1], got -inf");
+  BAD(kEvery, c.params[0].min_p = NAN, "min_p must be in [0, 1], got nan");
+  BAD(kEvery, c.params[0].min_tokens_to_keep = 0, "min_tokens_to_keep must be >= 1, got 0");
+  BAD2(kSample | kProbs, (c.params_count = 2, c.params[1].top_p = 2.0),
+       "top_p must be in [0, 1], got 2 (row 1)");
+
+  BAD(kEvery, c.params[0].order[2] = 5, "order must be made of fs_stage values, got 5");
+  BAD(kEvery, c.params[0].order[4] = 1, "order must not name a stage twice, got temperature");
+  BAD(kEvery, memset(c.params[0].order, 4, 8), "order must not name a stage twice, got min_p");
+  BAD(kEvery, set_order(c.params, 2, 3, 2, 0), "order must not name a stage twice, got top_k");
+  BAD(kEvery, (set_order(c.params, 2, 3, 4, 0), c.params[0].temperature = 0.8),
+      "order must name temperature, which is active");
+  BAD(kEvery, (set_order(c.params, 1, 3, 4, 0), c.params[0].top_k = 5),
+      "order must name top_k, which is active");
+  BAD(kEvery, (set_order(c.params, 1, 2, 4, 0), c.params[0].top_p = 0.9),
+      "order must name top_p, which is active");
+  BAD(kEvery, (set_order(c.params, 1, 2, 3, 0), c.params[0].min_p = 0.1),
+      "order must name min_p, which is active");
+
+  BAD(kSample, c.null_u = 1, "u must not be null");
+  BAD(kSample, c.u[0] = 1.0, "u must be in [0, 1), got 1 (row 0)");
+  BAD2(kSample, c.u[1] = -0.25, "u must be in [0, 1), got -0.25 (row 1)");
+  BAD2(kSample, c.u[1] = NAN, "u must be in [0, 1), got nan (row 1)");
+  BAD(kSample, c.flags = 2, "flags must be 0 or FS_MARK_BAD_ROWS, got 2");
+  BAD(kSample, c.null_tokens = 1, "tokens must not be null");
+  BAD(kProbs, c.null_probs = 1, "probs must not be null");
+
+  BAD(kSurvivors, c.capacity = -1, "capacity must be >= 0, got -1");
+  BAD(kSurvivors, c.null_ids = 1, "ids, probs and count must not be null");
+  BAD(kSurvivors, c.null_probs = 1, "ids, probs and count must not be null");
+  BAD(kSurvivors, c.null_count = 1, "ids, probs and count must not be null");
+}
+
+static void test_bad_rows(void) {
+  float x[kRows * kVocab];
+  size_t i;
+  static const struct {
+    float value;
+    int everywhere;
+    const char* message;
+  } defects[] = {
+      {NAN, 0, "must not contain NaN, got one at token 4"},
+      {INFINITY, 0, "must not contain +inf, got one at token 4"},
+      {-INFINITY, 1, "must have a finite value, got only -inf"},
+  };
+  for (i = 0; i < sizeof defects / sizeof *defects; ++i) {
+    int row, token;
+    for (row = 0; row < kRows; ++row) {
+      char message[100];
+      Call c;
+      Outputs out;
+      fill_random(x, kRows * kVocab, 1);
+      for (token = 0; token < kVocab; ++token)
+        if (defects[i].everywhere || token == 4) x[row * kVocab + token] = defects[i].value;
+
+      snprintf(message, sizeof message, "logits row %d %s", row, defects[i].message);
+      c = valid_call(x, kRows);
+      expect(&c, kSample | kProbs, FS_BAD_LOGITS, message, "a bad row", __LINE__);
+
+      c.flags = FS_MARK_BAD_ROWS;
+      CHECK(run(&c, kSample, &out) == FS_OK);
+      CHECK(out.tokens[row] == -1);
+      CHECK(out.tokens[!row] >= 0 && out.tokens[!row] < kVocab);
+
+      snprintf(message, sizeof message, "logits row 0 %s", defects[i].message);
+      c = valid_call(x + row * kVocab, 1);
+      expect(&c, kEvery, FS_BAD_LOGITS, message, "a bad row", __LINE__);
+    }
+  }
+}
+
+static void test_survivors_capacity(void) {
+  static const float x[kVocab] = {3.0f, 2.5f, 2.0f, 1.0f, 0.0f, -INFINITY};
+  Call c = valid_call(x, 1);
+  Outputs out, untouched;
+  memset(&untouched, kSentinel, sizeof untouched);
+  for (c.capacity = 0; c.capacity < 5; ++c.capacity) {
+    char message[80];
+    memset(&out, kSentinel, sizeof out);
+    CHECK(run(&c, kSurvivors, &out) == FS_INVALID_ARGUMENT);
+    snprintf(message, sizeof message, "capacity must be at least 5, got %d", (int)c.capacity);
+    CHECK(strcmp(fs_last_error(), message) == 0);
+    CHECK(out.count == 5);
+    CHECK(memcmp(out.ids, untouched.ids, sizeof out.ids) == 0);
+    CHECK(memcmp(out.probs, untouched.probs, sizeof out.probs) == 0);
+  }
+  CHECK(run(&c, kSurvivors, &out) == FS_OK && out.count == 5);
+  c.capacity = 0;
+  c.null_ids = c.null_probs = 1;
+  out.count = 0;
+  CHECK(run(&c, kSurvivors, &out) == FS_INVALID_ARGUMENT && out.count == 5);
+}
+
+static void test_no_rows(void) {
+  const fs_params params = defaults();
+  const fs_logits none = rows_of(NULL, 0, kVocab, kVocab, FS_FLOAT32);
+  CHECK(fs_sample(&none, &params, 1, NULL, 0, NULL) == FS_OK);
+  CHECK(fs_sample(&none, &params, 0, NULL, FS_MARK_BAD_ROWS, NULL) == FS_OK);
+  CHECK(fs_probs(&none, &params, 1, NULL) == FS_OK);
+}
+
+/* ---- what is drawn ---- */
+
+static int64_t draw(const fs_logits* logits, const fs_params* params, double u) {
+  int64_t token = -99;
+  CHECK(fs_sample(logits, params, 1, &u, 0, &token) == FS_OK);
+  return token;
+}
+
+/* How many of `vocab` <= 1000 float32 logits are kept; their ids, by falling probability. */
+static int64_t kept(const float* x, int64_t vocab, const fs_params* params, int64_t* ids) {
+  static float probs[1000];
+  const fs_logits logits = rows_of(x, 1, vocab, vocab, FS_FLOAT32);
+  int64_t count = -1;
+  CHECK(fs_survivors(&logits, params, vocab, ids, probs, &count) == FS_OK);
+  return count;
+}
+
+static void test_greedy(void) {
+  static const float x[] = {1.0f, 7.0f, -3.0f, 7.0f, 7.0f};
+  static const float lone[] = {-INFINITY, -INFINITY, -2.0f, -INFINITY};
+  static const float negative[] = {-1e30f, -3e38f, -1e30f};
+  const fs_logits logits = rows_of(x, 1, 5, 5, FS_FLOAT32);
+  const fs_logits masked = rows_of(lone, 1, 4, 4, FS_FLOAT32);
+  const fs_logits low = rows_of(negative, 1, 3, 3, FS_FLOAT32);
+  fs_params params = chain(0.0, 3, 0.5, 0.1);
+  double u;
+  for (u = 0.0; u < 1.0; u += 0.125) {
+    CHECK(draw(&logits, &params, u) == 1);
+    CHECK(draw(&masked, &params, u) == 2);
+    CHECK(draw(&low, &params, u) == 0);
+  }
+  /* Whatever else is set: even a stage that the order lacks. */
+  set_order(&params, 0, 0, 0, 0);
+  params.min_tokens_to_keep = 4;
+  CHECK(draw(&logits, &params, 0.9) == 1);
+}
+
+static void test_worked_numbers(void) {
+  static const float x[] = {3.0f, 2.5f, 2.0f, 1.0f};
+  static const double softmax[] = {0.47, 0.29, 0.17, 0.06};
+  const double peaked_probs[] = {0.70, 0.16, 0.10, 0.04};
+  const double flat_probs[] = {0.30, 0.27, 0.23, 0.20};
+  const fs_logits logits = rows_of(x, 1, 4, 4, FS_FLOAT32);
+  const fs_params plain = defaults(), three = chain(1.0, 3, 1.0, 0.0),
+                  p85 = chain(1.0, 0, 0.85, 0.0);
+  float probs[4], peaked[4], flat[4], equal[100];
+  int64_t ids[100];
+  fs_params params;
+  int i;
+
+  CHECK(fs_probs(&logits, &plain, 1, probs) == FS_OK);
+  for (i = 0; i < 4; ++i) {
+    CHECK(fabs(probs[i] - softmax[i]) < 0.005);
+    peaked[i] = (float)log(peaked_probs[i]);
+    flat[i] = (float)log(flat_probs[i]);
+  }
+  CHECK(kept(peaked, 4, &three, ids) == 3);
+  CHECK(kept(peaked, 4, &p85, ids) == 2 && ids[0] == 0 && ids[1] == 1);
+  CHECK(kept(flat, 4, &three, ids) == 3 && ids[2] == 2);
+  CHECK(kept(flat, 4, &p85, ids) == 4);
+
+  /* top_k=50, then top_p: 90 % of those 50. The other way round: half of 90 %. */
+  for (i = 0; i < 100; ++i) equal[i] = 1.0f;
+  params = chain(1.0, 50, 0.89, 0.0);
+  CHECK(kept(equal, 100, &params, ids) == 45);
+  set_order(&params, FS_STAGE_TOP_P, FS_STAGE_TOP_K, FS_STAGE_TEMPERATURE, FS_STAGE_MIN_P);
+  CHECK(kept(equal, 100, &params, ids) == 50);
+
+  /* Ties: top_k keeps the lower ids, min_p keeps all, top_p at least one. */
+  params = chain(1.0, 7, 1.0, 0.0);
+  CHECK(kept(equal, 100, &params, ids) == 7 && ids[0] == 0 && ids[6] == 6);
+  params = chain(1.0, 0, 1.0, 1.0);
+  CHECK(kept(equal, 100, &params, ids) == 100);
+  params = chain(1.0, 0, 0.0, 0.0);
+  CHECK(kept(equal, 100, &params, ids) == 1 && ids[0] == 0);
+  params = chain(1.0, 2, 0.1, 1.0);
+  params.min_tokens_to_keep = 3;
+  CHECK(kept(x, 4, &params, ids) == 3);
+
+  /* -1 is off, and more than there is keeps what there is. */
+  params = chain(1.0, -1, 1.0, 0.0);
+  CHECK(kept(x, 4, &params, ids) == 4);
+  params = chain(1.0, INT64_MAX, 1.0, 0.0);
+  CHECK(kept(x, 4, &params, ids) == 4);
+  params = chain(1.0, 3, 0.9, 0.0);
+  params.min_tokens_to_keep = INT64_MAX;
+  CHECK(kept(x, 4, &params, ids) == 4);
+}
+
+/* The first token in index order whose cumulative weight exceeds u * total. */
+static void test_draw_in_index_order(void) {
+  static const float x[] = {0.0f, -INFINITY, 0.0f, 0.0f, -INFINITY, 0.0f};
+  static const int64_t expected[] = {0, 2, 3, 5};
+  const fs_logits logits = rows_of(x, 1, kVocab, kVocab, FS_FLOAT32);
+  const fs_params params = defaults();
+  int i;
+  for (i = 0; i < 4; ++i) {
+    CHECK(draw(&logits, &params, i / 4.0) == expected[i]);
+    CHECK(draw(&logits, &params, nextafter((i + 1) / 4.0, 0.0)) == expected[i]);
+  }
+}
+
+enum { kBig = 4000 };
+
+/* Chains that reach every stage, first and later, at several sharpnesses. */
+static fs_params chain_of(int i) {
+  const fs_params table[] = {
+      chain(1.0, 0, 1.0, 0.0),    chain(0.7, 0, 1.0, 0.0),    chain(1.0, 50, 1.0, 0.0),
+      chain(1.0, 0, 0.95, 0.0),   chain(2.0, 0, 0.5, 0.0),    chain(1.0, 0, 1.0, 0.05),
+      chain(0.8, 50, 0.95, 0.02), chain(0.0, 0, 1.0, 0.0),    chain(1e-3, 0, 0.9, 0.0),
+      chain(1e6, 2000, 0.9, 0.0), chain(1e-300, 0, 1.0, 0.0), chain(1e300, 0, 0.3, 0.9),
+      chain(1.3, 700, 0.8, 0.01),
+  };
+  fs_params params = table[i % (int)(sizeof table / sizeof *table)];
+  if (i % 3 == 1) set_order(&params, 3, 4, 2, 1);
+  if (i % 3 == 2) set_order(&params, 2, 1, 4, 3);
+  return params;
+}
+
+enum { kChains = 39 };
+
+/* Any layout of the same rows gives the same tokens as one row at a time. */
+static void test_strides(void) {
+  enum { kCount = 5, kWide = 700, kStride = 731 };
+  static float x[kCount * kStride];
+  double u[kCount];
+  int64_t alone[kCount], tokens[kCount];
+  int i, c;
+  uint64_t state = 3;
+  fill_random(x, kCount * kStride, 2);
+  for (i = 0; i < kCount; ++i) u[i] = next_uniform(&state);
+  for (c = 0; c < kChains; ++c) {
+    const fs_params params = chain_of(c);
+    const fs_logits forward = rows_of(x, kCount, kWide, kStride, FS_FLOAT32);
+    const fs_logits backward =
+        rows_of(x + (kCount - 1) * kStride, kCount, kWide, -kStride, FS_FLOAT32);
+    const fs_logits same = rows_of(x, kCount, kWide, 0, FS_FLOAT32);
+    for (i = 0; i < kCount; ++i) {
+      const fs_logits row = rows_of(x + i * kStride, 1, kWide, 12345, FS_FLOAT32);
+      alone[i] = draw(&row, &params, u[i]);
+    }
+    CHECK(fs_sample(&forward, &params, 1, u, 0, tokens) == FS_OK);
+    CHECK(memcmp(tokens, alone, sizeof tokens) == 0);
+    CHECK(fs_sample(&same, &params, 1, u, 0, tokens) == FS_OK);
+    for (i = 0; i < kCount; ++i) {
+      const fs_logits row = rows_of(x, 1, kWide, 0, FS_FLOAT32);
+      CHECK(tokens[i] == draw(&row, &params, u[i]));
+    }
+    for (i = 0; i < kCount / 2; ++i) {
+      const double swapped = u[i];
+      u[i] = u[kCount - 1 - i];
+      u[kCount - 1 - i] = swapped;
+    }
+    CHECK(fs_sample(&backward, &params, 1, u, 0, tokens) == FS_OK);
+    for (i = 0; i < kCount; ++i) CHECK(tokens[i] == alone[kCount - 1 - i]);
+    for (i = 0; i < kCount / 2; ++i) {
+      const double swapped = u[i];
+      u[i] = u[kCount - 1 - i];
+      u[kCount - 1 - i] = swapped;
+    }
+  }
+}
+
+static void test_params_per_row(void) {
+  enum { kWide = 300 };
+  static float x[kChains * kWide];
+  static double u[kChains];
+  static fs_params params[kChains];
+  static int64_t tokens[kChains];
+  static float probs[kChains * kWide], row_probs[kWide];
+  const fs_logits all = rows_of(x, kChains, kWide, kWide, FS_FLOAT32);
+  uint64_t state = 4;
+  int i;
+  fill_random(x, kChains * kWide, 5);
+  for (i = 0; i < kChains; ++i) {
+    u[i] = next_uniform(&state);
+    params[i] = chain_of(i);
+  }
+  CHECK(fs_sample(&all, params, kChains, u, 0, tokens) == FS_OK);
+  CHECK(fs_probs(&all, params, kChains, probs) == FS_OK);
+  for (i = 0; i < kChains; ++i) {
+    const fs_logits row = rows_of(x + i * kWide, 1, kWide, kWide, FS_FLOAT32);
+    CHECK(tokens[i] == draw(&row, &params[i], u[i]));
+    CHECK(fs_probs(&row, &params[i], 1, row_probs) == FS_OK);
+    CHECK(memcmp(row_probs, probs + i * kWide, sizeof row_probs) == 0);
+  }
+}
+
+/* Every value of a half format: what it means is worked out here with ldexp. */
+static float widen_f16(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double magnitude =
+      exponent ? ldexp(1024.0 + fraction, exponent - 25) : ldexp(fraction, -24);
+  return (float)(bits >> 15 ? -magnitude : magnitude);
+}
+
+static float widen_bf16(uint16_t bits) {
+  const uint32_t wide = (uint32_t)bits << 16;
+  float value;
+  memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+/* A row gives the same token and probabilities as the float32 row of the same values. */
+static void test_dtypes(void) {
+  static uint16_t half[kBig];
+  static double wide[kBig];
+  static float x[kBig], probs[kBig], probs32[kBig];
+  uint64_t state = 6;
+  int dtype, c, i;
+  for (dtype = FS_FLOAT16; dtype <= FS_FLOAT64; ++dtype) {
+    const void* data = dtype == FS_FLOAT64 ? (const void*)wide : (const void*)half;
+    const fs_logits logits = rows_of(data, 1, kBig - 37, kBig, (fs_dtype)dtype);
+    const fs_logits float32 = rows_of(x, 1, kBig - 37, kBig, FS_FLOAT32);
+    for (i = 0; i < kBig; ++i) {
+      const uint32_t bits = next_random(&state);
+      /* Signs and fractions as they come, exponents around 1, some subnormals and zeros. */
+      if (dtype == FS_FLOAT16) {
+        half[i] = (uint16_t)((bits & 0x83ff) | (bits >> 20 & 7) << 10 | (bits >> 25 & 1) << 14);
+        x[i] = widen_f16(half[i]);
+      } else if (dtype == FS_BFLOAT16) {
+        half[i] = (uint16_t)((bits & 0x81ff) | (bits >> 20 & 1 ? 0x4000 : 0x3e00));
+        x[i] = widen_bf16(half[i]);
+      } else {
+        /* More bits than float32 has: rounded to nearest. */
+        wide[i] = ((double)bits - 1073741824.0) * 1.1e-8;
+        x[i] = (float)wide[i];
+      }
+    }
+    for (c = 0; c < kChains; ++c) {
+      const fs_params params = chain_of(c);
+      const double u = next_uniform(&state);
+      CHECK(draw(&logits, &params, u) == draw(&float32, &params, u));
+      CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+      CHECK(fs_probs(&float32, &params, 1, probs32) == FS_OK);
+      CHECK(memcmp(probs, probs32, sizeof(float) * (kBig - 37)) == 0);
+    }
+  }
+}
+
+/* A filtered or masked token is never drawn, and probabilities sum to 1. */
+static void test_never_a_filtered_token(void) {
+  static float x[kBig], probs[kBig];
+  const fs_logits logits = rows_of(x, 1, kBig, kBig, FS_FLOAT32);
+  uint64_t state = 7;
+  int c, i;
+  fill_random(x, kBig, 8);
+  for (i = 0; i < kBig; i += 3) x[i] = -INFINITY;
+  for (c = 0; c < kChains; ++c) {
+    const fs_params params = chain_of(c);
+    double total = 0.0, of_masked = 0.0;
+    CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+    for (i = 0; i < kBig; ++i) *(i % 3 ? &total : &of_masked) += probs[i];
+    CHECK(of_masked == 0.0);
+    CHECK(fabs(total - 1.0) < 1e-6);
+    for (i = 0; i < 200; ++i) {
+      const double u = i ? next_uniform(&state) : nextafter(1.0, 0.0);
+      CHECK(probs[draw(&logits, &params, u)] > 0.0f);
+    }
+  }
+}
+
+/* The host's rounding mode changes nothing, and is the host's again afterwards. */
+static void test_rounding_mode(void) {
+  static float x[kBig], probs[kBig], upward[kBig];
+  const fs_logits logits = rows_of(x, 1, kBig, kBig, FS_FLOAT32);
+  int c;
+  fill_random(x, kBig, 9);
+  for (c = 0; c < kChains; ++c) {
+    const fs_params params = chain_of(c);
+    fs_status status;
+    int mode;
+    CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+    fesetround(FE_UPWARD);
+    status = fs_probs(&logits, &params, 1, upward);
+    mode = fegetround();
+    fesetround(FE_TONEAREST);
+    CHECK(status == FS_OK && mode == FE_UPWARD);
+    CHECK(memcmp(probs, upward, sizeof probs) == 0);
+  }
+}
+
+/* ---- every instruction set gives the same bits ---- */
+
+typedef struct Fingerprint {
+  int64_t tokens[kChains * 40];
+  uint64_t hash; /* FNV-1a of the tokens and probabilities */
+} Fingerprint;
+
+static const int kSizes[40] = {1,   2,   3,   4,   5,   7,    8,    9,    15,   16,
+                               17,  31,  32,  33,  47,  63,   64,   65,   80,   111,
+                               127, 128, 129, 191, 240, 255,  256,  257,  300,  511,
+                               512, 513, 767, 768, 769, 1000, 2047, 2048, 2049, 4000};
+
+static uint64_t hash_of(uint64_t hash, const void* data, size_t size) {
+  const unsigned char* bytes = (const unsigned char*)data;
+  size_t i;
+  for (i = 0; i < size; ++i) hash = (hash ^ bytes[i]) * 1099511628211u;
+  return hash;
+}
+
+/* What many sizes, data shapes and chains give. */
+static Fingerprint fingerprint(void) {
+  static float x[kBig], probs[kBig];
+  static Fingerprint f;
+  uint64_t state = 10;
+  int s, c, i;
+  f.hash = 14695981039346656037u;
+  for (s = 0; s < 40; ++s) {
+    const fs_logits logits = rows_of(x, 1, kSizes[s], kSizes[s], FS_FLOAT32);
+    fill_random(x, kBig, (uint64_t)s);
+    for (i = 0; i < kSizes[s]; ++i) {
+      if (s % 5 == 1) x[i] = (float)i / 64.0f;        /* ascending */
+      if (s % 5 == 2) x[i] = i % 7 ? 1.0f : -2.0f;    /* two-valued */
+      if (s % 5 == 3 && i % 4 && i) x[i] = -INFINITY; /* masked */
+      if (s % 5 == 4) x[i] *= i % 2 ? 1e30f : 1e-42f; /* huge and denormal */
+    }
+    for (c = 0; c < kChains; ++c) {
+      const fs_params params = chain_of(c);
+      f.tokens[s * kChains + c] = draw(&logits, &params, next_uniform(&state));
+      CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+      f.hash = hash_of(f.hash, probs, sizeof(float) * (size_t)kSizes[s]);
+    }
+  }
+  f.hash = hash_of(f.hash, f.tokens, sizeof f.tokens);
+  return f;
+}
+
+int main(void) {
+  static Fingerprint first, other;
+  char isas[100];
+  char* name;
+  int count = 0;
+  const char* forced = getenv("FASTSAMPLE_ISA");
+
+  test_version();
+  test_uniform();
+  test_defaults();
+  CHECK(*fs_isa() != '\0' && contains(fs_isas(), fs_isa()));
+  CHECK(contains(fs_isas(), "scalar"));
+  if (forced) CHECK(strcmp(fs_isa(), forced) == 0);
+
+  CHECK(strlen(fs_isas()) < sizeof isas);
+  strcpy(isas, fs_isas());
+  for (name = strtok(isas, ","); name; name = strtok(NULL, ","), ++count) {
+    CHECK(fs_force_isa(name) == FS_OK);
+    CHECK(strcmp(fs_isa(), name) == 0);
+    test_force_isa();
+    test_bad_arguments();
+    test_bad_rows();
+    test_survivors_capacity();
+    test_no_rows();
+    test_greedy();
+    test_worked_numbers();
+    test_draw_in_index_order();
+    test_strides();
+    test_params_per_row();
+    test_dtypes();
+    test_never_a_filtered_token();
+    test_rounding_mode();
+    if (count == 0) {
+      first = fingerprint();
+    } else {
+      other = fingerprint();
+      CHECK(memcmp(first.tokens, other.tokens, sizeof first.tokens) == 0);
+      CHECK(first.hash == other.hash);
+    }
+  }
+  printf("instruction sets: %s\n", fs_isas());
+  /* The same on every machine. */
+  printf("fingerprint: %08lx%08lx\n", (unsigned long)(first.hash >> 32),
+         (unsigned long)(first.hash & 0xffffffffu));
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}

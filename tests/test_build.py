@@ -1,0 +1,228 @@
+"""Installations: without a compiler, with a broken extension, and what the environment forces.
+
+Each runs in a process of its own; those that install, in a virtual environment of their own.
+No package index is a reported skip; FASTSAMPLE_NO_SKIP=1 makes it a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastsample
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = fastsample.backends()
+
+# Prints what a first use gives, as JSON: the token, what ran, warnings, or the error.
+FIRST_USE = """
+import json, warnings
+result = {}
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    try:
+        import fastsample
+        result["token"] = fastsample.sample([3.0, 2.5, 2.0, 1.0], u=0.6)
+        fastsample.sample([3.0, 2.5, 2.0, 1.0], u=0.6)
+        result |= {k: v for k, v in fastsample.build_info().items() if k in ("backend", "isa")}
+        result["backends"] = fastsample.backends()
+    except Exception as error:
+        result["error"] = f"{type(error).__name__}: {error}"
+result["warnings"] = [f"{w.category.__name__}: {w.message}" for w in caught]
+print(json.dumps(result))
+"""
+
+
+def call(
+    *command: str | Path, timeout: int = 180, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command away from the source folder; only `environment` concerns fastsample."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FASTSAMPLE_", "SKBUILD_", "PYTHON"))
+    }
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd="/",
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def first_use(python: str | Path = sys.executable, **environment: str) -> dict[str, Any]:
+    done = call(python, "-c", FIRST_USE, **environment)
+    assert done.returncode == 0, done.stdout
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+# ---- what the environment forces --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["core", "numba", "reference"])
+def test_forced_backend_is_the_one_that_runs(backend: str) -> None:
+    result = first_use(FASTSAMPLE_BACKEND=backend)
+    if backend in BACKENDS:
+        assert result["backend"] == backend
+        assert result["token"] == 1
+        assert result["warnings"] == []
+    else:
+        assert result["error"].startswith(f"ImportError: backend '{backend}' is not installed")
+
+
+def test_without_force_the_best_backend_runs() -> None:
+    assert first_use()["backend"] == BACKENDS[0]
+    assert first_use(FASTSAMPLE_BACKEND="")["backend"] == BACKENDS[0]
+
+
+def test_unknown_backend() -> None:
+    error = first_use(FASTSAMPLE_BACKEND="fortran")["error"]
+    assert error == "ValueError: backend must be one of core, numba, reference, got 'fortran'"
+
+
+def isas() -> tuple[str, ...]:
+    if "core" not in BACKENDS:
+        return ()
+    from fastsample import _core  # type: ignore[attr-defined,unused-ignore]
+
+    names: str = _core.isas()
+    return tuple(names.split(","))
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_forced_isa_is_the_one_that_runs(isa: str) -> None:
+    result = first_use(FASTSAMPLE_ISA=isa)
+    assert (result["backend"], result["isa"], result["token"]) == ("core", isa, 1)
+
+
+@pytest.mark.skipif("core" not in BACKENDS, reason="fastsample._core is not installed")
+@pytest.mark.parametrize("isa", ["sse9", "AVX2", "avx2,scalar"])
+def test_unknown_isa(isa: str) -> None:
+    error = first_use(FASTSAMPLE_ISA=isa)["error"]
+    expected = f"FASTSAMPLE_ISA must be one of {','.join(isas())} on this machine, got {isa}"
+    assert error == f"ValueError: {expected}"
+
+
+@pytest.mark.skipif("core" not in BACKENDS, reason="fastsample._core is not installed")
+def test_isa_that_this_machine_lacks() -> None:
+    lacking = sorted({"avx512", "avx2", "neon"} - set(isas()))[0]
+    error = first_use(FASTSAMPLE_ISA=lacking)["error"]
+    assert error.startswith("ValueError: FASTSAMPLE_ISA must be one of ")
+    assert error.endswith(f"on this machine, got {lacking}")
+
+
+# ---- installations ----------------------------------------------------------------------------
+
+
+def without_compiler(python: Path) -> dict[str, str]:
+    """An environment in which no compiler, and no other tool of the machine, is found."""
+    return {"PATH": str(python.parent), "CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
+
+
+def make_venv(folder: Path) -> Path:
+    done = call(sys.executable, "-m", "venv", folder)
+    assert done.returncode == 0, done.stdout
+    return folder / "bin" / "python"
+
+
+def pip(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run pip without a compiler; a build needs scikit-build-core from the package index."""
+    done = call(python, "-m", "pip", *arguments, **without_compiler(python))
+    if done.returncode != 0 and "Could not find a version that satisfies" in done.stdout:
+        if os.environ.get("FASTSAMPLE_NO_SKIP") == "1":
+            pytest.fail(f"no package index, and FASTSAMPLE_NO_SKIP=1\n{done.stdout}")
+        pytest.skip("no package index")
+    return done
+
+
+@pytest.fixture(scope="module")
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a virtual environment where fastsample was installed without a compiler."""
+    python = make_venv(tmp_path_factory.mktemp("pure") / "venv")
+    done = pip(python, "install", ROOT)
+    assert done.returncode == 0, done.stdout
+    return python
+
+
+def installed_package(python: Path) -> Path:
+    done = call(python, "-c", "import fastsample; print(fastsample.__path__[0])")
+    folder = Path(done.stdout.strip())
+    assert folder.is_relative_to(python.parents[1]), done.stdout
+    return folder
+
+
+def test_without_a_compiler_the_reference_runs_and_says_so(pure: Path) -> None:
+    files = {path.name for path in installed_package(pure).iterdir()}
+    assert not [name for name in files if name.startswith("_core.") and name.endswith(".so")]
+    assert {"py.typed", "reference.py", "_numba.py"} <= files
+    result = first_use(pure)
+    assert result["backends"] == ["reference"]
+    assert (result["backend"], result["isa"], result["token"]) == ("reference", None, 1)
+    (warning,) = result["warnings"]
+    assert warning.startswith("RuntimeWarning: ")
+    assert "install a C++ compiler" in warning
+    assert "pip install" in warning
+    assert "numba" in warning
+
+
+def test_without_a_compiler_a_forced_reference_does_not_warn(pure: Path) -> None:
+    result = first_use(pure, FASTSAMPLE_BACKEND="reference")
+    assert (result["token"], result["warnings"]) == (1, [])
+
+
+@pytest.mark.parametrize("backend", ["core", "numba"])
+def test_forced_backend_that_is_not_installed(pure: Path, backend: str) -> None:
+    error = first_use(pure, FASTSAMPLE_BACKEND=backend)["error"]
+    assert error.startswith(f"ImportError: backend '{backend}' is not installed here: ")
+
+
+@pytest.fixture
+def broken(pure: Path) -> Iterator[Path]:
+    """The same installation, with an extension that cannot be loaded."""
+    extension = installed_package(pure) / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+    extension.write_bytes(b"not a shared library")
+    yield pure
+    extension.unlink()
+
+
+def test_a_broken_extension_is_an_error_and_no_fallback(broken: Path) -> None:
+    for forced in ({}, {"FASTSAMPLE_BACKEND": "core"}):
+        result = first_use(broken, **forced)
+        assert "token" not in result
+        error = result["error"]
+        assert error.startswith("ImportError: backend 'core' is installed but failed to import: ")
+        assert "Reinstall fastsample" in error
+        assert "FASTSAMPLE_BACKEND" in error
+        assert result["warnings"] == []
+
+
+def test_the_hint_of_a_broken_extension_helps(broken: Path) -> None:
+    done = call(
+        broken,
+        "-c",
+        "import fastsample; print(fastsample.sample([3.0, 2.5, 2.0, 1.0], u=0.6))",
+        FASTSAMPLE_BACKEND="reference",
+    )
+    assert done.stdout.strip() == "1", done.stdout
+
+
+def test_a_release_build_needs_a_compiler(pure: Path, tmp_path: Path) -> None:
+    release = "--config-settings=cmake.define.FASTSAMPLE_REQUIRE_COMPILER=ON"
+    done = pip(pure, "wheel", "--no-deps", "-w", tmp_path, ROOT, release)
+    assert done.returncode != 0, done.stdout
+    assert "Could not find the compiler" in done.stdout
+    assert not list(tmp_path.glob("*.whl"))

@@ -1,0 +1,329 @@
+"""The loop around a model: names, defaults and meaning of Hugging Face's generate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from rows import make_row
+
+import fastsample as fs
+
+V = 50
+Ids = npt.NDArray[np.int64]
+
+
+def successor(ids: Ids) -> npt.NDArray[np.float32]:
+    """A model that prefers the last id plus one, modulo V."""
+    logits = np.zeros((*ids.shape[:-1], V), np.float32)
+    np.put_along_axis(logits, (ids[..., -1:] + 1) % V, 5.0, axis=-1)
+    return logits
+
+
+def noisy(ids: Ids) -> npt.NDArray[np.float32]:
+    """A model that depends on the whole of a row, and on that row alone."""
+    rows = [make_row("random", V, int(row.sum() * 31 + len(row))) for row in np.atleast_2d(ids)]
+    return np.stack(rows) if ids.ndim == 2 else rows[0]
+
+
+class Counting:
+    """Wraps a model and keeps what it was asked."""
+
+    def __init__(self, model: Callable[[Ids], Any]) -> None:
+        self.model, self.asked = model, []  # type: tuple[Callable[[Ids], Any], list[Ids]]
+
+    def __call__(self, ids: Ids) -> Any:
+        self.asked.append(ids.copy())
+        return self.model(ids)
+
+
+# ---- lengths ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "length"),
+    [
+        ({}, 20),  # theirs: max_length = 20, prompt included
+        ({"max_length": 7}, 7),
+        ({"max_new_tokens": 4}, 7),
+        ({"max_length": 5, "max_new_tokens": 9}, 12),  # max_new_tokens wins
+        ({"max_length": 2, "max_new_tokens": 1}, 4),
+    ],
+    ids=str,
+)
+def test_lengths(arguments: dict[str, Any], length: int) -> None:
+    prompt = [4, 5, 6]
+    model = Counting(successor)
+    got = fs.generate(model, prompt, **arguments)
+    assert got.dtype == np.int64
+    assert got.tolist() == list(range(4, 4 + length))
+    # Asked once per token, each time with all that was there.
+    assert [ids.tolist() for ids in model.asked] == [got[:n].tolist() for n in range(3, length)]
+    batch = fs.generate(successor, [prompt, [9, 9, 1]], **arguments)
+    assert batch.shape == (2, length)
+    assert batch[0].tolist() == got.tolist()
+    assert prompt == [4, 5, 6]
+
+
+# ---- greedy and sampled ----------------------------------------------------------------------
+
+
+def test_greedy_ignores_sampling_parameters(variant: str) -> None:
+    expected = fs.generate(noisy, [1, 2], max_new_tokens=8)
+    assert expected[2:].tolist() == [
+        int(np.argmax(noisy(expected[:n]))) for n in range(2, len(expected))
+    ]
+    for extra in ({"temperature": 9.0}, {"top_k": 3}, {"top_p": 0.1}, {"min_p": 0.5}, {"seed": 4}):
+        again = fs.generate(noisy, [1, 2], max_new_tokens=8, do_sample=False, **extra)
+        assert again.tolist() == expected.tolist()
+
+
+def test_sampling_draws_with_seed_and_step(variant: str) -> None:
+    chain: dict[str, Any] = {"temperature": 1.3, "top_k": 30, "top_p": 0.9, "min_p": 0.01}
+    got = fs.generate(noisy, [1, 2], max_new_tokens=10, do_sample=True, seed=77, **chain)
+    ids = np.array([1, 2])
+    for step in range(10):
+        ids = np.append(ids, fs.sample(noisy(ids), seed=77, offset=step, **chain))
+    assert got.tolist() == ids.tolist()
+
+
+def test_top_k_is_fifty_by_default(variant: str) -> None:
+    flat = np.zeros(60, np.float32)
+    drawn = fs.generate(lambda ids: flat, [0], max_new_tokens=500, do_sample=True, seed=1)
+    # A token of fifty escapes 500 draws once in 24,000; the ten others are cut.
+    assert np.unique(drawn).size >= 45
+    assert drawn.max() <= 49
+    all_of_them = fs.generate(
+        lambda ids: flat, [0], max_new_tokens=500, do_sample=True, seed=1, top_k=None
+    )
+    assert all_of_them.max() > 49
+
+
+def test_seeds_reproduce(variant: str) -> None:
+    def draw(seed: int | None) -> list[int]:
+        ids: list[int] = fs.generate(
+            noisy, [1], max_new_tokens=30, do_sample=True, seed=seed, temperature=3.0
+        ).tolist()
+        return ids
+
+    assert draw(5) == draw(5)
+    assert draw(5) != draw(6)
+    assert draw(None) != draw(None)  # equal by chance about once in 10^30
+
+
+def test_order(variant: str) -> None:
+    chain: dict[str, Any] = {"temperature": 2.0, "top_k": 0, "top_p": 0.6, "seed": 3}
+    for order in ("hf", "llama.cpp", ("top_p", "temperature")):
+        got = fs.generate(noisy, [1], max_new_tokens=20, do_sample=True, order=order, **chain)
+        ids = np.array([1])
+        for step in range(20):
+            ids = np.append(ids, fs.sample(noisy(ids), offset=step, order=order, **chain))
+        assert got.tolist() == ids.tolist()
+
+
+# ---- the end of a row ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eos", [7, [7], (7, 30), [30, 7], np.array([7, 2])], ids=repr)
+def test_eos_ends_a_row(eos: Any) -> None:
+    assert fs.generate(successor, [4], eos_token_id=eos).tolist() == [4, 5, 6, 7]
+    # One in the prompt does not.
+    assert fs.generate(successor, [7, 8], max_new_tokens=2, eos_token_id=7).tolist() == [
+        7,
+        8,
+        9,
+        10,
+    ]
+
+
+def test_token_zero_can_be_eos() -> None:
+    assert fs.generate(successor, [V - 2], eos_token_id=0).tolist() == [V - 2, V - 1, 0]
+
+
+def test_rows_finish_at_different_steps() -> None:
+    model = Counting(successor)
+    got = fs.generate(model, [[5], [8], [0]], max_new_tokens=6, eos_token_id=[9, 2])
+    # Padded with the first eos id, whichever ended the row; it stops when the last row has.
+    assert got.tolist() == [[5, 6, 7, 8, 9], [8, 9, 9, 9, 9], [0, 1, 2, 9, 9]]
+    assert len(model.asked) == 4
+
+
+def test_a_row_draws_the_same_whoever_finished_beside_it(variant: str) -> None:
+    chain: dict[str, Any] = {"do_sample": True, "seed": 8, "temperature": 2.0, "max_new_tokens": 12}
+    prompts = [[3], [1], [4], [15]]
+    free = fs.generate(noisy, prompts, **chain)
+    assert free.shape == (4, 13)
+    eos = int(free[1, 4])  # ends row 1, and perhaps others, early
+    got = fs.generate(noisy, prompts, eos_token_id=eos, **chain)
+    for row, expected in zip(got, free, strict=True):
+        ends = np.flatnonzero(expected[1:] == eos)
+        end = 1 + int(ends[0]) if ends.size else len(expected)
+        assert row[: end + 1].tolist() == expected[: min(end + 1, got.shape[1])].tolist()
+        assert np.all(row[end + 1 :] == eos)
+    # Row 0 is what it is alone.
+    assert fs.generate(noisy, prompts[0], **chain).tolist() == free[0].tolist()
+
+
+def test_a_finished_row_is_not_looked_at() -> None:
+    def broken_after_the_end(ids: Ids) -> npt.NDArray[np.float32]:
+        logits = successor(ids)
+        logits[(ids == 9).any(axis=1)] = np.nan
+        return logits
+
+    got = fs.generate(broken_after_the_end, [[5], [8]], max_new_tokens=4, eos_token_id=9)
+    assert got.tolist() == [[5, 6, 7, 8, 9], [8, 9, 9, 9, 9]]
+
+
+def test_parameters_per_row(variant: str) -> None:
+    chain: dict[str, Any] = {"temperature": [0.5, 2.0, 0.0], "top_k": [None, 3, 5], "seed": 2}
+    got = fs.generate(noisy, [[1], [2], [3]], max_new_tokens=6, do_sample=True, **chain)
+    uniform = fs.backend.active().uniform
+    ids = np.array([[1], [2], [3]])
+    for step in range(6):
+        u = [uniform(2, row, step) for row in range(3)]
+        drawn = fs.sample(noisy(ids), u=u, temperature=[0.5, 2.0, 0.0], top_k=[None, 3, 5])
+        ids = np.concatenate([ids, drawn[:, None]], axis=1)
+    assert got.tolist() == ids.tolist()
+
+
+# ---- streaming -------------------------------------------------------------------------------
+
+
+def test_stream_yields_what_generate_returns(variant: str) -> None:
+    chain: dict[str, Any] = {"max_new_tokens": 6, "do_sample": True, "seed": 4}
+    single = list(fs.stream(noisy, [1, 2], **chain))
+    assert all(type(token) is int for token in single)
+    assert single == fs.generate(noisy, [1, 2], **chain)[2:].tolist()
+    batch = list(fs.stream(noisy, [[1, 2], [3, 4]], **chain))
+    assert np.array_equal(np.array(batch).T, fs.generate(noisy, [[1, 2], [3, 4]], **chain)[:, 2:])
+
+
+def test_stream_is_lazy() -> None:
+    model = Counting(successor)
+    tokens = fs.stream(model, [3], max_new_tokens=100)
+    assert model.asked == []
+    assert list(itertools.islice(tokens, 2)) == [4, 5]
+    assert len(model.asked) == 2
+
+
+def test_on_token_sees_each_step() -> None:
+    seen: list[Any] = []
+    got = fs.generate(successor, [3], max_new_tokens=4, on_token=seen.append)
+    assert seen == got[1:].tolist()
+    columns: list[Any] = []
+    batch = fs.generate(successor, [[3], [6]], max_new_tokens=4, on_token=columns.append)
+    assert np.array_equal(np.array(columns).T, batch[:, 1:])
+
+    # What is handed out is the caller's to change.
+    def spoil(tokens: Any) -> None:
+        tokens[:] = 0
+
+    assert fs.generate(successor, [[3]], max_new_tokens=3).tolist() == [[3, 4, 5, 6]]
+    fs.generate(successor, [[3]], max_new_tokens=3, on_token=spoil)
+
+
+# ---- what a model may return -----------------------------------------------------------------
+
+MODELS: dict[str, Callable[[Ids], Any]] = {
+    "time axis": lambda ids: np.stack([successor(ids[..., : n + 1]) for n in range(ids.shape[-1])],
+                                      axis=-2),
+    "one step of a time axis": lambda ids: successor(ids)[..., None, :],
+    ".logits": lambda ids: SimpleNamespace(logits=successor(ids)),
+    ".logits with a time axis": lambda ids: SimpleNamespace(logits=successor(ids)[..., None, :]),
+    "lists": lambda ids: successor(ids).tolist(),
+    "float16": lambda ids: successor(ids).astype(np.float16),
+    "float64": lambda ids: successor(ids).astype(np.float64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("prompt", [[4, 5], [[4, 5]], [[4, 5], [9, 20]]], ids=str)
+def test_model_outputs(kind: str, prompt: Any) -> None:
+    chain: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": 8}
+    expected = fs.generate(successor, prompt, **chain)
+    assert np.array_equal(fs.generate(MODELS[kind], prompt, **chain), expected)
+
+
+def test_torch_model() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    def model(ids: Ids) -> Any:
+        logits = torch.from_numpy(successor(ids)).bfloat16().requires_grad_()
+        return SimpleNamespace(logits=logits[..., None, :])
+
+    for prompt in ([4, 5], [[4, 5], [9, 20]]):
+        chain: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": 8}
+        expected = fs.generate(successor, prompt, **chain)
+        assert np.array_equal(fs.generate(model, prompt, **chain), expected)
+
+
+# ---- errors ----------------------------------------------------------------------------------
+
+BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    ([1.5], {}, TypeError, "input_ids must be integers, got float64"),
+    ("text", {}, TypeError, "input_ids must be integers, got <U4"),
+    ([True], {}, TypeError, "input_ids must be integers, got bool"),
+    (3, {}, ValueError, "input_ids must be of shape (n,) or (B, n), n >= 1, got ()"),
+    (np.zeros((2, 0), int), {}, ValueError,
+     "input_ids must be of shape (n,) or (B, n), n >= 1, got (2, 0)"),
+    (np.zeros((1, 1, 1), int), {}, ValueError,
+     "input_ids must be of shape (n,) or (B, n), n >= 1, got (1, 1, 1)"),
+    ([1, 2, 3], {"max_length": 3}, ValueError,
+     "max_length must be greater than the 3 tokens of the prompt, got 3"),
+    ([1] * 20, {}, ValueError,
+     "max_length must be greater than the 20 tokens of the prompt, got 20"),
+    ([1], {"max_new_tokens": 0}, ValueError, "max_new_tokens must be >= 1, got 0"),
+    ([1], {"do_sample": True, "top_p": 2.0}, ValueError, "top_p must be in [0, 1], got 2.0"),
+    ([1], {"do_sample": True, "temperature": -1}, ValueError,
+     "temperature must be finite and >= 0, got -1"),
+    ([1], {"order": "?"}, ValueError,
+     "order must be one of 'hf', 'vllm', 'llama.cpp', 'mlx-lm', 'openvino', "
+     "'onnxruntime-genai' or a tuple of stage names, got '?'"),
+    ([1], {"do_sample": True, "seed": -1}, ValueError, "seed must be in [0, 2**64), got -1"),
+    ([[1]], {"do_sample": True, "seed": -1}, ValueError, "seed must be in [0, 2**64), got -1"),
+    ([[1]], {"do_sample": True, "seed": "x"}, TypeError,
+     "seed must be an integer, got 'x' (str)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompt", "arguments", "error", "message"), BAD_CALLS, ids=str)
+def test_bad_calls(
+    variant: str, prompt: Any, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    for call in (fs.generate, lambda *args, **named: next(fs.stream(*args, **named))):
+        with pytest.raises(error) as caught:
+            call(successor, prompt, **arguments)
+        assert str(caught.value) == message
+
+
+BAD_MODELS: list[tuple[Any, Any, str]] = [
+    ([1], lambda ids: np.zeros((1, 1, V)),
+     "model must return logits of 1 or 2 dimensions for input_ids of shape (1,), got shape "
+     f"(1, 1, {V})"),
+    ([[1], [2]], lambda ids: np.zeros(V),
+     "model must return logits of 2 or 3 dimensions for input_ids of shape (2, 1), got shape "
+     f"({V},)"),
+    ([[1], [2]], lambda ids: np.zeros((3, V)),
+     f"model must return 2 rows of logits, got shape (3, {V})"),
+    ([1], lambda ids: np.full(V, np.nan), "logits row 0 must not contain NaN, got one at token 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompt", "model", "message"), BAD_MODELS)
+def test_bad_models(prompt: Any, model: Any, message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared
+        fs.generate(model, prompt)
+    assert str(caught.value) == message
+
+
+def test_an_error_of_the_model_comes_through() -> None:
+    def model(ids: Ids) -> Any:
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match=r"^out of luck$"):
+        fs.generate(model, [1])

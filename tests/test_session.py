@@ -1,0 +1,77 @@
+"""However the tests are started, the backend that was meant is the one that ran, or they fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastsample as fs
+
+ROOT = Path(__file__).resolve().parents[1]
+ONE_TEST = "test_oracles.py::test_softmax_of_four"
+BACKEND = fs.build_info()["backend"]
+
+
+def start(
+    *command: str, cwd: Path = ROOT, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with some variables set, or unset where None."""
+    merged = {k: v for k, v in (dict(os.environ) | environment).items() if v is not None}
+    return subprocess.run(
+        command, cwd=cwd, env=merged, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def pytest_from(
+    cwd: Path, *options: str, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    test = str(ROOT / "tests" / ONE_TEST)
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test, *options)
+    return start(*command, cwd=cwd, **environment)
+
+
+@pytest.mark.parametrize("folder", [".", "tests", "fastsample", "csrc"])
+def test_from_any_folder_the_installed_package_is_tested(folder: str) -> None:
+    # `python -m pytest` puts the folder on the path; from the root that is the trap.
+    if not (ROOT / "fastsample").is_dir():
+        pytest.skip("these tests run outside of a checkout, which has the source folder")
+    done = pytest_from(ROOT / folder, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"backend: {BACKEND} of " in done.stdout
+    assert f"in {Path(fs.__file__).parent}" in done.stdout
+
+
+def test_the_source_folder_is_refused() -> None:
+    if BACKEND != "core" or Path(fs.__file__).parent == ROOT / "fastsample":
+        pytest.skip("needs an installation with the extension beside the source folder")
+    # Imported before pytest could help it.
+    program = "import sys, fastsample, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    arguments = ("-p", "no:cacheprovider", f"tests/{ONE_TEST}")
+    done = start(sys.executable, "-W", "ignore", "-c", program, *arguments)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "the tests are meant for the backend 'core', but the source folder" in done.stderr
+
+
+def test_another_backend_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
+    reference = {"FASTSAMPLE_BACKEND": "reference", "FASTSAMPLE_EXPECT_BACKEND": None}
+    done = pytest_from(tmp_path, **reference)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "meant for the backend 'core', but the installation" in done.stderr
+    assert "runs 'reference'" in done.stderr
+    done = pytest_from(tmp_path, **reference | {"FASTSAMPLE_EXPECT_BACKEND": "reference"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = pytest_from(tmp_path, FASTSAMPLE_EXPECT_BACKEND="cuda")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "FASTSAMPLE_EXPECT_BACKEND must be one of core, numba, reference" in done.stderr
+
+
+def test_a_required_variant_must_run(tmp_path: Path) -> None:
+    done = pytest_from(tmp_path, "--require-variant=reference")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = pytest_from(tmp_path, "--require-variant=reference", "--require-variant=core-mmx")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "core-mmx is none of " in done.stdout
