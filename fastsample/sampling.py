@@ -534,10 +534,10 @@ class Sampler:
             raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
         given = (temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
         # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
-        given = tuple(np.asarray(v).tolist() if np.ndim(v) else v for v in given[:-1]) + given[-1:]
+        given = tuple(_listed(v) for v in given[:-1]) + given[-1:]
         self._parameters = dict(zip(self._DEFAULTS, given, strict=True))
         self._errors = errors
-        lengths = {len(v) for n, v in self._parameters.items() if n != "order" and np.ndim(v)}
+        lengths = {len(v) for v in given[:-1] if isinstance(v, list)}
         records = make_records(lengths.pop() if lengths else 1, *given)
         self._plan = None
         self._plan_of = backend.active()
@@ -598,7 +598,13 @@ class Sampler:
 
 
 def _same(value: Any, default: Any) -> bool:
-    return not np.ndim(value) and type(value) is type(default) and value == default
+    return type(value) is type(default) and bool(value == default)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") and np.ndim(value) else value
 
 
 def _make_sampler(arguments: dict[str, Any]) -> Sampler:

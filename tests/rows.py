@@ -229,7 +229,7 @@ class Tally:
 
     draws: int = 0
     excused_draws: int = 0
-    # With u this close to 0 or 1, tokens lighter than 2^-41 decide, which the kernels do not see.
+    # With u within 2^-40 of 0 or 1, tokens decide that are too light for the kernels to see.
     extreme_draws: int = 0
     excused_extreme_draws: int = 0
     cuts: int = 0
@@ -280,12 +280,10 @@ class Outcome:
         )
 
 
-def run_rows(
-    logits: Any, u: Floats, chains: list[Chain], rows: npt.NDArray[Any] | None = None
-) -> list[Outcome]:
+def run_rows(logits: npt.NDArray[Any], u: Floats, chains: list[Chain]) -> list[Outcome]:
     """Outcomes of the active variant for each row of a batch; u is of shape (draws, B).
 
-    One chain serves all rows. `rows` are those of `logits` where these cannot be indexed.
+    One chain, or one per row.
     """
     per_row = [vars(chain) for chain in chains]
     together = {
@@ -294,7 +292,7 @@ def run_rows(
     }
     tokens = np.array([fs.sample(logits, u=line, **together) for line in u])
     outcomes = []
-    for i, row in enumerate(logits if rows is None else rows):
+    for i, row in enumerate(logits):
         kept = fs.survivors(row, **per_row[i % len(chains)])
         outcomes.append(Outcome(*kept, tokens[:, i]))
     return outcomes

@@ -480,7 +480,7 @@ def test_arbitrary_bytes(fast_variants: tuple[str, ...], activate: Any) -> None:
         reached["error" if isinstance(theirs, tuple) else "token"] += 1
 
     check_bytes()
-    assert min(reached.values()) >= 10, reached
+    assert min(reached.values()) >= 3, reached
 
 
 @pytest.mark.parametrize("u", [0.0, math.nextafter(1, 0)])

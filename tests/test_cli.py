@@ -299,7 +299,7 @@ def test_bad_options(refusal, options, message, form):
 def test_bad_environment(spawn):
     result = spawn("demo", FASTSAMPLE_BACKEND="new")
     assert result.returncode == 2
-    assert b"backend must be one of" in result.stderr
+    assert b"FASTSAMPLE_BACKEND must be one of" in result.stderr
     assert b"Traceback" not in result.stderr
 
 

@@ -167,7 +167,8 @@ def test_within_bounds_of_the_reference(variant: str, activate: Activate) -> Non
             check_outcome(x, case.u[:, i], chain, ours[i], theirs[i], tally)
 
     check()
-    tally.assert_few()
+    # Few examples are drawn under the profile ci-short.
+    tally.assert_few(at_least=20)
 
 
 def test_equal_bits(fast_variants: tuple[str, ...], activate: Activate) -> None:

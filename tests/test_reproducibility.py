@@ -189,11 +189,15 @@ if hasattr(os, "fork"):
 """
 
 
+def clean_environment() -> dict[str, str]:
+    """Neither a choice of backend nor a path to the root, whose source folder must not be found."""
+    ours = ("PYTHONPATH", "FASTSAMPLE_BACKEND", "FASTSAMPLE_ISA")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def test_processes(variant: str, tmp_path: Path) -> None:
     backend, _, isa = variant.partition("-")
-    # Away from the root, whose source folder must not be found, and with no path to it.
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "FASTSAMPLE_ISA")}
-    environment["FASTSAMPLE_BACKEND"] = backend
+    environment = clean_environment() | {"FASTSAMPLE_BACKEND": backend}
     if isa:
         environment["FASTSAMPLE_ISA"] = isa
     np.save(tmp_path / "rows.npy", BATCH)
@@ -220,7 +224,7 @@ def test_an_unknown_name_in_the_environment_is_an_error(
 ) -> None:
     if name == "FASTSAMPLE_ISA" and not fast_variants[0].startswith("core"):
         pytest.skip("no core here")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {name: value}
+    environment = clean_environment() | {name: value}
     done = subprocess.run(
         [sys.executable, "-c", "import fastsample; fastsample.sample([1.0, 2.0], u=0.5)"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

@@ -51,7 +51,8 @@ def test_the_source_folder_is_refused() -> None:
     # Imported before pytest could help it.
     program = "import sys, fastsample, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     arguments = ("-p", "no:cacheprovider", f"tests/{ONE_TEST}")
-    done = start(sys.executable, "-W", "ignore", "-c", program, *arguments)
+    unset = dict.fromkeys(("FASTSAMPLE_BACKEND", "FASTSAMPLE_EXPECT_BACKEND"))
+    done = start(sys.executable, "-W", "ignore", "-c", program, *arguments, cwd=ROOT, **unset)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "the tests are meant for the backend 'core', but the source folder" in done.stderr
 
