@@ -309,7 +309,7 @@ COMMANDS = {
         run=demo,
     ),
     "bench": Command(
-        example="fastsample bench --quick --json bench.json --plot bench.svg",
+        example="fastsample bench --quick --json bench.json",
         add_options=bench.options,
         run=bench.bench,
     ),

@@ -45,7 +45,7 @@ def _real(name: str, value: Any, where: str) -> float:
         try:
             return float(value)
         except OverflowError:  # of an int beyond float64
-            return np.inf if value > 0 else -np.inf
+            return np.inf if operator.gt(value, 0) else -np.inf
     raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
 
 
