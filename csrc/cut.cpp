@@ -46,15 +46,13 @@ int bit_count(uint64_t word) {
 }
 
 // The largest tau in [low, high] with measure(tau) >= target, where measure falls as tau rises and
-// measure(low) >= target. Stops early at a tau that measures exactly the target: it cuts the same.
+// measure(low) >= target: a value of the list that is measured.
 template <class T, class Measure>
 float highest_reaching(float low, float high, T target, Measure measure) {
   int64_t a = to_key(low), b = int64_t(to_key(high)) + 1;
   while (b - a > 1) {
     const int64_t mid = a + (b - a) / 2;
-    const T measured = measure(from_key(int32_t(mid)));
-    if (measured == target) return from_key(int32_t(mid));
-    (measured > target ? a : b) = mid;
+    (measure(from_key(int32_t(mid))) >= target ? a : b) = mid;
   }
   return from_key(int32_t(a));
 }

@@ -16,13 +16,13 @@ constexpr size_t kNoLimit = kAllTies;
 // What the stages keep: a place in the total order (value falling, id rising), and the list of what
 // is before it once that is short.
 struct Kept {
-  float tau = -FLT_MAX;                              // values above tau,
-  size_t last = std::numeric_limits<size_t>::max();  // and those equal to it up to this id
-  bool listed = false;                               // the list holds them
-  float scale = 0.0f;                                // block_mass holds their mass so scaled
+  float tau = -FLT_MAX;    // values above tau,
+  size_t last = kNoLimit;  // and those equal to it up to this id
+  bool listed = false;     // the list holds them
+  float scale = 0.0f;      // block_mass holds their mass so scaled
 
   bool has(float x, size_t id) const { return x > tau || (x == tau && id <= last); }
-  bool whole_row() const { return !listed && tau == -FLT_MAX; }
+  bool whole_row() const { return !listed && tau == -FLT_MAX && last == kNoLimit; }
 };
 
 // A short list of tokens by rising id. Weights are whole numbers of units of 2^-kUnitBits.

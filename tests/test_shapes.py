@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -163,3 +164,21 @@ def test_every_half_precision_nan_and_infinity_is_refused(variant: str, dtype: t
         batch = np.zeros((bad.size, 300), dtype)
         batch[:, place] = bad
         assert np.all(fs.sample(batch, u=0.5, errors="mark") == -1)
+
+
+@pytest.mark.parametrize("vocab", [4, 300, 1000])
+def test_rows_masked_with_the_lowest_float(variant: str, vocab: int) -> None:
+    # torch.finfo(torch.float32).min in place of -inf: finite, so such a row is flat.
+    row = np.full(vocab, np.finfo(np.float32).min, np.float32)
+    chain: dict[str, Any] = {"top_p": 0.5, "order": "llama.cpp", "temperature": 0.3}
+    kept = vocab // 2
+    assert fs.survivors(row, **chain)[0].tolist() == list(range(kept))
+    assert fs.sample(row, **chain, u=np.nextafter(1.0, 0.0)) == kept - 1
+    assert np.flatnonzero(fs.probs(row, **chain)).tolist() == list(range(kept))
+
+
+@pytest.mark.parametrize("p", [1 - 2**-53, 1 - 1e-12, 0.5])
+def test_weightless_tokens_are_not_in_a_nucleus(variant: str, p: float) -> None:
+    row = np.float32([0, 0, -100, -200, -300] * 40)
+    assert fs.survivors(row, top_k=150, top_p=p)[0].size == {0.5: 40}.get(p, 80)
+    assert fs.survivors(row, top_p=p)[0].size == {0.5: 40}.get(p, 80)
