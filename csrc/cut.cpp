@@ -72,6 +72,9 @@ int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass +
 // A list is worth making while it is short against the row.
 size_t short_list(const Row& row) { return std::max<size_t>(4096, row.n / 16); }
 
+// Below this many tokens a list of all is faster than any search of the row.
+constexpr size_t kSmallRow = 512;
+
 // ---- top-k ------------------------------------------------------------------------------------
 
 void keep_top_k(const Kernels* kernels, Survivors& list, size_t k) {
@@ -232,7 +235,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     total = sum(all, row.blocks);
   } else {
     total = sum(kept_mass(row, kept, exp2, workspace), row.blocks);
-    ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
+    ops.mass(row.data, row.n, row.block_max, exp2, v, nullptr, mass);
   }
   const int64_t target = share_of(p, total);
   int64_t reached = sum(mass, row.blocks);
@@ -284,7 +287,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     // Too many values to list: another exact point. Is v itself the cut, being very common?
     if (up && is_common(row, v)) {
       const float next = next_above(v);
-      ops.mass(row.data, row.n, row.block_max, exp2, next, all, high);
+      ops.mass(row.data, row.n, row.block_max, exp2, next, nullptr, high);
       reached = sum(high, row.blocks);
       if (reached < target) {
         kept.last = last_of_ties(row, exp2, v, target - reached, mass, high);
@@ -298,7 +301,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     v = up ? guess.above(v, missing) : guess.below(v, missing);
     if (round > 3 || !(v > lowest && v < highest))  // no luck: halve the range of float keys
       v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
-    ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
+    ops.mass(row.data, row.n, row.block_max, exp2, v, nullptr, mass);
     reached = sum(mass, row.blocks);
   }
   if (mass != workspace.block_mass.get())
@@ -486,17 +489,17 @@ void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t 
 const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace) {
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
   if (kept.scale == exp2.scale) return mass;
-  int64_t* other = workspace.all_mass.reserve(row.blocks);
   const RowKernels& ops = row.ops();
   if (kept.whole_row()) {
-    ops.mass(row.data, row.n, row.block_max, exp2, INFINITY, mass, other);
+    ops.mass(row.data, row.n, row.block_max, exp2, INFINITY, mass,
+             workspace.high_mass.reserve(row.blocks));
     return mass;
   }
-  ops.mass(row.data, row.n, row.block_max, exp2, kept.tau, other, mass);
+  ops.mass(row.data, row.n, row.block_max, exp2, kept.tau, nullptr, mass);
   if (kept.last / kBlock < row.blocks) {
     // From the last tie on, values have to be above the threshold.
     int64_t* above = workspace.high_mass.reserve(row.blocks);
-    ops.mass(row.data, row.n, row.block_max, exp2, next_above(kept.tau), other, above);
+    ops.mass(row.data, row.n, row.block_max, exp2, next_above(kept.tau), nullptr, above);
     const size_t b = kept.last / kBlock;
     std::copy(above + b, above + row.blocks, mass + b);
     int64_t weight[kBlock];
@@ -547,6 +550,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
       }
 
       case FS_STAGE_TOP_P:
+        if (!kept.listed && row.n <= kSmallRow) make_list(row, kept, list);
         if (kept.listed) {
           list.weigh(row, exp2);
           keep_top_p(row.kernels, list, params.top_p, at_least);

@@ -91,7 +91,10 @@ def test_without_force_the_best_backend_runs() -> None:
 
 def test_unknown_backend() -> None:
     error = first_use(FASTSAMPLE_BACKEND="fortran")["error"]
-    assert error == "ValueError: backend must be one of core, numba, reference, got 'fortran'"
+    assert (
+        error
+        == "ValueError: FASTSAMPLE_BACKEND must be one of core, numba, reference, got 'fortran'"
+    )
 
 
 def isas() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ u * total is below its weight, so the u where that ends tells the ratio of the t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import ml_dtypes
@@ -102,6 +103,24 @@ def test_equal_logits_have_equal_probabilities(variant: str) -> None:
         for value in (0.0, -1e30, 3.25, 2.0**-149):
             probs = fs.probs(np.full(n, value, np.float32), temperature=0.37)
             assert np.all(probs == np.float32(1 / n))
+
+
+def test_min_p_cuts_at_its_threshold(variant: str) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        temperature, min_p = float(rng.uniform(0.1, 5)), float(10 ** rng.uniform(-12, 0))
+        top = np.float32(rng.choice([0.0, rng.normal(0, 20)]))
+        exact = float(top) + temperature * math.log(min_p)
+        cut = np.float32(exact)
+        below, above = (np.nextafter(cut, np.float32(to)) for to in (-np.inf, np.inf))
+        # The threshold in float64, off by 2^-51 or so, must round to `cut` whoever computes it.
+        slack = 2.0**-51 * (abs(top) + 2 * abs(exact - top))
+        middles = (float(cut) + float(below)) / 2, (float(cut) + float(above)) / 2
+        if not (middles[0] + slack < exact < middles[1] - slack) or above >= top:
+            continue
+        row = np.float32([below, cut, above, top])
+        ids, _ = fs.survivors(row, temperature=temperature, min_p=min_p)
+        assert sorted(ids) == [1, 2, 3], (temperature, min_p)
 
 
 @pytest.mark.parametrize("kind", rows.ROW_KINDS)

@@ -175,6 +175,14 @@ def test_top_p_takes_its_share_of_the_top_k(variant: str) -> None:
     assert fs.survivors(np.zeros(100), order="mlx-lm", **chain)[0].tolist() == list(range(50))
 
 
+@pytest.mark.parametrize("vocab", [2, 100, 256, 1000, 4096, 40_000, 128_256])
+def test_top_p_of_equal_tokens_is_exact(variant: str, vocab: int) -> None:
+    # Halves and quarters of equal masses are exact in any arithmetic: what just reaches is enough.
+    for p, count in ((0.5, vocab // 2), (0.25, -(-vocab // 4)), (1.0, vocab), (0.0, 1)):
+        ids, _ = fs.survivors(np.full(vocab, -2.5, np.float32), top_p=p)
+        assert np.array_equal(ids, np.arange(count))
+
+
 def test_greedy_ignores_the_rest(variant: str) -> None:
     x = np.float32([1, 3, 3, 2])
     rest: dict[str, Any] = {"top_k": 3, "top_p": 0.1, "min_p": 0.9, "min_tokens_to_keep": 4}

@@ -54,7 +54,8 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau.
+  // Per block, in units of 2^-kUnitBits: the sum of all weights (unless `all` is null), and of those
+  // of values >= tau.
   void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
                int64_t* all, int64_t* at_least);
   // Bit i of the 256: value i of the block is in [low, high). `n` is what is left of the row.

@@ -191,16 +191,19 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
     if (b % kBatch == 0)
       for (size_t i = b; i < blocks && i < b + kBatch; ++i)
         exponent[i - b] = block_exponent(block_max[i], exp2);
-    all[b] = at_least[b] = 0;
-    if (!((block_max[b] - exp2.max) * exp2.scale > kLightest)) continue;
+    int64_t ignored;
+    int64_t* all_b = all ? all + b : &ignored;
+    *all_b = at_least[b] = 0;
+    const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
+    if (light || (!all && block_max[b] < tau)) continue;
     with_block<Load>(x + b * kBlock, n - b * kBlock, [&](auto loader, const auto* p) {
       using L = decltype(loader);
       const int e = exponent[b % kBatch];
-      if (block_mass_of_two<L>(p, exp2, e, tau, block_max[b], all + b, at_least + b)) return;
+      if (block_mass_of_two<L>(p, exp2, e, tau, block_max[b], all_b, at_least + b)) return;
       if (block_max[b] < tau)
-        block_mass<false, L>(p, exp2, e, tau, all + b, at_least + b);
+        block_mass<false, L>(p, exp2, e, tau, all_b, at_least + b);
       else
-        block_mass<true, L>(p, exp2, e, tau, all + b, at_least + b);
+        block_mass<true, L>(p, exp2, e, tau, all_b, at_least + b);
     });
   }
 }

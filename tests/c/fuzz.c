@@ -140,8 +140,11 @@ static uint16_t to_half(fs_dtype dtype, float value) {
 static void take_row(Bytes* in, Row* row) {
   /* Mostly short: long rows cost time, and are there for what is done only in them. */
   static const int kSizes[16] = {8, 16, 16, 32, 32, 64, 64, 300, 300, 300, 300, 1000, 1000, 4000};
+  static const float kExtremes[6] = {-FLT_MAX, -FLT_MAX, -FLT_MAX, -INFINITY, -0.0f, 0.0f};
   const unsigned shape = (unsigned)take(in, 1);
   const unsigned kind = shape % 8;
+  /* How many of kExtremes take the place of small numbers; 4 have no maximum above the floor. */
+  const unsigned extremes = shape & 128 ? 4 + 2 * (unsigned)(take(in, 1) % 2) : 0;
   const int size = kSizes[take(in, 1) % 16];
   int64_t i;
   float level = 0.0f;
@@ -151,14 +154,14 @@ static void take_row(Bytes* in, Row* row) {
     const uint32_t bits = (uint32_t)take(in, 4);
     float value;
     switch (kind) {
-      case 0: value = bits_to_float(bits); break;                             /* anything */
-      case 1: value = bits_to_float(bits & 0xbfffffff); break;                /* below 2 */
-      case 2: value = (float)(bits % 5); break;                               /* ties */
-      case 3: value = bits % 7 ? -INFINITY : (float)(bits >> 8 & 255); break; /* masked */
-      case 4: value = level += (float)(bits & 255) / 1024.0f; break;          /* ascending */
-      case 5: value = level -= (float)(bits & 255) / 1024.0f; break;          /* descending */
-      case 6: value = (float)((int32_t)bits * 0x1p-28); break;                /* real range */
-      default: value = (float)((int32_t)bits * 0x1p-31 * FLT_MAX); break;     /* huge */
+      case 0: value = bits_to_float(bits); break;              /* anything */
+      case 1: value = bits_to_float(bits & 0xbfffffff); break; /* below 2 */
+      case 2: value = extremes ? kExtremes[bits % extremes] : (float)(bits % 5); break; /* ties */
+      case 3: value = bits % 7 ? -INFINITY : (float)(bits >> 8 & 255); break;           /* masked */
+      case 4: value = level += (float)(bits & 255) / 1024.0f; break;      /* ascending */
+      case 5: value = level -= (float)(bits & 255) / 1024.0f; break;      /* descending */
+      case 6: value = (float)((int32_t)bits * 0x1p-28); break;            /* real range */
+      default: value = (float)((int32_t)bits * 0x1p-31 * FLT_MAX); break; /* huge */
     }
     if (row->dtype == FS_FLOAT32) {
       row->x[i] = row->data.f32[i] = value;

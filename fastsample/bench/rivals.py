@@ -1,0 +1,232 @@
+"""The samplers, each made ready for one row behind one signature; all but fastsample optional."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from .. import Sampler, build_info, use_backend
+from ..backend import load
+from .grid import OFF, SEED, Params, Row
+
+Active: TypeAlias = "Callable[[], AbstractContextManager[Any]]"  # makes a backend the one in use
+
+
+class Prepared(NamedTuple):
+    """A sampler made ready for one row and its parameters; `draw` takes its own uniform."""
+
+    draw: Callable[[], Any]
+    before: Callable[[], object] | None = None  # before each draw, not timed: no part of sampling
+    build: Callable[[], object] | None = None  # a part of `draw` that is also shown apart
+
+
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """A way to draw a token. An exact one repeats the reference's draws of SEED."""
+
+    name: str
+    needs: dict[str, str]  # modules, and what PyPI calls them
+    prepare: Callable[[Row, Params], Prepared]
+    exact: bool = False
+    active: Active = nullcontext
+    why_not: str | None = None  # it cannot be timed at all
+
+    def missing(self) -> str | None:
+        """Return why it cannot run here, or None."""
+        absent = [package for module, package in self.needs.items() if find_spec(module) is None]
+        return f"not installed: pip install {' '.join(absent)}" if absent else self.why_not
+
+
+def prepare_own(row: Row, params: Params) -> Prepared:
+    """Call `Sampler`, on whatever backend is active."""
+    return Prepared(partial(Sampler(**params, seed=SEED), row))
+
+
+def prepare_numpy(row: Row, params: Params) -> Prepared:
+    """Run partition, sort, cumsum and searchsorted."""
+    from ..cli import numpy_draw
+
+    full = OFF | params | {"order": ("temperature", "top_k", "top_p", "min_p")}
+    rng = np.random.default_rng(SEED)
+    return Prepared(lambda: numpy_draw(row, rng.random(), full))
+
+
+def _torch(row: Row) -> tuple[Any, Any]:
+    torch = import_module("torch")
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    return torch, torch.from_numpy(row)
+
+
+def prepare_torch(row: Row, params: Params) -> Prepared:
+    """Run topk or sort, cumsum, multinomial: what decoding loops write by hand."""
+    torch, logits = _torch(row)
+    t, k, p, m = (OFF | params).values()
+
+    def draw() -> int:
+        if t == 0.0:
+            return int(logits.argmax())
+        x, ids = logits, None
+        if k:
+            x, ids = torch.topk(x, k)
+        elif p < 1.0:
+            x, ids = torch.sort(x, descending=True)
+        probs = torch.softmax(x / t, -1)
+        if p < 1.0:
+            probs[probs.cumsum(-1) - probs >= p] = 0.0
+        if m > 0.0:
+            probs[probs < m * probs.max()] = 0.0
+        place = torch.multinomial(probs, 1)
+        return int(place if ids is None else ids[place])
+
+    return Prepared(draw)
+
+
+def prepare_transformers(row: Row, params: Params) -> Prepared:
+    """Run the warpers of `generate`, then multinomial."""
+    torch, logits = _torch(row)
+    hf = import_module("transformers.generation.logits_process")
+    scores, (t, k, p, m) = logits[None], (OFF | params).values()
+    if t == 0.0:
+        return Prepared(lambda: int(scores.argmax(-1)))
+    warpers = [hf.TemperatureLogitsWarper(t)] if t != 1.0 else []
+    warpers += [hf.TopKLogitsWarper(k)] if k else []
+    warpers += [hf.TopPLogitsWarper(p)] if p < 1.0 else []
+    warpers += [hf.MinPLogitsWarper(m)] if m > 0.0 else []
+
+    def draw() -> int:
+        x = scores
+        for warper in warpers:
+            x = warper(None, x)
+        return int(torch.multinomial(torch.softmax(x, -1), 1))
+
+    return Prepared(draw)
+
+
+def prepare_llama_cpp(row: Row, params: Params) -> Prepared:
+    """Run llama.cpp's chain; each draw needs its array of candidates built anew."""
+    import ctypes
+
+    lib = import_module("llama_cpp")
+    t, k, p, m = (OFF | params).values()
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    # Temperature after top-k keeps the same tokens, and scales 50 logits, not the vocabulary.
+    stages = [lib.llama_sampler_init_top_k(k)] if k else []
+    stages += [lib.llama_sampler_init_temp(t)] if t not in (0.0, 1.0) else []
+    stages += [lib.llama_sampler_init_top_p(p, 1)] if p < 1.0 else []
+    stages += [lib.llama_sampler_init_min_p(m, 1)] if m > 0.0 else []
+    last = lib.llama_sampler_init_dist(SEED) if t else lib.llama_sampler_init_greedy()
+    for stage in [*stages, last]:
+        lib.llama_sampler_chain_add(chain, stage)
+    data = np.empty(row.size, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+    pointer = data.ctypes.data_as(lib.llama_token_data_p)
+    candidates = lib.llama_token_data_array(data=pointer)
+    ids, reference = np.arange(row.size, dtype=np.int32), ctypes.byref(candidates)
+
+    def build() -> None:
+        data["id"], data["logit"] = ids, row
+        candidates.size, candidates.selected, candidates.sorted = row.size, -1, False
+
+    def draw() -> int:
+        build()
+        lib.llama_sampler_apply(chain, reference)
+        return int(data["id"][candidates.selected])
+
+    return Prepared(draw, build=build)
+
+
+# A model that answers every prompt with the row. GenAI asks for a cache: it gets its input ids.
+ONNX_MODEL = """<ir_version: 8, opset_import: ["": 17]>
+constant (int64[b, s] input_ids, float[b, 1, t, 1] past_0_k, float[b, 1, t, 1] past_0_v)
+  => (float[b, s, v] logits, float[b, 1, n, 1] next_0_k, float[b, 1, n, 1] next_0_v) {
+  ids = Cast <to = 1> (input_ids)
+  zero = Constant <value_float = 0.0> ()
+  column_shape = Constant <value_ints = [0, -1, 1]> ()
+  column = Reshape (ids, column_shape)
+  zeros = Mul (column, zero)
+  logits = Add (zeros, row)
+  cache_shape = Constant <value_ints = [0, 1, -1, 1]> ()
+  new = Reshape (ids, cache_shape)
+  next_0_k = Concat <axis = 2> (past_0_k, new)
+  next_0_v = Concat <axis = 2> (past_0_v, new)
+}"""
+ONNX_DECODER = {
+    **{"filename": "model.onnx", "head_size": 1, "num_key_value_heads": 1, "num_hidden_layers": 1},
+    "inputs": {"past_key_names": "past_%d_k", "past_value_names": "past_%d_v"},
+    "outputs": {"present_key_names": "next_%d_k", "present_value_names": "next_%d_v"},
+}
+
+
+def prepare_onnxruntime_genai(row: Row, params: Params) -> Prepared:
+    """Let ONNX Runtime GenAI draw from a model's logits; running the model is not timed."""
+    t, k, p, m = (OFF | params).values()
+    if m > 0.0:
+        raise NotImplementedError("it has no min_p")
+    onnx, genai = import_module("onnx"), import_module("onnxruntime_genai")
+    model = import_module("onnx.parser").parse_model(ONNX_MODEL)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(row, "row"))
+    config = {"type": "llama", "vocab_size": row.size, "context_length": 64}
+    config |= {"bos_token_id": 0, "eos_token_id": int(row.argmin()), "pad_token_id": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, f"{folder}/model.onnx")
+        text = json.dumps({"model": {**config, "decoder": ONNX_DECODER}, "search": {}})
+        Path(folder, "genai_config.json").write_text(text)
+        loaded = genai.Model(folder)
+    options = genai.GeneratorParams(loaded)
+    options.set_search_options(do_sample=t > 0.0, temperature=t or 1.0, top_k=k, top_p=p)
+    generator, prompt = genai.Generator(loaded, options), np.zeros((1, 1), np.int32)
+
+    def before() -> None:
+        generator.rewind_to(0)
+        generator.append_tokens(prompt)
+
+    def draw() -> int:
+        generator.generate_next_token()
+        return int(generator.get_next_tokens()[0])
+
+    return Prepared(draw, before=before)
+
+
+@contextmanager
+def _forced(isa: str) -> Iterator[None]:
+    core = load("core")
+    with use_backend("core"):
+        chosen = core.isa()
+        core.force_isa(isa)
+        try:
+            yield
+        finally:
+            core.force_isa(chosen)
+
+
+def cores() -> list[Rival]:
+    """Return the core on each instruction set that this machine has, the chosen one first."""
+    info = build_info()
+    isas = sorted(info["isas"] or (), key=lambda isa: isa != info["isa"])
+    return [
+        Rival(f"core {isa}", {}, prepare_own, exact=True, active=partial(_forced, isa))
+        for isa in isas
+    ]
+
+
+_TORCH = {"torch": "torch"}
+_GENAI = {"onnxruntime_genai": "onnxruntime-genai", "onnx": "onnx"}
+RIVALS = (
+    Rival("numba", {"numba": "numba"}, prepare_own, True, partial(use_backend, "numba")),
+    Rival("NumPy", {}, prepare_numpy),
+    Rival("torch", _TORCH, prepare_torch),
+    Rival("transformers", {**_TORCH, "transformers": "transformers"}, prepare_transformers),
+    Rival("llama.cpp", {"llama_cpp": "llama-cpp-python"}, prepare_llama_cpp),
+    Rival("onnxruntime-genai", _GENAI, prepare_onnxruntime_genai),
+    Rival("ctranslate2", {}, prepare_own, why_not="it draws only inside its own decoding loop"),
+)

@@ -1,0 +1,301 @@
+"""Check each sampler against the reference in each case, then time it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import subprocess
+import sys
+import time
+import timeit
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from functools import cache, lru_cache, partial
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .. import Sampler, backends, build_info, sample, survivors
+from ..arrays import as_rows
+from ..backend import load
+from ..params import make_records
+from ..reference import survivors_of, to_float32, uniform
+from .grid import COMPARED, OFF, SEED, VOCAB, WORKS, Case, Params, Row, make_row
+from .rivals import Active, Prepared, Rival
+
+Report: TypeAlias = "dict[str, Any]"
+CHECKED = 16  # draws compared one by one
+# The bound on a cumulative probability: a weight is rounded to 2^-27 of its block's largest, and
+# its exponential is within 2 ULP of 2^-23.
+MASS_ERROR = 1e-6
+
+
+class Expected:
+    """What the reference says of one case."""
+
+    def __init__(self, row: Row, params: Params) -> None:
+        rows, _ = as_rows(row)
+        self.row = to_float32(rows)[0]
+        self.ids, probs = self._survivors(params)
+        self.cdf = np.zeros(self.row.size + 1)
+        self.cdf[1 + self.ids] = probs
+        np.cumsum(self.cdf, out=self.cdf)
+        # Rounding may move the cut of top-p by less than this much mass.
+        self.inner = self.outer = self.ids
+        if "top_p" in params:
+            self.inner, self.outer = (
+                self._survivors(params | {"top_p": params["top_p"] + bound})[0]
+                for bound in (-MASS_ERROR, MASS_ERROR)
+            )
+
+    def _survivors(self, params: Params) -> Any:
+        every = OFF | {"min_tokens_to_keep": 1, "order": "hf"} | params
+        return survivors_of(self.row, make_records(1, **every)[0])
+
+    def wrong(self, row: Row, params: Params, draw: Callable[[], Any]) -> str | None:
+        """Say what an exact sampler got wrong, or None; `draw` must be at offset 0 of SEED."""
+        for offset in range(CHECKED):
+            token, u = draw(), uniform(SEED, 0, offset)
+            low, high = self.cdf[token] - MASS_ERROR, self.cdf[token + 1] + MASS_ERROR
+            if not low <= u * self.cdf[-1] < high or token not in self.outer:
+                return f"drew {token} at u = {u}"
+        kept, _ = survivors(row, **params)
+        if np.isin(self.inner, kept).all() and np.isin(kept, self.outer).all():
+            return None
+        return f"kept {kept.size} tokens, the reference {self.ids.size}"
+
+    def outside(self, tokens: Sequence[int]) -> int:
+        """Count tokens less probable than any survivor: which of two equal ones is kept is free."""
+        return int(np.sum(self.row[list(tokens)] < self.row[self.outer[-1]]))
+
+
+@lru_cache(maxsize=1)  # the samplers of one case follow each other
+def expected(case: Case, vocab: int = VOCAB) -> Expected:
+    """Return what the reference says of a case of the grid."""
+    return Expected(make_row(case.row, case.dtype, vocab), WORKS[case.work].params)
+
+
+def zipf_row(vocab: int) -> Row:
+    """Return logits whose probabilities fall as 1/rank, in random order."""
+    ranks = np.random.default_rng(SEED).permutation(vocab) + 1
+    return -np.log(ranks).astype(np.float32)
+
+
+def draws(ready: Prepared, least: int, seconds: float = 0.0) -> list[int]:
+    """Draw at least that often, and up to 1,000 times while `seconds` have not gone by."""
+    tokens: list[int] = []
+    start = time.perf_counter()
+    while len(tokens) < least or (len(tokens) < 1000 and time.perf_counter() - start < seconds):
+        if ready.before:
+            ready.before()
+        tokens.append(ready.draw())
+    return tokens
+
+
+@cache
+def outside_short(rival: Rival, work: str, count: int = 500) -> int:
+    """Count draws outside the survivors of a short row, where many can be had of any sampler."""
+    row, params = zipf_row(2048), WORKS[work].params
+    return Expected(row, params).outside(draws(rival.prepare(row, params), count))
+
+
+def check(rival: Rival, ready: Prepared, case: Case, seconds: float, vocab: int = VOCAB) -> str:
+    """Return "ok", or what is wrong with a sampler's draws; it must be active."""
+    if rival.exact:
+        row = make_row(case.row, case.dtype, vocab)
+        wrong = expected(case, vocab).wrong(row, WORKS[case.work].params, ready.draw)
+        return f"wrong: {wrong}" if wrong else "ok"
+    tokens = draws(ready, CHECKED, seconds)
+    outside = expected(case, vocab).outside(tokens), outside_short(rival, case.work)
+    if any(outside):
+        return f"inexact ({outside[0]} of {len(tokens)} outside, {outside[1]} of 500 on a Zipf row)"
+    return "ok"
+
+
+def measure(calls: dict[str, tuple[Prepared, Active]], seconds: float) -> dict[str, list[float]]:
+    """Return sorted times in microseconds, of turns that interleave over about `seconds` each."""
+    clock = time.perf_counter_ns
+    times: dict[str, list[float]] = {name: [] for name in calls}
+
+    def turn(name: str, count: int) -> None:
+        (draw, before, _), active = calls[name]
+        with active():
+            for _ in range(1 + count):
+                if before:
+                    before()
+                start = clock()
+                draw()
+                times[name].append((clock() - start) / 1e3)
+        del times[name][-1 - count]  # the first call after another sampler finds a cold cache
+
+    for name in calls:
+        turn(name, 2)
+    counts = {name: min(500, max(5, int(seconds * 1e6 / min(t)))) for name, t in times.items()}
+    sizes = {name: min(counts[name], max(1, int(1000 / min(t)))) for name, t in times.items()}
+    turns = {name: -(-counts[name] // sizes[name]) for name in calls}
+    most = max(turns.values())
+    for i in range(most):
+        for name, n in turns.items():
+            if (i + 1) * n // most > i * n // most:
+                turn(name, sizes[name])
+    return {name: sorted(t[2:]) for name, t in times.items()}
+
+
+def run_case(
+    case: Case, samplers: Sequence[Rival], seconds: float, vocab: int = VOCAB
+) -> list[Report]:
+    """Check each sampler in one case, then time those that draw the right tokens, or say so.
+
+    With `seconds` 0 nothing is timed.
+    """
+    row, params = make_row(case.row, case.dtype, vocab), WORKS[case.work].params
+    results, calls = [], {}
+    for rival in samplers:
+        result = {**case._asdict(), "vocab": row.size, "sampler": rival.name}
+        try:
+            with rival.active():
+                ready = rival.prepare(row, params)
+                result["check"] = check(rival, ready, case, min(0.2, 2 * seconds), vocab)
+        except NotImplementedError as error:
+            results.append(result | {"check": f"cannot: {error}"})
+            continue
+        results.append(result)
+        if not rival.exact or result["check"] == "ok":
+            calls[rival.name] = ready, rival.active
+            if ready.build:
+                calls[f"{rival.name} build"] = Prepared(ready.build), nullcontext
+    if not seconds:
+        return results
+    calls["R"] = Prepared(make_row(case.row, "float32", vocab).max), nullcontext
+    times = {name: np.percentile(t, (25, 50, 75)) for name, t in measure(calls, seconds).items()}
+    for result in results:
+        name = result["sampler"]
+        if name in times:
+            result["us_quartiles"] = times[name].tolist()
+            result["us"], result["r_us"] = float(times[name][1]), float(times["R"][1])
+            result["ratio"] = result["us"] / result["r_us"]
+            if f"{name} build" in times:
+                result["build_us"] = float(times[f"{name} build"][1])
+    return results
+
+
+def first_draw_s(rival: Rival) -> float:
+    """Return how long a sampler takes to be imported, compiled if need be, and to draw once."""
+    start = time.perf_counter()
+    with rival.active():
+        ready = rival.prepare(make_row("normal", vocab=512), WORKS["chain"].params)
+        draws(ready, 1)
+    return time.perf_counter() - start
+
+
+def per_call_us(call: Callable[[], object]) -> float:
+    """Return the time of a call that is too short to be timed by itself."""
+    number = 2000
+    return float(np.median(timeit.repeat(call, number=number, repeat=25))) / number * 1e6
+
+
+def measure_overhead() -> Report:
+    """Time draws from 16 logits, and the cheapest call into the extension, which takes nothing."""
+    row = make_row("normal", vocab=16)
+    calls: dict[str, Callable[[], object]] = {}
+    for work in ("greedy", "min_p", "chain"):
+        params = WORKS[work].params
+        calls[f"Sampler, V = 16, {work}"] = partial(Sampler(**params, seed=SEED), row)
+        calls[f"sample(), V = 16, {work}"] = partial(sample, row, **params, seed=SEED)
+    calls["x.max(), V = 16"] = row.max
+    if "core" in backends():
+        calls["_core.isa(), which takes nothing"] = load("core").isa
+    return {name: per_call_us(call) for name, call in calls.items()}
+
+
+def machine() -> Report:
+    """Return what the times were taken on."""
+    cpu = platform.processor()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), cpu)
+    commit = None
+    if Path("csrc/fastsample.h").exists():  # run from a checkout
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        with suppress(OSError, subprocess.CalledProcessError):
+            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    info = {name: v for name, v in build_info().items() if name not in ("backends", "backend")}
+    return {
+        "cpu": cpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "commit": commit and commit.strip(),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        **info,
+    }
+
+
+def log(text: str, end: str = "\n") -> None:
+    """Show progress."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def run(
+    cases: Sequence[Case],
+    samplers: Sequence[Rival],
+    seconds: float,
+    everywhere: bool = False,
+    vocab: int = VOCAB,
+) -> Report:
+    """Run the cases and return the report.
+
+    The first sampler, the one that targets are for, gets every case; the others get float32 on the
+    rows of COMPARED, and with `everywhere` on all.
+    """
+    report: Report = {"format": 1, "machine": machine(), "samplers": {}, "results": []}
+    usable = []
+    for rival in samplers:
+        missing = rival.missing()
+        versions = {p: version(p) for p in rival.needs.values()} if not missing else {}
+        report["samplers"][rival.name] = {
+            "own": rival.exact,
+            "skipped": missing,
+            "versions": versions,
+        }
+        if missing:
+            log(f"skipped {rival.name}: {missing}")
+        else:
+            usable.append(rival)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for rival in usable:
+            report["samplers"][rival.name]["first_s"] = first_draw_s(rival)
+        done = 0
+        for (row, dtype), group in groupby(cases, key=lambda case: case[1:]):
+            log(f"{done:>4} of {len(cases)}  {row} {dtype}:", end="")
+            for case in group:
+                log(f" {case.work}", end="")
+                shared = dtype == "float32" and (everywhere or row in COMPARED)
+                chosen = usable if shared else usable[:1]
+                report["results"] += run_case(case, chosen, seconds, vocab)
+                done += 1
+            log("")
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return report
+
+
+def run_growth(rival: Rival, works: Sequence[str], seconds: float) -> list[Report]:
+    """Time a sampler on normal rows of 8,000 to 1,000,000 logits."""
+    results = []
+    for vocab in (8_000, 16_000, 32_000, 64_000, VOCAB, 262_144, 524_288, 1_000_000):
+        row = make_row("normal", vocab=vocab)
+        with rival.active():
+            calls = {w: (rival.prepare(row, WORKS[w].params), rival.active) for w in works}
+        calls["R"] = Prepared(row.max), nullcontext
+        us = {name: float(np.median(t)) for name, t in measure(calls, seconds).items()}
+        results.append({"vocab": vocab, "sampler": rival.name, "us": us})
+        log(f"growth: V = {vocab}")
+    return results
