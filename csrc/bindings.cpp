@@ -3,7 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <cstring>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -166,7 +166,11 @@ class Plan {
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled backend of fastsample.";
   m.attr("version") = fs_version();
-  m.def("isa", &fs_isa);
+  m.def("isa", [] {
+    const std::string isa = fs_isa();
+    if (isa.empty()) check(fs_force_isa(std::getenv("FASTSAMPLE_ISA")));  // words the error
+    return isa;
+  });
   m.def("isas", &fs_isas);
   m.def("force_isa", [](const std::string& name) { check(fs_force_isa(name.c_str())); });
   m.def("uniform", &fs_uniform, py::arg("seed"), py::arg("stream"), py::arg("offset"));

@@ -1,7 +1,9 @@
 #include "cut.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "histogram.h"
@@ -256,7 +258,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     }
 
     // However badly the guess fits the row, the search ends: with a list of any length.
-    const bool last_round = round == 8;
+    const bool last_round = round >= 8;
     if (last_round) {
       from = up ? v : lowest;
       to = up ? highest : v;
@@ -526,7 +528,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
     return {kept, {row.max, exp2_scale(1.0)}};
   }
 
-  const size_t at_least = size_t(params.min_tokens_to_keep);
+  const size_t at_least = std::min(size_t(params.min_tokens_to_keep), row.n);
   const auto list_largest = [&](Exp2 exp2, size_t k) {
     list_top_k(row, exp2, k, list);
     kept.listed = true;
@@ -539,7 +541,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
       case FS_STAGE_TEMPERATURE: temperature = params.temperature; break;
 
       case FS_STAGE_TOP_K: {
-        const size_t k = std::max(size_t(params.top_k), at_least);
+        const size_t k = std::min(std::max(size_t(params.top_k), at_least), row.n);
         if (kept.listed) {
           keep_top_k(row.kernels, list, k);
         } else if (k < row.n) {

@@ -134,8 +134,10 @@ const Kernels* active_kernels() {
     for (const Isa& isa : kIsas)
       if (!kernels && isa.runs()) kernels = isa.kernels;
   }
-  active.store(kernels, std::memory_order_relaxed);
-  return kernels;
+  // Unless another thread was first, maybe to force one.
+  const Kernels* before = nullptr;
+  if (active.compare_exchange_strong(before, kernels)) return kernels;
+  return before;
 }
 
 std::string isa_error() {

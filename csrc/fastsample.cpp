@@ -17,6 +17,9 @@
 namespace fastsample {
 namespace {
 
+static_assert(int(kF32) == FS_FLOAT32 && int(kF16) == FS_FLOAT16 && int(kBF16) == FS_BFLOAT16 &&
+                  int(kF64) == FS_FLOAT64,
+              "an fs_dtype is the RowType of the same number");
 static_assert(sizeof(fs_params) == 56, "fastsample/params.py spells this layout as a dtype");
 
 thread_local std::string last_error;
@@ -68,8 +71,8 @@ fs_status guarded(Body body) {
     return body();
   } catch (const std::bad_alloc&) {
     return fail(FS_NO_MEMORY, "out of memory");  // short enough to need none
-  } catch (const std::exception& e) {
-    return fail(FS_INVALID_ARGUMENT, e.what());
+  } catch (...) {
+    return fail(FS_INVALID_ARGUMENT, "internal error");
   }
 }
 
@@ -157,7 +160,13 @@ const char* fs_isa(void) {
   return kernels ? kernels->isa : "";
 }
 
-const char* fs_isas(void) { return supported_isas(); }
+const char* fs_isas(void) {
+  try {
+    return supported_isas();
+  } catch (...) {
+    return "";
+  }
+}
 
 fs_status fs_force_isa(const char* name) {
   return guarded([&] {

@@ -2,7 +2,7 @@
  *
  * The C ABI. Plain C99; no function throws, and none keeps a pointer it was given. Every function
  * may be called from any number of threads at once. A function that returns an fs_status other than
- * FS_OK has written no output, and fs_last_error() says why.
+ * FS_OK has written no output (but for *count of fs_survivors), and fs_last_error() says why.
  *
  * What is drawn is a pure function of (logits, parameters, u): not of the instruction set, the
  * batch around a row, or the thread.
@@ -63,7 +63,7 @@ typedef struct fs_logits {
 /* Fill with fs_params_init, then change what you need. */
 typedef struct fs_params {
   uint64_t struct_size;       /* sizeof(fs_params) */
-  double temperature;         /* finite, >= 0; 0 is greedy */
+  double temperature;         /* finite, >= 0; 0 is greedy; acts as 2e-39 to 1e38 beyond these */
   int64_t top_k;              /* >= 1; 0 and -1 turn it off */
   double top_p;               /* [0, 1]; 1 turns it off */
   double min_p;               /* [0, 1]; 0 turns it off */

@@ -55,7 +55,8 @@ Histogram::Histogram(const Row& row, Exp2 exp2) {
   for (float x : lowest) low_ = std::min(low_, x);
   low_ = std::max(low_, row.max - 42.0f / exp2.scale);
   const float range = row.max - low_;
-  per_unit_ = range > 0.0f ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
+  // A range of nothing, or beyond float32, has no use for bins.
+  per_unit_ = range > 0.0f && range <= FLT_MAX ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
 
   std::fill(count_, count_ + kBins, 0.0f);
   add(sample, size, float(row.n) / float(size));
@@ -74,7 +75,7 @@ float Histogram::reaching(double p) const {
     tail += double(count_[i]) * weight_[i];
     if (count_[i] > 0.0f && tail >= (1.0 - p) * total) return any_[i];
   }
-  return any_[kBins - 1];
+  return low_;  // which was sampled: not reached
 }
 
 float Histogram::with_count(double count) const {
@@ -108,13 +109,6 @@ double Histogram::count(float low, float high) const {
   double seen = 0.0;
   for (int i = bin(low); i <= bin(high); ++i) seen += count_[i];
   return seen;
-}
-
-float Histogram::middle(float low, float high) const {
-  const int first = bin(low), last = bin(high);
-  for (int i = (first + last) / 2; i <= last; ++i)
-    if (count_[i] > 0.0f) return any_[i];
-  return low;
 }
 
 }  // namespace fastsample

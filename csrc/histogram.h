@@ -18,9 +18,8 @@ class Histogram {
   // Edges at least a bin away from x such that values between weigh about `mass` units.
   float below(float x, double mass) const;
   float above(float x, double mass) const;
-  // About how many values are in [low, high), and one of them near their middle.
+  // About how many values are in [low, high).
   double count(float low, float high) const;
-  float middle(float low, float high) const;
 
  private:
   static constexpr int kBins = 256;

@@ -35,8 +35,7 @@ void diagnose(Row& row) {
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
          Buffer<float>& block_max) {
   Row row{kernels, type, data, n, (n + kBlock - 1) / kBlock, nullptr, 0.0f, Defect::kNone, 0};
-  // The kernels read lists in whole vectors of up to 16.
-  float* maxima = block_max.reserve(row.blocks + 16);
+  float* maxima = block_max.reserve(row.blocks);
   const ScanResult result = row.ops().scan(data, n, maxima);
   row.block_max = maxima;
   row.max = result.max;

@@ -10,7 +10,7 @@
 
 namespace fastsample {
 
-// A buffer that grows and is kept, so that a thread allocates only when a row is its largest yet.
+// A buffer that grows and is kept, so that a thread allocates only where it never needed as much.
 template <class T>
 class Buffer {
  public:

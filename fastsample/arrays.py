@@ -23,8 +23,7 @@ def _from_torch(tensor: Any) -> npt.NDArray[Any]:
     if tensor.dtype == torch.bfloat16:
         bits: npt.NDArray[Any] = tensor.view(torch.int16).numpy()
         return bits.view(np.uint16)
-    array: npt.NDArray[Any] = tensor.numpy()
-    return array
+    return _readable(tensor.numpy(), tensor)
 
 
 def _from_list(logits: Any) -> npt.NDArray[Any]:
@@ -40,9 +39,11 @@ def _from_list(logits: Any) -> npt.NDArray[Any]:
 def _to_array(logits: Any) -> npt.NDArray[Any]:
     if type(logits) is np.ndarray:
         array = logits
+    elif isinstance(logits, np.ma.MaskedArray):
+        raise TypeError("logits must not be a masked array: fill it, e.g. x.filled(-np.inf)")
     elif isinstance(logits, np.ndarray):
         array = logits.view(np.ndarray)
-    elif type(logits).__module__.partition(".")[0] == "torch":
+    elif "torch" in sys.modules and isinstance(logits, sys.modules["torch"].Tensor):
         return _from_torch(logits)
     elif isinstance(logits, (list, tuple)):
         return _from_list(logits)
@@ -51,6 +52,10 @@ def _to_array(logits: Any) -> npt.NDArray[Any]:
             array = np.from_dlpack(logits)
         else:
             array = np.asarray(logits)
+    return _readable(array, logits)
+
+
+def _readable(array: npt.NDArray[Any], logits: Any) -> npt.NDArray[Any]:
     if array.dtype in _READABLE or array.dtype.newbyteorder("=") in _READABLE:
         return array
     if array.dtype.name == "bfloat16":  # ml_dtypes, JAX

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backend
-from .params import Order
+from .params import Order, integer, make_records
 from .sampling import sample, uint64
 
 DEFAULT_MAX_LENGTH = 20  # that of Hugging Face's generate
@@ -27,10 +27,11 @@ def _prompt(input_ids: Any) -> npt.NDArray[np.int64]:
 
 def _steps(length: int, max_length: int | None, max_new_tokens: int | None) -> int:
     if max_new_tokens is not None:
-        if max_new_tokens < 1:
+        steps = integer("max_new_tokens", max_new_tokens)
+        if steps < 1:
             raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
-        return max_new_tokens
-    limit = DEFAULT_MAX_LENGTH if max_length is None else max_length
+        return steps
+    limit = DEFAULT_MAX_LENGTH if max_length is None else integer("max_length", max_length)
     if limit <= length:
         raise ValueError(
             f"max_length must be greater than the {length} tokens of the prompt, got {limit}"
@@ -101,7 +102,8 @@ def stream(
     """
     ids = _prompt(input_ids)
     steps = _steps(ids.shape[-1], max_length, max_new_tokens)
-    eos = [] if eos_token_id is None else np.atleast_1d(eos_token_id).astype(np.int64).tolist()
+    eos = [] if eos_token_id is None else np.atleast_1d(np.asarray(eos_token_id, object)).tolist()
+    eos = [integer("eos_token_id", token) for token in eos]
     rows = 1 if ids.ndim == 1 else ids.shape[0]
     active = np.ones(rows, bool)
     key = secrets.randbits(64) if seed is None else uint64("seed", seed)
@@ -111,7 +113,9 @@ def stream(
         "top_p": top_p,
         "min_p": min_p,
     }
-    if not do_sample:
+    if do_sample:  # before the model is asked
+        make_records(rows, temperature, top_k, top_p, min_p, 1, order)
+    else:
         chain = {"temperature": 0.0}
     uniform = backend.active().uniform
 
@@ -157,8 +161,8 @@ def generate(
     Parameters
     ----------
     model : callable
-        ``model(ids) -> logits``: ids int64 of shape (n,) or (B, n), as `input_ids` came; logits of
-        the next token, (V,) or (B, V), with or without a time axis, or an object that has them as
+        ``model(ids) -> logits``: ids a NumPy int64 array of shape (n,) or (B, n); logits of the
+        next token, (V,) or (B, V), with or without a time axis, or an object that has them as
         its attribute ``logits``.
     input_ids : int array, shape (n,) or (B, n)
         The prompt, or B prompts of equal length.

@@ -87,13 +87,12 @@ def parse_order(order: Order) -> tuple[str, ...]:
                 f"got {order!r}"
             )
         return ORDERS[order]
-    try:
-        stages = tuple(order)
-    except TypeError:
+    if not isinstance(order, (tuple, list)):
         raise TypeError(
             f"order must be a string or a tuple of stage names, got {order!r} "
             f"({type(order).__name__})"
-        ) from None
+        )
+    stages = tuple(order)
     for stage in stages:
         if stage not in STAGES:
             raise ValueError(f"order must be made of {', '.join(STAGES)}, got {stage!r}")

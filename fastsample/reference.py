@@ -36,6 +36,7 @@ def find_defect(row: npt.NDArray[np.float32], index: int) -> str | None:
     return None
 
 
+@np.errstate(over="ignore")  # what overflows is far below the maximum, and weighs nothing
 def survivors_of(row: npt.NDArray[np.float32], p: np.void) -> tuple[Ids, Floats]:
     """Return what is kept of a row: ids by falling value and rising id, and their probabilities."""
     ids = np.lexsort((np.arange(row.size), -row))  # value descending, index ascending

@@ -84,6 +84,8 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
         return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
 
     if seed is None:
+        if np.ndim(offset) or offset != 0:
+            raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = _process_stream.next()
     seeds, offsets = _uint64s("seed", seed, rows), _uint64s("offset", offset, rows)
     # A scalar seed gives each row a stream of its own; seeds per row stand for themselves.
@@ -139,7 +141,8 @@ def sample(
         axis is contiguous, and never written to. ``-inf`` masks a token. 1 <= V <= 4194304.
     temperature : float or array of shape (B,), default 1.0
         Divides the logits; finite, >= 0. 0 is greedy: the largest logit, the lowest id on a tie,
-        whatever else is set.
+        whatever else is set. Beyond 1e38 and below 1e-38 it acts as these. Logits further below
+        the maximum than float32 can say count as masked.
     top_k : int, None or array of shape (B,), default None
         Keeps the k largest, the lower id on a tie [1]_. None, 0 and -1 turn it off.
     top_p : float or array of shape (B,), default 1.0
@@ -184,8 +187,9 @@ def sample(
     Notes
     -----
     With none of `seed`, `u` and `rng` the draws come from a stream of the process that the
-    operating system seeds. The token is a pure function of (logits, parameters, uniform): every
-    backend and instruction set gives the same one, alone or in a batch.
+    operating system seeds. The token is a pure function of (logits, parameters, uniform), alone or
+    in a batch: the core on every instruction set and the numba backend give the same one; the
+    reference, in float64, may differ where the uniform is within a rounding of a boundary.
 
     References
     ----------
@@ -236,8 +240,8 @@ def probs(
     Returns
     -------
     float32 array of the shape of `logits`
-        Probabilities; 0 for what is not kept, and for what is less than about 2**-41 as probable
-        as the most probable token.
+        Probabilities; 0 for what is not kept, and for what weighs too little beside the most
+        probable of its block of 256 tokens (2**-28) or of all (2**-41).
 
     Raises
     ------
@@ -407,7 +411,8 @@ def log_softmax(logits: Any, temperature: float = 1.0) -> npt.NDArray[np.float32
     >>> fastsample.log_softmax([0.0, 0.0]).round(4)
     array([-0.6931, -0.6931], dtype=float32)
     """
-    return _log_softmax(logits, temperature).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is -inf
+        return _log_softmax(logits, temperature).astype(np.float32)
 
 
 def softmax(logits: Any, temperature: float = 1.0) -> npt.NDArray[np.float32]:
@@ -488,8 +493,8 @@ class Sampler:
 
     Notes
     -----
-    A sampler may be shared by threads, but then the order of their calls decides their steps:
-    give each thread a `copy` with a seed of its own. A call that raises does not advance.
+    A sampler must not be shared by threads, which could draw at the same step: give each a
+    ``copy(seed=...)``. A call that raises does not advance.
 
     Examples
     --------

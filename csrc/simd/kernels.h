@@ -20,11 +20,13 @@ constexpr int kBlock = 256;
 // Integer sums do not depend on their order, so no instruction set, backend, thread count or
 // algorithm can change a total, a cut or a draw.
 //   - 27 bits: a 32-bit lane holds 16 weights of at most sqrt(2) * 2^27 without overflow.
-//   - 40 bits: a token too light to count (2^-41) is lost, and 2^17 such tokens are below 2^-24.
+//   - 40 bits: tokens too light to count (2^-41) are lost, and 2^17 of them are below 2^-24. In a
+//     block with heavy tokens the grain is coarser, 2^-28 of its heaviest at most: 255 tokens just
+//     under it are 2^-20 of that one.
 constexpr int kMantissaBits = 27;
 constexpr int kUnitBits = 40;
 
-// Lists are read and written in whole vectors: they have room for this many values more.
+// Lists are weighed in whole vectors: they have room for this many values more.
 constexpr int kSlack = 16;
 
 // A weight under 2^kLightest rounds to zero units, whatever its block.
@@ -54,8 +56,8 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // Per block, in units of 2^-kUnitBits: the sum of all weights (unless `all` is null), and of those
-  // of values >= tau.
+  // Per block, in units of 2^-kUnitBits: the sum of all weights (unless `all` is null), and of
+  // those of values >= tau.
   void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
                int64_t* all, int64_t* at_least);
   // Bit i of the 256: value i of the block is in [low, high). `n` is what is left of the row.

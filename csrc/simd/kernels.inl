@@ -73,7 +73,7 @@ inline void exp2_lifted(const F (&x)[N], F max, F scale, F lift, F (&w)[N]) {
   FASTSAMPLE_UNROLL
   for (int u = 0; u < N; ++u) n[u] = Vec::round(r[u]);
   FASTSAMPLE_UNROLL
-  for (int u = 0; u < N; ++u) r[u] = Vec::sub_round(r[u], n[u]);
+  for (int u = 0; u < N; ++u) r[u] = Vec::sub(r[u], n[u]);
   FASTSAMPLE_UNROLL
   for (int u = 0; u < N; ++u) w[u] = Vec::set1(1.3224551e-03f);
   FASTSAMPLE_UNROLL
@@ -271,8 +271,9 @@ constexpr RowKernels row_kernels() {
 
 }  // namespace
 
+// Constant-initialised: code of this file must not run before the CPU was asked.
 extern const Kernels kernels;
-const Kernels kernels = {
+constexpr Kernels kernels = {
     FASTSAMPLE_NAME(FASTSAMPLE_ISA),
     {row_kernels<LoadF32>(), row_kernels<LoadF16>(), row_kernels<LoadBF16>(),
      row_kernels<LoadF64>()},

@@ -56,7 +56,6 @@ struct Vec {
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }
   static F round(F y) { return _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static F sub_round(F y, F n) { return sub(y, n); }
   static F ldexp(F p, F n) {
     const I exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));

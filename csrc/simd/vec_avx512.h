@@ -49,7 +49,6 @@ struct Vec {
   // No clamp: vscalefps underflows to zero by itself, and scales even a NaN by 2^-inf to 0.
   static F clamp_low(F y) { return y; }
   static F round(F y) { return _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | 8); }
-  static F sub_round(F y, F n) { return _mm512_sub_ps(y, n); }
   static F ldexp(F p, F n) { return _mm512_scalef_ps(p, n); }
 
   static I to_int(F v) { return _mm512_cvtps_epi32(v); }

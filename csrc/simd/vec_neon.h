@@ -45,7 +45,6 @@ struct Vec {
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }
   static F round(F y) { return vrndnq_f32(y); }
-  static F sub_round(F y, F n) { return vsubq_f32(y, n); }
   static F ldexp(F p, F n) {
     const I exponent = vshlq_n_s32(vcvtq_s32_f32(n), 23);
     return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), exponent));

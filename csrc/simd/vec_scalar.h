@@ -58,7 +58,6 @@ struct Vec {
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
   static F round(F y) { return (y + 12582912.0f) - 12582912.0f; }
-  static F sub_round(F y, F n) { return y - n; }
   static F ldexp(F p, F n) { return from_bits(to_bits(p) + (uint32_t(int32_t(n)) << 23)); }
 
   // 2^52 + 2^51: leaves no fraction bits, so the sum is rounded half to even.
