@@ -494,3 +494,26 @@ def test_a_row_is_never_written_to(variant: str, u: float) -> None:
     fs.top_k(row, 3)
     fs.log_softmax(row, 0.5)
     assert row.tobytes() == before
+
+
+@pytest.mark.parametrize("huge", [2**61, 2**63 - 1, 10**30])
+def test_a_huge_count_keeps_everything(variant: str, huge: int) -> None:
+    row = np.linspace(10, -10, 20_000, dtype=np.float32)
+    for chain in ({"top_p": 0.5}, {"min_p": 0.5}, {"top_k": 3}):
+        assert fs.survivors(row, min_tokens_to_keep=huge, **chain)[0].size == row.size
+    assert fs.survivors(row, top_k=huge)[0].size == row.size
+
+
+def test_masked_arrays_are_refused(variant: str) -> None:
+    message = "logits must not be a masked array: fill it, e.g. x.filled(-np.inf)"
+    check(lambda: fs.argmax(np.ma.masked_array(ROW, ROW > 2.0)), TypeError, message)
+
+
+def test_an_offset_needs_a_seed(variant: str) -> None:
+    message = "offset must come with a seed, got offset=5 without one"
+    check(lambda: fs.sample(ROW, offset=5), ValueError, message)
+
+
+def test_an_order_has_an_order() -> None:
+    with pytest.raises(TypeError, match="^order must be a string or a tuple of stage names, got "):
+        fs.sample(ROW, order={"top_k", "temperature"})  # type: ignore[arg-type]
