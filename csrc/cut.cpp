@@ -44,7 +44,7 @@ int lowest_bit(uint64_t word) {
 int bit_count(uint64_t word) {
   word -= word >> 1 & 0x5555555555555555u;
   word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
-  return int(((word + (word >> 4) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u) >> 56);
+  return int((((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u) >> 56);
 }
 
 // The largest tau in [low, high] with measure(tau) >= target, where measure falls as tau rises and
@@ -281,6 +281,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
           if (list.x[i] == prefix.tau) kept.last = size_t(list.ids[i]);
         break;
       }
+      if (last_round) break;  // only where another thread writes to the row
       v = up ? to : from;
       reached = up ? above : above + listed;
       continue;

@@ -48,7 +48,7 @@ Registers cpuid(uint32_t leaf) {
   __cpuidex(out, int(leaf), 0);
   r = {uint32_t(out[0]), uint32_t(out[1]), uint32_t(out[2]), uint32_t(out[3])};
 #else
-  if (__get_cpuid_max(0, nullptr) >= leaf) __cpuid_count(leaf, 0, r.a, r.b, r.c, r.d);
+  if (unsigned(__get_cpuid_max(0, nullptr)) >= leaf) __cpuid_count(leaf, 0, r.a, r.b, r.c, r.d);
 #endif
   return r;
 }

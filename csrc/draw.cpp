@@ -24,7 +24,7 @@ size_t locate(const int64_t* weight, size_t n, int64_t& at) {
 int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
   if (cut.kept.listed) {
     Survivors& list = workspace.survivors;
-    if (list.size == 1) return list.ids[0];
+    if (list.size <= 1) return list.size ? list.ids[0] : -1;
     list.weigh(row, cut.exp2);
     int64_t at = position(u, list.mass());
     return list.ids[locate(list.weight, list.size, at)];
@@ -34,7 +34,8 @@ int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
   const size_t b = locate(mass, row.blocks, at);
   int64_t weight[kBlock];
   weigh_block(row, cut.kept, cut.exp2, b, weight);
-  return int64_t(b * kBlock + locate(weight, kBlock, at));
+  const size_t token = b * kBlock + locate(weight, kBlock, at);
+  return token < row.n ? int64_t(token) : -1;
 }
 
 void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* probs) {

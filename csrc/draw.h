@@ -6,7 +6,7 @@
 namespace fastsample {
 
 // The token of uniform u: the first survivor, by rising id, whose cumulative weight exceeds
-// u * total.
+// u * total. -1 where the row changed under the call and left nothing consistent to draw from.
 int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace);
 
 // The distribution over all of the row's tokens.

@@ -128,7 +128,9 @@ struct Arguments {
 
   Row row(int64_t i, Workspace& ws) const {
     const char* data = static_cast<const char*>(logits->data);
-    data += i * logits->row_stride * kElementSize[logits->dtype];
+    // Unsigned, so that the stride of a single row, whatever it is, is multiplied by 0 in peace.
+    data += ptrdiff_t(uint64_t(i) * uint64_t(logits->row_stride) *
+                      uint64_t(kElementSize[logits->dtype]));
     return scan(kernels, RowType(logits->dtype), data, size_t(logits->vocab), ws.block_max);
   }
   const fs_params& of_row(int64_t i) const { return params[params_count == 1 ? 0 : i]; }
@@ -205,12 +207,16 @@ fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t pa
     int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
     for (int64_t i = 0; i < logits->rows; ++i) {
       const Row row = args.row(i, ws);
-      if (row.defect == Defect::kNone)
+      if (row.defect == Defect::kNone) {
         drawn[i] = draw(row, cut(row, args.of_row(i), ws), u[i], ws);
-      else if (flags & FS_MARK_BAD_ROWS)
+        if (drawn[i] < 0)
+          return fail(FS_BAD_LOGITS,
+                      "logits row " + std::to_string(i) + " must not change while it is sampled");
+      } else if (flags & FS_MARK_BAD_ROWS) {
         drawn[i] = -1;
-      else
+      } else {
         return fail(FS_BAD_LOGITS, describe(row, i));
+      }
     }
     std::copy(drawn, drawn + logits->rows, tokens);
     return FS_OK;

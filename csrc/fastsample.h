@@ -4,6 +4,9 @@
  * may be called from any number of threads at once. A function that returns an fs_status other than
  * FS_OK has written no output (but for *count of fs_survivors), and fs_last_error() says why.
  *
+ * Logits must not change during a call. No function may be called from a destructor of a
+ * thread-local or static object, nor from atexit.
+ *
  * What is drawn is a pure function of (logits, parameters, u): not of the instruction set, the
  * batch around a row, or the thread.
  */
@@ -76,8 +79,8 @@ enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instea
 /* "major.minor.patch" of the library; static storage. */
 FASTSAMPLE_API const char* fs_version(void);
 
-/* The instruction set in use, and all that this machine can run, comma-separated, best first.
- * Static storage. */
+/* The instruction set in use ("" where FASTSAMPLE_ISA names none that can run), and all that this
+ * machine can run, comma-separated, best first. Static storage. */
 FASTSAMPLE_API const char* fs_isa(void);
 FASTSAMPLE_API const char* fs_isas(void);
 
@@ -107,7 +110,7 @@ FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_params* par
 FASTSAMPLE_API fs_status fs_probs(const fs_logits* logits, const fs_params* params,
                                   int64_t params_count, float* probs);
 
-/* The kept tokens of one row (logits->rows == 1) by falling probability, ties by rising id. Writes
+/* The kept tokens of one row (logits->rows == 1) by falling logit, ties by rising id. Writes
  * their number to *count, and ids and probabilities where `capacity` holds them all; otherwise
  * FS_INVALID_ARGUMENT, with *count still written. A capacity of logits->vocab always suffices. */
 FASTSAMPLE_API fs_status fs_survivors(const fs_logits* logits, const fs_params* params,

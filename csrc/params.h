@@ -32,6 +32,7 @@ inline const char* stage_name(int stage) {
 
 // A number as Python's repr shows the common ones.
 inline std::string show(double value) {
+  if (value != value) return "nan";
   char text[32];
   for (int digits = 1; digits <= 17; ++digits) {
     std::snprintf(text, sizeof text, "%.*g", digits, value);

@@ -120,7 +120,7 @@ def stream(
     uniform = backend.active().uniform
 
     for step in range(steps):
-        logits = _last_logits(model(ids), ids)
+        logits = _last_logits(model(ids.copy()), ids)
         tokens = np.full(rows, eos[0] if eos else 0, np.int64)
         if ids.ndim == 1:
             tokens[0] = sample(logits, **chain, order=order, seed=key, offset=step)
@@ -129,10 +129,13 @@ def stream(
             alive = np.flatnonzero(active)
             u = [uniform(key, int(row), step) for row in alive]
             kept: dict[str, Any] = {
-                n: np.asarray(v)[alive] if np.ndim(v) else v for n, v in chain.items()
+                n: [v[row] for row in alive] if np.ndim(v) else v for n, v in chain.items()
             }
             part = logits if alive.size == rows else logits[alive]
-            tokens[alive] = sample(part, **kept, order=order, u=u)
+            drawn = sample(part, **kept, order=order, u=u, errors="mark")
+            if (drawn < 0).any():  # let the error name the row by its place in the batch
+                sample(logits, **chain, order=order, u=0.0)
+            tokens[alive] = drawn
         yield int(tokens[0]) if ids.ndim == 1 else tokens.copy()
         active &= ~np.isin(tokens, eos)
         if not active.any():

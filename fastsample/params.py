@@ -116,7 +116,7 @@ def _column(name: str, value: Any, rows: int) -> Any:
     """Return a valid scalar, or a list of one valid value per row."""
     if isinstance(value, np.ndarray):
         if value.ndim == 0:
-            return _checked(name, value[()].item())
+            return _checked(name, value.item())
         if value.ndim > 1:
             raise ValueError(f"{name} must be a scalar or of shape ({rows},), got {value.shape}")
         value = value.tolist()

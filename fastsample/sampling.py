@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import as_rows
-from .params import Order, integer, make_records
+from .params import Order, integer, make_records, parse_order
 
 _MAX_UINT64 = 2**64 - 1
 
@@ -272,7 +272,7 @@ def survivors(
     min_tokens_to_keep: int = 1,
     order: Order = "hf",
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return what the stages keep of one row, by falling probability.
+    """Return what the stages keep of one row, by falling logit.
 
     Parameters
     ----------
@@ -539,7 +539,7 @@ class Sampler:
             raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
         given = (temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
         # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
-        given = tuple(_listed(v) for v in given[:-1]) + given[-1:]
+        given = (*map(_listed, given[:-1]), order if isinstance(order, str) else parse_order(order))
         self._parameters = dict(zip(self._DEFAULTS, given, strict=True))
         self._errors = errors
         lengths = {len(v) for v in given[:-1] if isinstance(v, list)}
@@ -609,7 +609,7 @@ def _same(value: Any, default: Any) -> bool:
 def _listed(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return list(value)
-    return value.tolist() if hasattr(value, "tolist") and np.ndim(value) else value
+    return value.tolist() if hasattr(value, "tolist") and hasattr(value, "shape") else value
 
 
 def _make_sampler(arguments: dict[str, Any]) -> Sampler:
