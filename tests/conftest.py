@@ -125,6 +125,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_variant: run, or skip, also where it cannot run here")
     error = wrong_backend()
     if error is not None:
         raise pytest.UsageError(error)
@@ -146,6 +147,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     required = metafunc.config.getoption("--require-variant")
     names = [*VARIANTS, *(name for name in required if name not in VARIANTS)]
+    if metafunc.definition.get_closest_marker("every_variant") is None:
+        # What cannot run is reported once, by the test with that mark, and not by all of them.
+        names = [name for name in names if name in required or why_not(name) is None]
     for fixture in {"variant", "fast_variant"}.intersection(metafunc.fixturenames):
         chosen = [name for name in names if fixture == "variant" or name != "reference"]
         metafunc.parametrize(fixture, chosen, indirect=True)

@@ -13,6 +13,7 @@ import fastsample as fs
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_TEST = "test_oracles.py::test_softmax_of_four"
+QUIET = ("-p", "no:cacheprovider", "-p", "no:benchmark")  # which leave folders behind
 BACKEND = fs.build_info()["backend"]
 
 
@@ -30,8 +31,14 @@ def pytest_from(
     cwd: Path, *options: str, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
     test = str(ROOT / "tests" / ONE_TEST)
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test, *options)
+    command = (sys.executable, "-m", "pytest", *QUIET, test, *options)
     return start(*command, cwd=cwd, **environment)
+
+
+@pytest.mark.every_variant
+def test_variant_runs(variant: str) -> None:
+    assert fs.build_info()["backend"] == variant.partition("-")[0]
+    assert fs.sample([0.0, 1.0, 0.0], u=0.5) == 1
 
 
 @pytest.mark.parametrize("folder", [".", "tests", "fastsample", "csrc"])
@@ -50,7 +57,7 @@ def test_the_source_folder_is_refused() -> None:
         pytest.skip("needs an installation with the extension beside the source folder")
     # Imported before pytest could help it.
     program = "import sys, fastsample, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    arguments = ("-p", "no:cacheprovider", f"tests/{ONE_TEST}")
+    arguments = (*QUIET, f"tests/{ONE_TEST}")
     unset = dict.fromkeys(("FASTSAMPLE_BACKEND", "FASTSAMPLE_EXPECT_BACKEND"))
     done = start(sys.executable, "-W", "ignore", "-c", program, *arguments, cwd=ROOT, **unset)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
