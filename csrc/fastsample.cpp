@@ -209,7 +209,7 @@ fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t pa
       const Row row = args.row(i, ws);
       if (row.defect == Defect::kNone) {
         drawn[i] = draw(row, cut(row, args.of_row(i), ws), u[i], ws);
-        if (drawn[i] < 0)
+        if (drawn[i] < 0 || drawn[i] >= logits->vocab)
           return fail(FS_BAD_LOGITS,
                       "logits row " + std::to_string(i) + " must not change while it is sampled");
       } else if (flags & FS_MARK_BAD_ROWS) {
