@@ -13,6 +13,7 @@ import pytest
 
 import fastsample
 from fastsample import cli, recorded
+from fastsample.cli import screen
 
 DEMO = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.05}
 DATA = recorded.load()
@@ -21,7 +22,7 @@ RUN = "import sys; from fastsample.cli import main; sys.exit(main())"
 
 @pytest.fixture(autouse=True)
 def _short_measurements(monkeypatch):
-    monkeypatch.setattr(cli, "MEASURE_SECONDS", 0.0)
+    monkeypatch.setattr(cli.demo, "MEASURE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_all_prompts_are_shown(demo):
             assert f"│ {line}".rstrip(" ") in out
     assert DATA.source in " ".join(out.split())
     assert f"V = {len(DATA.pieces)}" in out
-    assert max(map(cli.cells, out.splitlines())) <= 100
+    assert max(map(screen.cells, out.splitlines())) <= 100
     assert "\x1b" not in out
 
 
@@ -104,7 +105,7 @@ def test_lines_fit_the_terminal(demo, monkeypatch, columns, options):
     monkeypatch.setenv("COLUMNS", str(columns))
     # Times are of this machine, and may be long.
     lines = [line for line in demo(*options).splitlines() if " us" not in line]
-    assert max(map(cli.cells, lines)) <= columns
+    assert max(map(screen.cells, lines)) <= columns
 
 
 def test_counts_per_stage_are_those_of_survivors(report, demo):
@@ -161,7 +162,7 @@ def test_numpy_draws_the_same_token(report):
 
 
 def test_another_token_of_numpy_is_said(demo, monkeypatch):
-    monkeypatch.setattr(cli, "numpy_draw", lambda *_: 123)
+    monkeypatch.setattr(cli.demo, "numpy_draw", lambda *_: 123)
     out = demo("--prompt", 2)
     assert "another token: 123" in out
     assert "same token in 0 of 1" in out
@@ -222,15 +223,15 @@ def test_chinese(demo):
     assert len(rows) == 8
     assert any("的" in row for row in rows)
     # Wide characters take two columns, and what follows still stands below each other.
-    assert len({cli.cells(row.partition("%")[0]) for row in rows}) == 1
-    assert len({cli.cells(row.partition("kept")[0]) for row in rows}) == 1
+    assert len({screen.cells(row.partition("%")[0]) for row in rows}) == 1
+    assert len({screen.cells(row.partition("kept")[0]) for row in rows}) == 1
 
 
 def test_fold():
-    assert cli.fold("to be or not", 6) == ["to be", "or not"]
-    assert cli.fold("今天天气很好", 5) == ["今天", "天气", "很好"]
-    assert cli.fold("abcdef", 6) == ["abcdef"]
-    assert cli.fold("", 6) == [""]
+    assert screen.fold("to be or not", 6) == ["to be", "or not"]
+    assert screen.fold("今天天气很好", 5) == ["今天", "天气", "很好"]
+    assert screen.fold("abcdef", 6) == ["abcdef"]
+    assert screen.fold("", 6) == [""]
 
 
 def test_ascii_stdout(spawn):
@@ -259,7 +260,7 @@ def test_ctrl_c_is_quiet(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "draw", interrupt)
+    monkeypatch.setattr(cli.demo, "draw", interrupt)
     assert cli.main(["demo"]) == 130
     assert capsys.readouterr().err == ""
 

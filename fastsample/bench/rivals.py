@@ -54,7 +54,7 @@ def prepare_own(row: Row, params: Params) -> Prepared:
 
 def prepare_numpy(row: Row, params: Params) -> Prepared:
     """Run partition, sort, cumsum and searchsorted."""
-    from ..cli import numpy_draw
+    from ..cli.demo import numpy_draw
 
     full = OFF | params | {"order": ("temperature", "top_k", "top_p", "min_p")}
     rng = np.random.default_rng(SEED)

@@ -1,27 +1,25 @@
-"""The command line, `fastsample`. Depends on the package, NumPy and the standard library."""
+"""`fastsample demo`: real logits, what each stage keeps, and NumPy beside."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import os
-import shutil
 import sys
 import textwrap
 import timeit
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NamedTuple, TextIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from . import Sampler, __version__, bench, build_info, recorded, sample, softmax, survivors, top_k
-from .backend import use_backend
-from .params import ORDERS, STAGES, parse_order
-from .reference import uniform
+from .. import Sampler, build_info, recorded, sample, softmax, survivors, top_k
+from ..backend import use_backend
+from ..params import ORDERS, STAGES, parse_order
+from ..reference import uniform
+from .screen import BAR, Screen, fold
 
 LEADING = 8  # tokens shown of each row
 MEASURE_SECONDS = 0.02  # for each median
@@ -126,58 +124,6 @@ def summarise(draws: list[Report], data: recorded.Recorded) -> Report:
     }
 
 
-_BAR = "▏▎▍▌▋▊▉█"  # by eighths
-_ASCII = {"␣": "_", "⏎": "\\n", "⇥": "\\t", "→": "->", "▸": ">", "…": "~", "│": "|"}
-_ASCII |= dict.fromkeys(_BAR, "") | {"█": "#"}
-
-
-def cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
-
-
-def fold(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most `width` columns, at spaces where there are any."""
-    lines = [""]
-    for c in text:
-        if cells(lines[-1] + c) > width:
-            head, space, tail = lines[-1].rpartition(" ")
-            lines[-1:] = [head, tail] if space else [tail, ""]
-        lines[-1] += c
-    return lines
-
-
-class Screen:
-    """A stream for lines of text: its encoding, its width, and whether it shows colour."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.width = max(72, min(100, shutil.get_terminal_size((100, 24)).columns))
-        self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
-
-    def line(self, text: str = "", style: str = "") -> None:
-        """Write a line; `style` is the number of an ANSI style."""
-        text = self.encodable(text.rstrip(" "))
-        print(f"\x1b[{style}m{text}\x1b[m" if style and self.colour else text, file=self.stream)
-
-    def encodable(self, text: str) -> str:
-        """Return a text that the stream's encoding has; what ASCII lacks takes more columns."""
-        encoding = self.stream.encoding or "ascii"
-        try:
-            text.encode(encoding)
-        except UnicodeEncodeError:
-            text = "".join(_ASCII.get(c, c) for c in text)
-        return text.encode(encoding, "backslashreplace").decode(encoding)
-
-    def cell(self, text: str, width: int) -> str:
-        """Return a text cut or filled to exactly `width` columns."""
-        text = self.encodable(text)
-        if cells(text) > width:
-            text = fold(text, width - 1)[0] + self.encodable("…")
-        return text + " " * (width - cells(text))
-
-
 def show_chain(screen: Screen, parameters: dict[str, Any], seed: int) -> None:
     """Show what every draw does."""
     cutting = cutting_stages(parameters)
@@ -206,7 +152,7 @@ def show_draw(screen: Screen, d: Report, data: recorded.Recorded, temperature: f
         if i == LEADING:
             screen.line("    …")
         full, part = divmod(round(t["prob"] / d["leading"][0]["prob"] * room * 8), 8)
-        bar = screen.cell("█" * full + _BAR[part - 1] * (part > 0), room)
+        bar = screen.cell("█" * full + BAR[part - 1] * (part > 0), room)
         cut = stages.index(t["cut_by"]) if t["cut_by"] else len(stages)
         fate = ["kept"] * cut + ["cut"] * (cut < len(stages))
         chosen = t["id"] == drawn["id"]
@@ -237,7 +183,7 @@ def show_summary(screen: Screen, s: Report) -> None:
     screen.line("\n".join(textwrap.wrap(f"Logits: {s['source']}.", screen.width)))
 
 
-def demo_options(parser: argparse.ArgumentParser) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `demo`."""
     for name, value in DEMO.items():
         text = f"default {value}; {OFF[name]} is off"
@@ -292,62 +238,3 @@ def demo(args: argparse.Namespace) -> None:
         if not args.json:
             return show_summary(screen, summary)
         print(json.dumps({"parameters": parameters, "draws": draws, "summary": summary}, indent=2))
-
-
-class Command(NamedTuple):
-    """What the parser knows of a command; the docstring of `run` is its help."""
-
-    example: str
-    add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
-
-
-COMMANDS = {
-    "demo": Command(
-        example="fastsample demo --prompt 2 --temperature 1.5 --order llama.cpp",
-        add_options=demo_options,
-        run=demo,
-    ),
-    "bench": Command(
-        example="fastsample bench --quick --json bench.json",
-        add_options=bench.options,
-        run=bench.bench,
-    ),
-}
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the table of commands."""
-    keep_lines = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="fastsample",
-        description="Draw the next token from a row of logits.",
-        epilog="\n  ".join(["examples:", *(c.example for c in COMMANDS.values())]),
-        formatter_class=keep_lines,
-    )
-    parser.add_argument("--version", action="version", version=f"fastsample {__version__}")
-    table = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (example, add_options, run) in COMMANDS.items():
-        text = run.__doc__
-        sub = table.add_parser(name, help=text, description=text, formatter_class=keep_lines)
-        sub.epilog = f"example:\n  {example}"
-        add_options(sub)
-        sub.set_defaults(run=run, parser=sub)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code; argparse exits by itself."""
-    try:
-        try:
-            args = make_parser().parse_args(argv)
-            args.run(args)
-        finally:
-            sys.stdout.flush()  # now and not at exit, so that a closed pipe is met here
-    except KeyboardInterrupt:
-        return 130  # 128 + SIGINT
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit, and must find a stream that takes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # 128 + SIGPIPE
-    return 0

@@ -1,0 +1,71 @@
+"""The command line, `fastsample`. Depends on the package, NumPy and the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .. import __version__, bench
+from . import demo
+
+
+class Command(NamedTuple):
+    """What the parser knows of a command; the docstring of `run` is its help."""
+
+    example: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+COMMANDS = {
+    "demo": Command(
+        example="fastsample demo --prompt 2 --temperature 1.5 --order llama.cpp",
+        add_options=demo.options,
+        run=demo.demo,
+    ),
+    "bench": Command(
+        example="fastsample bench --quick --json bench.json",
+        add_options=bench.options,
+        run=bench.bench,
+    ),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the table of commands."""
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="fastsample",
+        description="Draw the next token from a row of logits.",
+        epilog="\n  ".join(["examples:", *(c.example for c in COMMANDS.values())]),
+        formatter_class=keep_lines,
+    )
+    parser.add_argument("--version", action="version", version=f"fastsample {__version__}")
+    table = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (example, add_options, run) in COMMANDS.items():
+        text = run.__doc__
+        sub = table.add_parser(name, help=text, description=text, formatter_class=keep_lines)
+        sub.epilog = f"example:\n  {example}"
+        add_options(sub)
+        sub.set_defaults(run=run, parser=sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; argparse exits by itself."""
+    try:
+        try:
+            args = make_parser().parse_args(argv)
+            args.run(args)
+        finally:
+            sys.stdout.flush()  # now and not at exit, so that a closed pipe is met here
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT
+    except BrokenPipeError:
+        # The interpreter flushes once more at exit, and must find a stream that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE
+    return 0
