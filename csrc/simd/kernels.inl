@@ -5,12 +5,15 @@
 #if defined(__clang__)
 #define FASTSAMPLE_UNROLL _Pragma("unroll")
 #define FASTSAMPLE_FLATTEN __attribute__((flatten))
+#define FASTSAMPLE_NOINLINE __attribute__((noinline))
 #elif defined(__GNUC__)
 #define FASTSAMPLE_UNROLL _Pragma("GCC unroll 64")
 #define FASTSAMPLE_FLATTEN __attribute__((flatten))
+#define FASTSAMPLE_NOINLINE __attribute__((noinline))
 #else
 #define FASTSAMPLE_UNROLL
 #define FASTSAMPLE_FLATTEN
+#define FASTSAMPLE_NOINLINE
 #endif
 
 #define FASTSAMPLE_NAME(isa) FASTSAMPLE_NAME_(isa)
@@ -27,89 +30,102 @@ constexpr int kVectors = kBlock / kWidth;
 constexpr int kUnroll = Vec::kUnroll;  // accumulators side by side, to hide latency
 static_assert(kVectors / kUnroll <= 16, "kMantissaBits allows 16 weights in a 32-bit lane");
 
-struct LoadF32 {
+// How a row's elements become float32, and the element that is -inf.
+struct F32 {
   using T = float;
+  static constexpr T kMinusInf = -INFINITY;
   static F load(const T* p) { return Vec::load(p); }
+  static F load_any(const T* p, int i) { return load(p + i * kWidth); }
 };
-struct LoadF16 {
-  using T = uint16_t;
-  static F load(const T* p) { return Vec::load_f16(p); }
-};
-struct LoadBF16 {
-  using T = uint16_t;
-  static F load(const T* p) { return Vec::load_bf16(p); }
-};
-struct LoadF64 {
+struct F64 {
   using T = double;
+  static constexpr T kMinusInf = -INFINITY;
   static F load(const T* p) { return Vec::load_f64(p); }
+  static F load_any(const T* p, int i) { return load(p + i * kWidth); }
+};
+struct F16 {
+  using T = uint16_t;
+  static constexpr T kMinusInf = 0xfc00;
+  static F load(const T* p) { return Vec::load_f16(p); }
+  static F load_any(const T* p, int i) { return load(p + i * kWidth); }
+};
+struct BF16 {
+  using T = uint16_t;
+  static constexpr T kMinusInf = 0xff80;
+  static F load(const T* p) { return Vec::load_bf16(p); }
+  // Two vectors out of the even and the odd places of as many elements: cheaper than in order.
+  static F load_any(const T* p, int i) {
+    const I pairs = Vec::loadi(p + (i & ~1) * kWidth);
+    return Vec::as_float(i & 1 ? Vec::high_halves(pairs) : Vec::low_halves(pairs));
+  }
 };
 
-// Calls body(loader, block pointer) with a full block: the row's own, or a padded copy of its tail.
-template <class Load, class Body>
-inline void with_block(const typename Load::T* block, size_t left, Body body) {
-  if (left >= size_t(kBlock)) {
-    body(Load{}, block);
-    return;
+// Calls body(pointer) with a full block: the row's own, or a padded copy of its tail.
+template <class Type, class Body>
+inline void with_block(const typename Type::T* block, size_t left, Body body) {
+  typename Type::T padded[kBlock];
+  if (left < size_t(kBlock)) {
+    for (size_t i = 0; i < size_t(kBlock); ++i) padded[i] = i < left ? block[i] : Type::kMinusInf;
+    block = padded;
   }
-  typename Load::T tail[kBlock] = {};
-  alignas(64) float padded[kBlock];
-  for (size_t i = 0; i < left; ++i) tail[i] = block[i];
-  for (int i = 0; i < kBlock; i += kWidth) Vec::store(padded + i, Load::load(tail + i));
-  for (size_t i = left; i < size_t(kBlock); ++i) padded[i] = -INFINITY;
-  body(LoadF32{}, static_cast<const float*>(padded));
+  body(block);
 }
 
-// w = 2^((x - max) * scale) * 2^lift, for x <= max: a polynomial of degree 5 on [-1/2, 1/2],
-// minimax in ULP with its constant term held at exactly 1, so that the maximum weighs exactly 1. At
-// most 1.82 ULP off in float32. N vectors in step, so that N chains of dependent operations run
-// side by side.
-template <int N>
-inline void exp2_lifted(const F (&x)[N], F max, F scale, F lift, F (&w)[N]) {
-  constexpr float kCoefficients[] = {9.671721e-03f, 5.550896e-02f, 2.4022238e-01f, 6.931468e-01f,
-                                     1.0f};
-  F n[N], r[N];
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < N; ++u) r[u] = Vec::clamp_low(Vec::mul(Vec::sub(x[u], max), scale));
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < N; ++u) n[u] = Vec::round(r[u]);
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < N; ++u) r[u] = Vec::sub(r[u], n[u]);
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < N; ++u) w[u] = Vec::set1(1.3224551e-03f);
-  FASTSAMPLE_UNROLL
-  for (float c : kCoefficients) {
-    FASTSAMPLE_UNROLL
-    for (int u = 0; u < N; ++u) w[u] = Vec::fma(w[u], r[u], Vec::set1(c));
+// 2^r for r in [-1/2, 1/2], by falling degree: minimax in ULP with the constant term held at
+// exactly 1, so that the maximum weighs exactly 1. At most 1.82 ULP off in float32.
+constexpr float kPolynomial[] = {1.3224551e-03f, 9.671721e-03f, 5.550896e-02f,
+                                 2.4022238e-01f, 6.931468e-01f, 1.0f};
+constexpr int kDegree = 5;
+
+// The same times 2^lift, which is exact, for every lift that a block may have.
+struct LiftedPolynomials {
+  float of_lift[kUnitBits - kMantissaBits + 1][kDegree + 1];
+  constexpr LiftedPolynomials() : of_lift() {
+    for (int i = 0; i <= kUnitBits - kMantissaBits; ++i)
+      for (int k = 0; k <= kDegree; ++k)
+        of_lift[i][k] = kPolynomial[k] * float(uint64_t(1) << (kMantissaBits + i));
   }
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < N; ++u) w[u] = Vec::ldexp(w[u], Vec::add(n[u], lift));
+};
+constexpr LiftedPolynomials kLifted;
+
+// 2^((x - max) * scale) * 2^lift, for x <= max.
+inline F exp2_lifted(F x, F max, F scale, F lift) {
+  const F y = Vec::clamp_low(Vec::mul(Vec::sub(x, max), scale));
+  const F n = Vec::round(y), r = Vec::sub(y, n);
+  F w = Vec::set1(kPolynomial[0]);
+  for (int k = 1; k <= kDegree; ++k) w = Vec::fma(w, r, Vec::set1(kPolynomial[k]));
+  return Vec::ldexp(w, Vec::add(n, lift));
 }
 
-template <class Load>
+// Calls body(i, vector) with vectors of `width` elements that cover a block, some of it twice:
+// loads across cache lines would cost half the speed, so they are aligned, and two overlap at the
+// ends.
+template <class T, class Load, class Body>
+inline void for_aligned(const T* block, int width, Load load, Body body) {
+  const int vectors = kBlock / width;
+  const size_t bytes = size_t(width) * sizeof(T);
+  const size_t head = (0 - reinterpret_cast<uintptr_t>(block)) % bytes / sizeof(T);
+  body(0, load(block));
+  body(1, load(block + kBlock - width));
+  FASTSAMPLE_UNROLL
+  for (int i = 0; i < vectors - 1; ++i) body(i, load(block + head + i * width));
+}
+
+template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
-  const auto* x = static_cast<const typename Load::T*>(row);
+  const auto* x = static_cast<const typename Type::T*>(row);
   float row_max = -INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
   for (size_t start = 0, b = 0; start < n; start += kBlock, ++b) {
-    with_block<Load>(x + start, n - start, [&](auto loader, const auto* p) {
+    with_block<Type>(x + start, n - start, [&](const auto* p) {
       F max[4];
       FASTSAMPLE_UNROLL
       for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
-      // Loads across cache lines would cost half the speed. Aligned ones, and two that overlap them
-      // at the ends, do for a maximum.
-      constexpr size_t kBytes = kWidth * sizeof *p;
-      const size_t head = (0 - reinterpret_cast<uintptr_t>(p)) % kBytes / sizeof *p;
-      max[0] = loader.load(p);
-      max[1] = loader.load(p + kBlock - kWidth);
-      sum[0] = Vec::add(sum[0], max[0]);
-      sum[1] = Vec::add(sum[1], max[1]);
-      FASTSAMPLE_UNROLL
-      for (int i = 0; i < kVectors - 1; ++i) {
-        const F v = loader.load(p + head + i * kWidth);
+      for_aligned(p, kWidth, Type::load, [&](int i, F v) {
         max[i % 4] = Vec::max(max[i % 4], v);
         sum[i % 4] = Vec::add(sum[i % 4], v);
-      }
+      });
       block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
     });
     if (block_max[b] > row_max) row_max = block_max[b];
@@ -118,25 +134,94 @@ FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) 
   return {row_max, Vec::any_nan(total)};
 }
 
+// The same for the two types of 16 bits, as integers of the same order: sign-magnitude turned into
+// two's complement. A NaN lies beyond the infinity of its sign.
+template <class Type>
+FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* block_max) {
+  using S = Vec::S;
+  constexpr int kHalves = Vec::kHalves;
+  const auto* x = static_cast<const uint16_t*>(row);
+  const auto key = [](int bits) { return bits & 0x8000 ? int(int16_t(bits ^ 0x7fff)) : bits; };
+  const int minus_inf = key(Type::kMinusInf), plus_inf = Type::kMinusInf & 0x7fff;
+  int row_max = INT16_MIN;
+  S lowest[2] = {Vec::set1s(INT16_MAX), Vec::set1s(INT16_MAX)};
+  uint16_t maxima[kWidth] = {};
+  const size_t blocks = (n + kBlock - 1) / kBlock;
+  for (size_t b = 0; b < blocks; ++b) {
+    with_block<Type>(x + b * kBlock, n - b * kBlock, [&](const uint16_t* p) {
+      S max[2] = {Vec::set1s(INT16_MIN), Vec::set1s(INT16_MIN)};
+      for_aligned(p, kHalves, Vec::load_keys, [&](int i, S v) {
+        max[i % 2] = Vec::maxs(max[i % 2], v);
+        lowest[i % 2] = Vec::mins(lowest[i % 2], v);
+      });
+      const int highest = Vec::hmaxs(Vec::maxs(max[0], max[1]));
+      if (highest > row_max) row_max = highest;
+      maxima[b % kWidth] = uint16_t(highest < 0 ? highest ^ 0x7fff : highest);
+    });
+    // As floats a vector at a time.
+    if ((b + 1) % kWidth == 0 || b + 1 == blocks) {
+      alignas(64) float values[kWidth];
+      Vec::store(values, Type::load(maxima));
+      const size_t first = b / kWidth * kWidth;
+      memcpy(block_max + first, values, (b + 1 - first) * sizeof(float));
+    }
+  }
+  const uint16_t top[kWidth] = {uint16_t(row_max < 0 ? row_max ^ 0x7fff : row_max)};
+  alignas(64) float value[kWidth];
+  Vec::store(value, Type::load(top));
+  const bool nan = row_max > plus_inf || Vec::hmins(Vec::mins(lowest[0], lowest[1])) < minus_inf;
+  return {value[0], nan};
+}
+
 // Integer weights of a block summed, all of them and (kCut) those of values >= tau.
-template <bool kCut, class Load>
-inline void block_mass(const typename Load::T* p, Exp2 exp2, int exponent, float tau, int64_t* all,
+//
+// The steps of one group of vectors alternate with those of the next: the chain through a vector is
+// longer than what a processor holds ready to run, and would leave half of its units idle.
+template <bool kCut, class Type>
+inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float tau, int64_t* all,
                        int64_t* at_least) {
+  constexpr int kGroup = Vec::kGroup, kGroups = 16 / kGroup;
   const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale), cut = Vec::set1(tau);
-  const F lift = Vec::set1(float(kMantissaBits - exponent));
+  F c[kDegree + 1];
+  FASTSAMPLE_UNROLL
+  for (int k = 0; k <= kDegree; ++k) c[k] = Vec::set1(kLifted.of_lift[-exponent][k]);
   I sum[kUnroll], sum_cut[kUnroll];
   FASTSAMPLE_UNROLL
   for (int u = 0; u < kUnroll; ++u) sum[u] = sum_cut[u] = Vec::zero();
-  for (int i = 0; i < kVectors; i += kUnroll) {
-    F x[kUnroll], w[kUnroll];
+
+  for (int first = 0; first < kVectors; first += 16) {
+    const auto load = [&](int i) { return Type::load_any(p, first + i); };
+    F n[2][kGroup], r[2][kGroup], w[kGroup];
+    const auto prepare = [&](int step, int group) {
+      FASTSAMPLE_UNROLL
+      for (int u = 0; u < kGroup; ++u) {
+        F &ru = r[group % 2][u], &nu = n[group % 2][u];
+        switch (step) {
+          case 1: ru = Vec::sub(load(group * kGroup + u), max); break;
+          case 2: ru = Vec::clamp_low(Vec::mul(ru, scale)); break;
+          case 3: nu = Vec::round(ru); break;
+          case 4: ru = Vec::sub(ru, nu); break;
+        }
+      }
+    };
     FASTSAMPLE_UNROLL
-    for (int u = 0; u < kUnroll; ++u) x[u] = Load::load(p + (i + u) * kWidth);
-    exp2_lifted(x, max, scale, lift, w);
+    for (int step = 1; step <= 4; ++step) prepare(step, 0);
     FASTSAMPLE_UNROLL
-    for (int u = 0; u < kUnroll; ++u) {
-      const I q = Vec::to_int(w[u]);
-      sum[u] = Vec::addi(sum[u], q);
-      if (kCut) sum_cut[u] = Vec::add_ge(sum_cut[u], q, x[u], cut);
+    for (int group = 0; group < kGroups; ++group) {
+      FASTSAMPLE_UNROLL
+      for (int k = 1; k <= kDegree; ++k) {
+        FASTSAMPLE_UNROLL
+        for (int u = 0; u < kGroup; ++u)
+          w[u] = Vec::fma(k == 1 ? c[0] : w[u], r[group % 2][u], c[k]);
+        if (group + 1 < kGroups) prepare(k, group + 1);
+      }
+      FASTSAMPLE_UNROLL
+      for (int u = 0; u < kGroup; ++u) {
+        const int i = group * kGroup + u;
+        const I q = Vec::to_int(Vec::ldexp(w[u], n[group % 2][u]));
+        sum[i % kUnroll] = Vec::addi(sum[i % kUnroll], q);
+        if (kCut) sum_cut[i % kUnroll] = Vec::add_ge(sum_cut[i % kUnroll], q, load(i), cut);
+      }
     }
   }
   const int shift = kUnitBits - kMantissaBits + exponent;
@@ -146,12 +231,11 @@ inline void block_mass(const typename Load::T* p, Exp2 exp2, int exponent, float
 
 // The same for a block of at most two different values, as masks and coarse logits give them:
 // counts instead of exponentials. Says whether the block is one. `high` is its maximum.
-template <class Load>
-inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent, float tau,
-                              float high, int64_t* all, int64_t* at_least) {
-  // Out of three values two are equal then: enough to let a random block go.
-  if (!((p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]))) return false;
-  const float low = Vec::hmin(Load::load(p));  // or a third value, found out below
+template <class Type>
+FASTSAMPLE_NOINLINE FASTSAMPLE_FLATTEN bool block_mass_of_two(const typename Type::T* p, Exp2 exp2,
+                                                              int exponent, float tau, float high,
+                                                              int64_t* all, int64_t* at_least) {
+  const float low = Vec::hmin(Type::load(p));  // or a third value, found out below
   const F from = Vec::set1(high), to = Vec::set1(low);
   const I one = Vec::to_int(Vec::set1(1.0f));
   I high_count[kUnroll], low_count[kUnroll];
@@ -160,7 +244,7 @@ inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent
   for (int i = 0; i < kVectors; i += kUnroll) {
     FASTSAMPLE_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
-      const F v = Load::load(p + (i + u) * kWidth);
+      const F v = Type::load_any(p, i + u);
       high_count[u] = Vec::add_eq(high_count[u], one, v, from);
       low_count[u] = Vec::add_eq(low_count[u], one, v, to);
     }
@@ -168,22 +252,23 @@ inline bool block_mass_of_two(const typename Load::T* p, Exp2 exp2, int exponent
   const auto highs = int64_t(Vec::hsum(high_count));
   const int64_t lows = low < high ? int64_t(Vec::hsum(low_count)) : 0;
   if (highs + lows != kBlock) return false;
-  const F x[2] = {from, to};
-  F w[2];
-  exp2_lifted(x, Vec::set1(exp2.max), Vec::set1(exp2.scale),
-              Vec::set1(float(kMantissaBits - exponent)), w);
   const int shift = kUnitBits - kMantissaBits + exponent;
-  const int64_t high_mass = (highs * Vec::first(Vec::to_int(w[0]))) << shift;
-  const int64_t low_mass = (lows * Vec::first(Vec::to_int(w[1]))) << shift;
+  const auto weight = [&](F x) {
+    const F lift = Vec::set1(float(kMantissaBits - exponent));
+    return Vec::first(
+        Vec::to_int(exp2_lifted(x, Vec::set1(exp2.max), Vec::set1(exp2.scale), lift)));
+  };
+  const int64_t high_mass = (highs * weight(from)) << shift;
+  const int64_t low_mass = (lows * weight(to)) << shift;
   *all = high_mass + low_mass;
   *at_least = (high >= tau ? high_mass : 0) + (low >= tau ? low_mass : 0);
   return true;
 }
 
-template <class Load>
+template <class Type>
 FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, Exp2 exp2,
                              float tau, int64_t* all, int64_t* at_least) {
-  const auto* x = static_cast<const typename Load::T*>(row);
+  const auto* x = static_cast<const typename Type::T*>(row);
   const size_t blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
   int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
@@ -196,29 +281,32 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
     *all_b = at_least[b] = 0;
     const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
     if (light || (!all && block_max[b] < tau)) continue;
-    with_block<Load>(x + b * kBlock, n - b * kBlock, [&](auto loader, const auto* p) {
-      using L = decltype(loader);
+    with_block<Type>(x + b * kBlock, n - b * kBlock, [&](const auto* p) {
       const int e = exponent[b % kBatch];
-      if (block_mass_of_two<L>(p, exp2, e, tau, block_max[b], all_b, at_least + b)) return;
+      // Out of three of its values two are equal then: enough to let a random block go.
+      const bool maybe_of_two = (p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]);
+      if (maybe_of_two &&
+          block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], all_b, at_least + b))
+        return;
       if (block_max[b] < tau)
-        block_mass<false, L>(p, exp2, e, tau, all_b, at_least + b);
+        block_mass<false, Type>(p, exp2, e, tau, all_b, at_least + b);
       else
-        block_mass<true, L>(p, exp2, e, tau, all_b, at_least + b);
+        block_mass<true, Type>(p, exp2, e, tau, all_b, at_least + b);
     });
   }
 }
 
-template <class Load>
+template <class Type>
 FASTSAMPLE_FLATTEN void within(const void* block, size_t n, float low, float high,
                                uint64_t bits[kBlock / 64]) {
   const F from = Vec::set1(low), to = Vec::set1(high);
-  with_block<Load>(static_cast<const typename Load::T*>(block), n, [&](auto loader, const auto* p) {
+  with_block<Type>(static_cast<const typename Type::T*>(block), n, [&](const auto* p) {
     constexpr int kPerWord = 64 / kWidth;
     for (int word = 0; word < kBlock / 64; ++word) {
       uint64_t w = 0;
       FASTSAMPLE_UNROLL
       for (int i = 0; i < kPerWord; ++i) {
-        const F v = loader.load(p + (word * kPerWord + i) * kWidth);
+        const F v = Type::load(p + (word * kPerWord + i) * kWidth);
         w |= uint64_t(Vec::mask_within(v, from, to)) << (i * kWidth);
       }
       bits[word] = w;
@@ -226,10 +314,10 @@ FASTSAMPLE_FLATTEN void within(const void* block, size_t n, float low, float hig
   });
 }
 
-template <class Load>
+template <class Type>
 FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
-  with_block<Load>(static_cast<const typename Load::T*>(block), n, [&](auto loader, const auto* p) {
-    for (int i = 0; i < kBlock; i += kWidth) Vec::store(out + i, loader.load(p + i));
+  with_block<Type>(static_cast<const typename Type::T*>(block), n, [&](const auto* p) {
+    for (int i = 0; i < kBlock; i += kWidth) Vec::store(out + i, Type::load(p + i));
   });
 }
 
@@ -238,10 +326,8 @@ void weigh(const float* x, size_t n, Exp2 exp2, const int32_t* shift, int64_t* w
   for (size_t i = 0; i < n; i += kWidth) {
     const I s = Vec::loadi(shift + i);
     const F lift = Vec::sub(Vec::set1(float(kUnitBits)), Vec::to_float(s));
-    const F values[1] = {Vec::load(x + i)};
-    F w[1];
-    exp2_lifted(values, max, scale, lift, w);
-    Vec::store_shifted(weight + i, Vec::to_int(w[0]), s);
+    const F w = exp2_lifted(Vec::load(x + i), max, scale, lift);
+    Vec::store_shifted(weight + i, Vec::to_int(w), s);
   }
 }
 
@@ -264,9 +350,11 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   return total;
 }
 
-template <class Load>
-constexpr RowKernels row_kernels() {
-  return {scan<Load>, mass<Load>, within<Load>, load<Load>};
+using Scan = ScanResult (*)(const void*, size_t, float*);
+
+template <class Type>
+constexpr RowKernels row_kernels(Scan scan_row) {
+  return {scan_row, mass<Type>, within<Type>, load<Type>};
 }
 
 }  // namespace
@@ -275,8 +363,8 @@ constexpr RowKernels row_kernels() {
 extern const Kernels kernels;
 constexpr Kernels kernels = {
     FASTSAMPLE_NAME(FASTSAMPLE_ISA),
-    {row_kernels<LoadF32>(), row_kernels<LoadF16>(), row_kernels<LoadBF16>(),
-     row_kernels<LoadF64>()},
+    {row_kernels<F32>(scan<F32>), row_kernels<F16>(scan_halves<F16>),
+     row_kernels<BF16>(scan_halves<BF16>), row_kernels<F64>(scan<F64>)},
     weigh,
     count_at_least,
     mass_at_least,

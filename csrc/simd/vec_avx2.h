@@ -13,8 +13,10 @@ struct Vec {
   using F = __m256;
   using I = __m256i;
   using Sum64 = __m256i;
+  using S = __m256i;
   static constexpr int kWidth = 8;
   static constexpr int kUnroll = 4;
+  static constexpr int kGroup = 2;
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -29,7 +31,10 @@ struct Vec {
     const __m128 hi = _mm256_cvtpd_ps(_mm256_loadu_pd(p + 4));
     return _mm256_insertf128_ps(_mm256_castps128_ps256(lo), hi, 1);
   }
-  static I loadi(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+  static I loadi(const void* p) { return _mm256_loadu_si256(static_cast<const I*>(p)); }
+  static I low_halves(I v) { return _mm256_slli_epi32(v, 16); }
+  static I high_halves(I v) { return _mm256_and_si256(v, _mm256_set1_epi32(-0x10000)); }
+  static F as_float(I v) { return _mm256_castsi256_ps(v); }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
   static F set1(float v) { return _mm256_set1_ps(v); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
@@ -85,6 +90,22 @@ struct Vec {
     _mm256_storeu_si256(reinterpret_cast<I*>(p), _mm256_sllv_epi64(low(q), low(shift)));
     _mm256_storeu_si256(reinterpret_cast<I*>(p + 4), _mm256_sllv_epi64(high(q), high(shift)));
   }
+
+  static constexpr int kHalves = 16;
+  static S load_keys(const uint16_t* p) {
+    const S v = loadi(p), magnitude = _mm256_set1_epi16(0x7fff);
+    return _mm256_xor_si256(v, _mm256_and_si256(_mm256_srai_epi16(v, 15), magnitude));
+  }
+  static S set1s(int16_t v) { return _mm256_set1_epi16(v); }
+  static S maxs(S a, S b) { return _mm256_max_epi16(a, b); }
+  static S mins(S a, S b) { return _mm256_min_epi16(a, b); }
+  static int hmaxs(S v) {
+    // The instruction that finds the smallest of eight unsigned: 32767 - v of signed ones.
+    const __m128i h = _mm_max_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    const __m128i smallest = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(0x7fff), h));
+    return 0x7fff - int(_mm_cvtsi128_si32(smallest) & 0xffff);
+  }
+  static int hmins(S v) { return -1 - hmaxs(_mm256_xor_si256(v, _mm256_set1_epi16(-1))); }
 
   static Sum64 zero64() { return _mm256_setzero_si256(); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

@@ -13,8 +13,10 @@ struct Vec {
   using F = __m512;
   using I = __m512i;
   using Sum64 = __m512i;
+  using S = __m512i;
   static constexpr int kWidth = 16;
   static constexpr int kUnroll = 4;
+  static constexpr int kGroup = 4;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -29,7 +31,10 @@ struct Vec {
     const __m256 hi = _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8));
     return _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
   }
-  static I loadi(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static I loadi(const void* p) { return _mm512_loadu_si512(p); }
+  static I low_halves(I v) { return _mm512_slli_epi32(v, 16); }
+  static I high_halves(I v) { return _mm512_and_si512(v, _mm512_set1_epi32(-0x10000)); }
+  static F as_float(I v) { return _mm512_castsi512_ps(v); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
   static F set1(float v) { return _mm512_set1_ps(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -72,6 +77,23 @@ struct Vec {
     _mm512_storeu_si512(p, _mm512_sllv_epi64(low(q), low(shift)));
     _mm512_storeu_si512(p + 8, _mm512_sllv_epi64(high(q), high(shift)));
   }
+
+  static constexpr int kHalves = 32;
+  static S load_keys(const uint16_t* p) {
+    const S v = _mm512_loadu_si512(p), magnitude = _mm512_set1_epi16(0x7fff);
+    return _mm512_xor_si512(v, _mm512_and_si512(_mm512_srai_epi16(v, 15), magnitude));
+  }
+  static S set1s(int16_t v) { return _mm512_set1_epi16(v); }
+  static S maxs(S a, S b) { return _mm512_max_epi16(a, b); }
+  static S mins(S a, S b) { return _mm512_min_epi16(a, b); }
+  static int hmaxs(S v) {
+    // The instruction that finds the smallest of eight unsigned: 32767 - v of signed ones.
+    const __m256i m = _mm256_max_epi16(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i h = _mm_max_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    const __m128i smallest = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(0x7fff), h));
+    return 0x7fff - int(_mm_cvtsi128_si32(smallest) & 0xffff);
+  }
+  static int hmins(S v) { return -1 - hmaxs(_mm512_xor_si512(v, _mm512_set1_epi16(-1))); }
 
   static Sum64 zero64() { return _mm512_setzero_si512(); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

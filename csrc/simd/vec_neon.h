@@ -13,8 +13,10 @@ struct Vec {
   using F = float32x4_t;
   using I = int32x4_t;
   using Sum64 = int64x2_t;
+  using S = int16x8_t;
   static constexpr int kWidth = 4;
   static constexpr int kUnroll = 4;
+  static constexpr int kGroup = 4;
 
   static F load(const float* p) { return vld1q_f32(p); }
   static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
@@ -25,6 +27,10 @@ struct Vec {
     return vcvt_high_f32_f64(vcvt_f32_f64(vld1q_f64(p)), vld1q_f64(p + 2));
   }
   static I loadi(const int32_t* p) { return vld1q_s32(p); }
+  static I loadi(const uint16_t* p) { return vreinterpretq_s32_u16(vld1q_u16(p)); }
+  static I low_halves(I v) { return vshlq_n_s32(v, 16); }
+  static I high_halves(I v) { return vandq_s32(v, vdupq_n_s32(-0x10000)); }
+  static F as_float(I v) { return vreinterpretq_f32_s32(v); }
   static void store(float* p, F v) { vst1q_f32(p, v); }
   static F set1(float v) { return vdupq_n_f32(v); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
@@ -70,6 +76,17 @@ struct Vec {
     vst1q_s64(p, vshlq_s64(vmovl_s32(vget_low_s32(q)), vmovl_s32(vget_low_s32(shift))));
     vst1q_s64(p + 2, vshlq_s64(vmovl_high_s32(q), vmovl_high_s32(shift)));
   }
+
+  static constexpr int kHalves = 8;
+  static S load_keys(const uint16_t* p) {
+    const S v = vreinterpretq_s16_u16(vld1q_u16(p));
+    return veorq_s16(v, vandq_s16(vshrq_n_s16(v, 15), vdupq_n_s16(0x7fff)));
+  }
+  static S set1s(int16_t v) { return vdupq_n_s16(v); }
+  static S maxs(S a, S b) { return vmaxq_s16(a, b); }
+  static S mins(S a, S b) { return vminq_s16(a, b); }
+  static int hmaxs(S v) { return vmaxvq_s16(v); }
+  static int hmins(S v) { return vminvq_s16(v); }
 
   static Sum64 zero64() { return vdupq_n_s64(0); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

@@ -14,8 +14,10 @@ struct Vec {
   using F = float;
   using I = int32_t;
   using Sum64 = int64_t;
+  using S = int;
   static constexpr int kWidth = 1;
   static constexpr int kUnroll = 16;
+  static constexpr int kGroup = 4;
 
   static float from_bits(uint32_t bits) {
     float f;
@@ -41,6 +43,10 @@ struct Vec {
     return from_bits(sign | ((magnitude << 13) + (uint32_t(127 - 15) << 23)));
   }
   static I loadi(const int32_t* p) { return *p; }
+  static I loadi(const uint16_t* p) { return I(uint32_t(p[1]) << 16 | p[0]); }
+  static I low_halves(I v) { return I(uint32_t(v) << 16); }
+  static I high_halves(I v) { return I(uint32_t(v) & 0xffff0000u); }
+  static F as_float(I v) { return from_bits(uint32_t(v)); }
   static void store(float* p, F v) { *p = v; }
   static F set1(float v) { return v; }
   static F add(F a, F b) { return a + b; }
@@ -74,6 +80,16 @@ struct Vec {
     return total;
   }
   static void store_shifted(int64_t* p, I q, I shift) { *p = int64_t(q) << shift; }
+
+  static constexpr int kHalves = 1;
+  static S load_keys(const uint16_t* p) {
+    return *p & 0x8000 ? int(int16_t(*p ^ 0x7fff)) : int(*p);
+  }
+  static S set1s(int16_t v) { return v; }
+  static S maxs(S a, S b) { return b > a ? b : a; }
+  static S mins(S a, S b) { return b < a ? b : a; }
+  static int hmaxs(S v) { return v; }
+  static int hmins(S v) { return v; }
 
   static Sum64 zero64() { return 0; }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
