@@ -3,70 +3,57 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "histogram.h"
+#include "keys.h"
 #include "params.h"
-
-#if defined(_MSC_VER)
-#include <intrin.h>
-#endif
 
 namespace fastsample {
 
 namespace {
 
-// Floats as integers of the same order (-0 just below +0).
-int32_t to_key(float x) {
-  int32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits ^ ((bits >> 31) & 0x7fffffff);
-}
-float from_key(int32_t key) {
-  const int32_t bits = key ^ ((key >> 31) & 0x7fffffff);
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-float next_above(float x) { return x == FLT_MAX ? INFINITY : from_key(to_key(x + 0.0f) + 1); }
-
-int lowest_bit(uint64_t word) {
-#if defined(_MSC_VER)
-  unsigned long index;
-  _BitScanForward64(&index, word);
-  return int(index);
-#else
-  return __builtin_ctzll(word);
-#endif
-}
-
-int bit_count(uint64_t word) {
-  word -= word >> 1 & 0x5555555555555555u;
-  word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
-  return int((((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u) >> 56);
-}
-
-// The largest tau in [low, high] with measure(tau) >= target, where measure falls as tau rises and
-// measure(low) >= target: a value of the list that is measured.
+// The largest tau in [low, high) with measure(tau) >= target: one of the n values that are
+// measured. measure falls as tau rises; it is at_low >= target > 0 at low, and 0 at high.
+//
+// By turns: where a straight line has it, the largest value that may be it, and halfway in the
+// order of floats, which bounds the number of turns whatever the values.
 template <class T, class Measure>
-float highest_reaching(float low, float high, T target, Measure measure) {
-  int64_t a = to_key(low), b = int64_t(to_key(high)) + 1;
-  while (b - a > 1) {
-    const int64_t mid = a + (b - a) / 2;
-    (measure(from_key(int32_t(mid))) >= target ? a : b) = mid;
+float highest_reaching(const Kernels* kernels, const float* x, size_t n, float low, float high,
+                       T at_low, T target, Measure measure) {
+  T at_high = 0;
+  enum { kLine, kLargest, kHalfway, kTurns };
+  for (int round = 0;; ++round) {
+    const int64_t a = to_key(low), b = to_key(high);
+    if (b - a <= 1) return low;
+    const int turn = round % kTurns;
+    float mid = from_key(int32_t(a + (b - a) / 2));
+    if (turn == kLine) {
+      const double part = double(at_low - target + 1) / double(at_low - at_high + 1);
+      const auto line = float(low + part * (double(high) - low));
+      if (line > low && line < high) mid = line;
+    } else if (turn == kLargest) {
+      mid = kernels->largest_below(x, n, high);
+      if (mid <= low) return low;
+    }
+    const T at_mid = measure(mid);
+    if (at_mid < target) {
+      high = mid;
+      at_high = at_mid;
+    } else {
+      low = mid;
+      at_low = at_mid;
+      if (turn == kLargest) return low;
+    }
   }
-  return from_key(int32_t(a));
 }
 
-float kth_largest(const Kernels* kernels, const float* x, size_t n, size_t k) {
-  const auto [low, high] = std::minmax_element(x, x + n);
-  return highest_reaching(*low, *high, k,
-                          [&](float tau) { return kernels->count_at_least(x, n, tau); });
-}
-
-int32_t block_shift(const Row& row, Exp2 exp2, size_t b) {
-  return kUnitBits - kMantissaBits + block_exponent(row.block_max[b], exp2);
+// Of a row's values that are at least `low`, which is returned where these are fewer than k.
+float kth_largest(const Row& row, const float* x, size_t n, float low, size_t k) {
+  const auto count = [&](float tau) { return row.kernels->count_at_least(x, n, tau); };
+  const size_t in_all = count(low);
+  if (in_all < k) return low;
+  return highest_reaching(row.kernels, x, n, low, next_above(row.max), in_all, k, count);
 }
 
 int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass + n, int64_t(0)); }
@@ -79,26 +66,25 @@ constexpr size_t kSmallRow = 512;
 
 // ---- top-k ------------------------------------------------------------------------------------
 
-void keep_top_k(const Kernels* kernels, Survivors& list, size_t k) {
+void keep_top_k(const Row& row, Survivors& list, size_t k) {
   if (k >= list.size) return;
-  const float tau = kth_largest(kernels, list.x, list.size, k);
-  const size_t above = kernels->count_at_least(list.x, list.size, next_above(tau));
+  const float tau = kth_largest(row, list.x, list.size, list.lower_bound, k);
+  const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(tau));
   list.keep(tau, k - above);
 }
 
 // Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
 // each that reaches the k-th largest block maximum.
 void list_by_maxima(const Row& row, size_t k, Survivors& list) {
-  float bound = kth_largest(row.kernels, row.block_max, row.blocks, k);
-  bound = std::max(bound, -FLT_MAX);
+  float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
   if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
   // A sorted row has its largest values in few blocks: what these hold is a better bound.
   const size_t few = std::min(row.blocks, k / 64 + 1);
-  const float best = kth_largest(row.kernels, row.block_max, row.blocks, few);
+  const float best = kth_largest(row, row.block_max, row.blocks, bound, few);
   list.clear();
   for (size_t b = 0; b < row.blocks; ++b)
     if (row.block_max[b] >= best) list.append_block(row, b, bound, INFINITY);
-  if (list.size >= k) bound = kth_largest(row.kernels, list.x, list.size, k);
+  if (list.size >= k) bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
   list.clear();
   list.collect(row, bound, INFINITY, k, kNoLimit);
 }
@@ -111,7 +97,7 @@ void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
     list.clear();
     if (!list.collect(row, bound, INFINITY, k, 8 * k + 4096)) {
       // Equal values crowd above the bound. What is here by now gives a better one.
-      bound = kth_largest(row.kernels, list.x, list.size, k);
+      bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
       list.clear();
       list.collect(row, bound, INFINITY, k, kNoLimit);
     }
@@ -126,7 +112,7 @@ void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
     list_by_maxima(row, k, list);
   else
     list_by_guess(row, exp2, k, list);
-  keep_top_k(row.kernels, list, k);
+  keep_top_k(row, list, k);
 }
 
 // ---- top-p ------------------------------------------------------------------------------------
@@ -139,31 +125,37 @@ int64_t share_of(double p, int64_t total) {
 // Where the mass of the shortest prefix of a list reaches `target`.
 struct Prefix {
   float tau;
-  size_t ties;  // how many values equal to tau it takes
+  size_t ties;  // how many values equal to tau it takes,
+  size_t last;  // and the id of the last of them
 };
 
-Prefix find_prefix(const Kernels* kernels, const Survivors& list, int64_t target) {
+// Values are in [low, high), and weigh no less than the target.
+Prefix find_prefix(const Kernels* kernels, const Survivors& list, float low, float high,
+                   int64_t target) {
   const auto mass = [&](float tau) {
     return kernels->mass_at_least(list.x, list.weight, list.size, tau);
   };
-  const auto [low, high] = std::minmax_element(list.x, list.x + list.size);
-  const float tau = highest_reaching(*low, *high, target, mass);
+  const float tau =
+      highest_reaching(kernels, list.x, list.size, low, high, list.mass(), target, mass);
   // Equal values in different blocks may differ in the last bits of their weights.
   int64_t reached = mass(next_above(tau));
-  size_t ties = 0;
+  Prefix prefix{tau, 0, 0};
   for (size_t i = 0; i < list.size && reached < target; ++i)
     if (list.x[i] == tau) {
       reached += list.weight[i];
-      ++ties;
+      ++prefix.ties;
+      prefix.last = size_t(list.ids[i]);
     }
-  return {tau, ties};
+  return prefix;
 }
 
-void keep_top_p(const Kernels* kernels, Survivors& list, double p, size_t at_least) {
-  const Prefix prefix = find_prefix(kernels, list, share_of(p, list.mass()));
-  const size_t above = kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
+void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
+  const int64_t target = share_of(p, list.mass());
+  const Prefix prefix =
+      find_prefix(row.kernels, list, list.lower_bound, next_above(row.max), target);
+  const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
   if (above + prefix.ties < at_least)
-    keep_top_k(kernels, list, at_least);
+    keep_top_k(row, list, at_least);
   else
     list.keep(prefix.tau, prefix.ties);
 }
@@ -198,9 +190,20 @@ size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64
   return last;
 }
 
-void add_per_block(const Survivors& list, int64_t sign, int64_t* mass) {
-  for (size_t i = 0; i < list.size; ++i)
-    mass[size_t(list.ids[i]) / kBlock] += sign * list.weight[i];
+// Adds or takes away, by block, the mass of those in a list that are kept, or of those that are
+// not.
+void adjust(const Survivors& list, const Kept& kept, bool which, int64_t sign, int64_t* mass) {
+  for (size_t i = 0; i < list.size; ++i) {
+    const auto id = size_t(list.ids[i]);
+    const bool counts = kept.has(list.x[i], id) == which;
+    mass[id / kBlock] += counts ? sign * list.weight[i] : 0;
+  }
+}
+
+size_t count_in_block(const Row& row, size_t b, float low, float high) {
+  alignas(64) float scratch[kBlock];
+  const float* x = row.values(b, scratch);
+  return row.kernels->count_at_least(x, kBlock, low) - row.kernels->count_at_least(x, kBlock, high);
 }
 
 // Whether a value makes up much of the first blocks that can have it.
@@ -209,12 +212,10 @@ bool is_common(const Row& row, float value) {
   size_t looked_at = 0, found = 0;
   for (size_t b = 0; b < row.blocks && looked_at < 64; ++b) {
     if (row.block_max[b] < value) continue;
-    uint64_t bits[kBlock / 64];
-    row.ops().within(row.block(b), row.left(b), value, next, bits);
-    for (uint64_t word : bits) found += word != 0;
+    found += count_in_block(row, b, value, next);
     ++looked_at;
   }
-  return found > looked_at;
+  return found > 8 * looked_at;
 }
 
 // Cuts the row where the mass of the largest values reaches p of the total, and leaves the kept
@@ -270,18 +271,16 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       list.weigh(row, exp2);
       const int64_t listed = list.mass();
       const int64_t above = up ? reached - listed : reached;  // mass of values >= to
-      add_per_block(list, up ? -1 : 1, mass);
       if (above < target && target <= above + listed) {
-        const Prefix prefix = find_prefix(row.kernels, list, target - above);
-        if (!up) add_per_block(list, -1, mass);
-        list.keep(prefix.tau, prefix.ties);
-        add_per_block(list, 1, mass);
+        const Prefix prefix = find_prefix(row.kernels, list, from, to, target - above);
         kept.tau = prefix.tau;
-        for (size_t i = 0; i < list.size; ++i)
-          if (list.x[i] == prefix.tau) kept.last = size_t(list.ids[i]);
+        kept.last = prefix.last;
+        adjust(list, kept, !up, up ? -1 : 1, mass);
         break;
       }
       if (last_round) break;  // only where another thread writes to the row
+      // Everything listed lies on one side of the cut.
+      adjust(list, Kept{}, true, up ? -1 : 1, mass);
       v = up ? to : from;
       reached = up ? above : above + listed;
       continue;
@@ -355,9 +354,7 @@ size_t expected_count(const Row& row, float tau) {
       continue;
     }
     skip = blocks / 16;
-    uint64_t bits[kBlock / 64];
-    row.ops().within(row.block(b), row.left(b), tau, INFINITY, bits);
-    for (uint64_t word : bits) found += size_t(bit_count(word));
+    found += count_in_block(row, b, tau, INFINITY);
     ++looked_at;
   }
   return looked_at ? found * blocks / looked_at : 0;
@@ -377,114 +374,14 @@ bool has_at_least(const Row& row, const Kept& kept, size_t count) {
 
 }  // namespace
 
-// ---- the list ---------------------------------------------------------------------------------
-
-void Survivors::reserve(size_t n) {
-  ids = ids_.reserve(n + kSlack, size);
-  x = x_.reserve(n + kSlack, size);
-}
-
-void Survivors::assign(size_t id, float value) {
-  reserve(1);
-  ids[0] = int32_t(id);
-  x[0] = value;
-  size = 1;
-}
-
-void Survivors::append_block(const Row& row, size_t b, float low, float high) {
-  reserve(size + kBlock);
-  uint64_t bits[kBlock / 64];
-  row.ops().within(row.block(b), row.left(b), low, high, bits);
-  alignas(64) float scratch[kBlock];
-  const float* values = row.values(b, scratch);
-  const auto append = [&](int i) {
-    ids[size] = int32_t(b * kBlock) + i;
-    x[size] = values[i];
-  };
-  for (int w = 0; w < kBlock / 64; ++w) {
-    // Mostly a word has one bit or none, which no branch predictor can tell: the first is taken
-    // without asking, and overwritten where it was not there.
-    uint64_t word = bits[w];
-    append(w * 64 + lowest_bit(word | uint64_t(1) << 63));
-    size += word != 0;
-    for (word &= word - 1; word; word &= word - 1) {
-      append(w * 64 + lowest_bit(word));
-      ++size;
-    }
-  }
-}
-
-bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
-  const float above_low = next_above(low);
-  size_t counted = 0, tied = 0;
-  for (size_t b = 0; b < row.blocks; ++b) {
-    if (row.block_max[b] < low) continue;
-    append_block(row, b, low, high);
-    if (size - counted < 4 * size_t(kBlock)) continue;
-    // Many at once. Are they equal, and enough of them?
-    tied += row.kernels->count_at_least(x + counted, size - counted, low) -
-            row.kernels->count_at_least(x + counted, size - counted, above_low);
-    counted = size;
-    if (tied >= ties) low = above_low;
-    if (size > limit) return false;
-  }
-  return size <= limit;
-}
-
-void Survivors::weigh(const Row& row, Exp2 exp2) {
-  if (scale_ == exp2.scale) return;
-  scale_ = exp2.scale;
-  const size_t padded = size + kSlack;
-  reserve(padded);
-  int32_t* shift = shift_.reserve(padded);
-  weight = weight_.reserve(padded);
-  size_t block = row.blocks;
-  int32_t shift_of_block = 0;
-  for (size_t i = 0; i < size; ++i) {
-    const size_t b = size_t(ids[i]) / kBlock;
-    if (b != block) {
-      block = b;
-      shift_of_block = block_shift(row, exp2, b);
-    }
-    shift[i] = shift_of_block;
-  }
-  for (size_t i = size; i < padded; ++i) {
-    shift[i] = 0;
-    x[i] = -INFINITY;
-  }
-  row.kernels->weigh(x, size, exp2, shift, weight);
-}
-
-void Survivors::keep(float tau, size_t ties) {
-  size_t kept = 0;
-  for (size_t i = 0; i < size; ++i) {
-    const bool tied = x[i] == tau;
-    if (x[i] < tau || (tied && ties == 0)) continue;
-    if (tied && ties != kAllTies) --ties;
-    ids[kept] = ids[i];
-    x[kept] = x[i];
-    if (scale_ != 0.0f) weight[kept] = weight[i];
-    ++kept;
-  }
-  size = kept;
-}
-
-void Survivors::keep(const Kept& kept) {
-  size_t ties = 0;
-  for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
-  keep(kept.tau, ties);
-}
-
-int64_t Survivors::mass() const { return sum(weight, size); }
-
 // ---- what is kept, by threshold ---------------------------------------------------------------
 
 void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t weight[kBlock]) {
   alignas(64) float scratch[kBlock];
   const float* x = row.values(b, scratch);
-  int32_t shift[kBlock];
-  std::fill(shift, shift + kBlock, block_shift(row, exp2, b));
-  row.kernels->weigh(x, kBlock, exp2, shift, weight);
+  int32_t ids[kBlock];
+  std::iota(ids, ids + kBlock, int32_t(b * kBlock));
+  row.kernels->weigh(x, ids, kBlock, row.block_max, exp2, weight);
   for (size_t i = 0; i < size_t(kBlock); ++i)
     if (!kept.has(x[i], b * kBlock + i)) weight[i] = 0;
 }
@@ -544,7 +441,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
       case FS_STAGE_TOP_K: {
         const size_t k = std::min(std::max(size_t(params.top_k), at_least), row.n);
         if (kept.listed) {
-          keep_top_k(row.kernels, list, k);
+          keep_top_k(row, list, k);
         } else if (k < row.n) {
           list_largest(exp2, k);
           list.keep(kept);
@@ -556,7 +453,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
         if (!kept.listed && row.n <= kSmallRow) make_list(row, kept, list);
         if (kept.listed) {
           list.weigh(row, exp2);
-          keep_top_p(row.kernels, list, params.top_p, at_least);
+          keep_top_p(row, list, params.top_p, at_least);
         } else {
           cut_top_p(row, exp2, params.top_p, kept, workspace);
           if (!has_at_least(row, kept, at_least)) list_largest(exp2, at_least);
@@ -567,7 +464,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
         const float bound = min_p_bound(row, temperature, params.min_p);
         if (kept.listed) {
           if (row.kernels->count_at_least(list.x, list.size, bound) < at_least)
-            keep_top_k(row.kernels, list, at_least);
+            keep_top_k(row, list, at_least);
           else
             list.keep(bound, kAllTies);
           break;

@@ -2,61 +2,10 @@
 // after the other. Portable: all SIMD is behind the kernel table.
 #pragma once
 
-#include <cfloat>
-#include <limits>
-
 #include "fastsample.h"
-#include "scan.h"
+#include "survivors.h"
 
 namespace fastsample {
-
-constexpr size_t kAllTies = std::numeric_limits<size_t>::max();
-constexpr size_t kNoLimit = kAllTies;
-
-// What the stages keep: a place in the total order (value falling, id rising), and the list of what
-// is before it once that is short.
-struct Kept {
-  float tau = -FLT_MAX;    // values above tau,
-  size_t last = kNoLimit;  // and those equal to it up to this id
-  bool listed = false;     // the list holds them
-  float scale = 0.0f;      // block_mass holds their mass so scaled
-
-  bool has(float x, size_t id) const { return x > tau || (x == tau && id <= last); }
-  bool whole_row() const { return !listed && tau == -FLT_MAX && last == kNoLimit; }
-};
-
-// A short list of tokens by rising id. Weights are whole numbers of units of 2^-kUnitBits.
-class Survivors {
- public:
-  size_t size = 0;
-  int32_t* ids = nullptr;
-  float* x = nullptr;
-  int64_t* weight = nullptr;
-
-  void assign(size_t id, float value);
-  // Appends the row's values in [low, high). Of those equal to low, blocks in which `ties` and more
-  // have been seen before give none. Stops, and returns false, once there are more than `limit`.
-  bool collect(const Row& row, float low, float high, size_t ties, size_t limit);
-  void append_block(const Row& row, size_t b, float low, float high);
-  // Weighs every survivor as its block of the row does, unless it is weighed so already.
-  void weigh(const Row& row, Exp2 exp2);
-  // Drops what is below tau and, of those equal to tau, all but the first `ties`.
-  void keep(float tau, size_t ties);
-  void keep(const Kept& kept);
-  int64_t mass() const;
-  void clear() {
-    size = 0;
-    scale_ = 0.0f;
-  }
-
- private:
-  void reserve(size_t n);
-
-  Buffer<int32_t> ids_, shift_;
-  Buffer<float> x_;
-  Buffer<int64_t> weight_;
-  float scale_ = 0.0f;  // of the weights at hand; 0 is none
-};
 
 // What a thread keeps between calls.
 struct Workspace {

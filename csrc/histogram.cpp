@@ -8,25 +8,16 @@ namespace fastsample {
 
 int Histogram::bin(float x) const {
   // Bin 0 takes what is not of interest: -inf, and what is below low_.
-  float place = (x - low_) * per_unit_ + 1.0f;
+  float place = std::round((x - low_) * per_unit_ + 1.0f);
   place = place > 0.0f ? place : 0.0f;
   place = place < float(kBins - 1) ? place : float(kBins - 1);
   return int(place);
 }
 
-void Histogram::add(const float* x, size_t n, float each) {
+void Histogram::add(const Kernels* kernels, const float* x, size_t n, float each) {
   // Four counters in turn: neighbours are often alike, and one counter would wait for itself.
   uint32_t counters[kBins][4] = {};
-  constexpr size_t kBatch = 128;
-  int at[kBatch];
-  for (size_t start = 0; start < n; start += kBatch) {
-    const size_t count = std::min(kBatch, n - start);
-    for (size_t i = 0; i < count; ++i) at[i] = bin(x[start + i]);
-    for (size_t i = 0; i < count; ++i) {
-      ++counters[at[i]][i % 4];
-      any_[at[i]] = x[start + i];
-    }
-  }
+  kernels->count_bins(x, n, low_, per_unit_, counters, any_);
   for (int i = 0; i < kBins; ++i) {
     const uint32_t* c = counters[i];
     count_[i] += each * float(c[0] + c[1] + c[2] + c[3]);
@@ -34,33 +25,20 @@ void Histogram::add(const float* x, size_t n, float each) {
 }
 
 Histogram::Histogram(const Row& row, Exp2 exp2) {
-  // 16 values out of each of 128 blocks spread over the row; and all block maxima, since the mass
-  // of a peaked row is in a few of them. Loops are written to be vectorised.
-  constexpr size_t kPieces = 128, kPiece = 16;
-  const size_t pieces = std::min(row.blocks, kPieces), size = pieces * kPiece;
-  alignas(64) float sample[kPieces * kPiece], scratch[kBlock], lowest[kPiece];
-  std::fill(lowest, lowest + kPiece, row.max);
-  for (size_t i = 0; i < pieces; ++i) {
-    const size_t b = (2 * i + 1) * row.blocks / (2 * pieces);
-    const float* x = row.values(b, scratch) + i * kPiece % kBlock;
-    const float block_max = row.block_max[b];
-    float* piece = sample + i * kPiece;
-    for (size_t j = 0; j < kPiece; ++j) {
-      piece[j] = x[j] == block_max ? -INFINITY : x[j];
-      const float finite = piece[j] >= -FLT_MAX ? piece[j] : row.max;
-      lowest[j] = finite < lowest[j] ? finite : lowest[j];
-    }
-  }
-  low_ = row.max;
-  for (float x : lowest) low_ = std::min(low_, x);
-  low_ = std::max(low_, row.max - 42.0f / exp2.scale);
+  // Some values out of each of 128 blocks; and all block maxima, since the mass of a peaked row is
+  // in a few of them.
+  constexpr size_t kPieces = 128;
+  const size_t pieces = std::min(row.blocks, kPieces), size = pieces * kSampled;
+  alignas(64) float sample[kPieces * kSampled];
+  low_ = row.ops().sample(row.data, row.n, row.block_max, pieces, sample);
+  low_ = std::max(std::min(low_, row.max), row.max - 42.0f / exp2.scale);
   const float range = row.max - low_;
   // A range of nothing, or beyond float32, has no use for bins.
   per_unit_ = range > 0.0f && range <= FLT_MAX ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
 
   std::fill(count_, count_ + kBins, 0.0f);
-  add(sample, size, float(row.n) / float(size));
-  add(row.block_max, row.blocks, 1.0f);
+  add(row.kernels, sample, size, float(row.n) / float(size));
+  add(row.kernels, row.block_max, row.blocks, 1.0f);
   count_[0] = 0.0f;
   double weight = std::ldexp(1.0, kUnitBits);
   const double ratio = std::exp2(-double(exp2.scale) / double(per_unit_));

@@ -22,10 +22,9 @@ class Histogram {
   double count(float low, float high) const;
 
  private:
-  static constexpr int kBins = 256;
   int bin(float x) const;
-  void add(const float* x, size_t n, float each);
-  float edge(int i) const { return low_ + float(i - 1) / per_unit_; }
+  void add(const Kernels* kernels, const float* x, size_t n, float each);
+  float edge(int i) const { return low_ + (float(i) - 1.5f) / per_unit_; }
 
   float low_, per_unit_;
   float count_[kBins];   // expected number of values

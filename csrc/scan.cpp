@@ -1,5 +1,7 @@
 #include "scan.h"
 
+#include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 namespace fastsample {
@@ -34,11 +36,12 @@ void diagnose(Row& row) {
 
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
          Buffer<float>& block_max) {
-  Row row{kernels, type, data, n, (n + kBlock - 1) / kBlock, nullptr, 0.0f, Defect::kNone, 0};
+  Row row{kernels, type, data, n, (n + kBlock - 1) / kBlock, nullptr, 0.0f, 0.0f, Defect::kNone, 0};
   float* maxima = block_max.reserve(row.blocks);
   const ScanResult result = row.ops().scan(data, n, maxima);
   row.block_max = maxima;
   row.max = result.max;
+  row.lowest_max = std::max(result.lowest_max, -FLT_MAX);
   if (result.suspect || !std::isfinite(result.max)) diagnose(row);
   return row;
 }

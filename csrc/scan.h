@@ -43,6 +43,7 @@ struct Row {
   size_t blocks;
   const float* block_max;
   float max;
+  float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
 

@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(_MSC_VER)
+#include <intrin.h>
+#endif
+
 namespace fastsample {
 
 // Rows are worked on in blocks of this many values; the last one is padded with -inf.
@@ -26,11 +30,47 @@ constexpr int kBlock = 256;
 constexpr int kMantissaBits = 27;
 constexpr int kUnitBits = 40;
 
-// Lists are weighed in whole vectors: they have room for this many values more.
+// Lists are read and written in whole vectors: they have room for this many values more.
 constexpr int kSlack = 16;
+
+// Of a sample of a row: values out of one place, and bins of a histogram.
+constexpr int kSampled = 16;
+constexpr int kBins = 256;
 
 // A weight under 2^kLightest rounds to zero units, whatever its block.
 constexpr float kLightest = -42.0f;
+
+static inline int lowest_bit(uint32_t word) {
+#if defined(_MSC_VER)
+  unsigned long index;
+  _BitScanForward(&index, word);
+  return int(index);
+#else
+  return __builtin_ctz(word);
+#endif
+}
+
+// Writes first + i for every i whose mask, out of 16, is not zero; returns how many.
+static inline size_t nonzero_of(const uint16_t* masks, int32_t first, int32_t* which) {
+  size_t count = 0;
+  for (int i = 0; i < 16; ++i) {
+    which[count] = first + i;
+    count += masks[i] != 0;
+  }
+  return count;
+}
+
+// Writes the lanes of a mask next to each other, and their ids; returns how many.
+static inline size_t append_lanes(const float* lanes, uint32_t mask, int32_t first_id, int32_t* ids,
+                                  float* x) {
+  size_t count = 0;
+  for (; mask; mask &= mask - 1, ++count) {
+    const int lane = lowest_bit(mask);
+    ids[count] = first_id + lane;
+    x[count] = lanes[lane];
+  }
+  return count;
+}
 
 struct Exp2 {
   float max;
@@ -48,8 +88,9 @@ static inline int block_exponent(float block_max, Exp2 exp2) {
 }
 
 struct ScanResult {
-  float max;
-  bool suspect;  // a NaN, or a sum that overflowed: look closer
+  float max;         // of all values
+  float lowest_max;  // the least of the blocks' maxima
+  bool suspect;      // a NaN, or a sum that overflowed: look closer
 };
 
 // The primitives that read a row of one element type.
@@ -60,9 +101,14 @@ struct RowKernels {
   // those of values >= tau.
   void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
                int64_t* all, int64_t* at_least);
-  // Bit i of the 256: value i of the block is in [low, high). `n` is what is left of the row.
-  void (*within)(const void* block, size_t n, float low, float high, uint64_t bits[kBlock / 64]);
-  // The block as float32, padded with -inf.
+  // Writes the values in [low, high) of blocks first to last - 1, and their ids, by rising id.
+  // Returns how many. There must be room for all of those blocks' values and kSlack more.
+  size_t (*collect)(const void* row, size_t n, const float* block_max, size_t first, size_t last,
+                    float low, float high, int32_t* ids, float* x);
+  // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
+  // those that are their block's maximum. Returns the smallest finite one, or +inf.
+  float (*sample)(const void* row, size_t n, const float* block_max, size_t pieces, float* out);
+  // A block as float32, padded with -inf; `n` is what is left of the row.
   void (*load)(const void* block, size_t n, float out[kBlock]);
 };
 
@@ -71,11 +117,19 @@ enum RowType { kF32, kF16, kBF16, kF64, kRowTypes };
 struct Kernels {
   const char* isa;
   RowKernels row[kRowTypes];
-  // Weights of listed values, each in units of its own block: (integer) << shift[i].
-  // Arrays are readable and writable up to kSlack values further.
-  void (*weigh)(const float* x, size_t n, Exp2 exp2, const int32_t* shift, int64_t* weight);
+  // Weights of listed values, each to the precision of its block. Arrays are readable and writable
+  // up to kSlack values further; what is there must be ids of the row.
+  void (*weigh)(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
+                int64_t* weight);
+  // Counts the values in each bin, 1 + (x - low) * per_unit held to [0, kBins), with four counters
+  // in turn, and notes a value of each bin.
+  void (*count_bins)(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
+                     float* any);
+  // What can be asked of a list: how many values reach tau, what they weigh, and which is the
+  // largest below tau.
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
+  float (*largest_below)(const float* x, size_t n, float tau);
 };
 
 }  // namespace fastsample

@@ -60,15 +60,13 @@ struct BF16 {
   }
 };
 
-// Calls body(pointer) with a full block: the row's own, or a padded copy of its tail.
-template <class Type, class Body>
-inline void with_block(const typename Type::T* block, size_t left, Body body) {
-  typename Type::T padded[kBlock];
-  if (left < size_t(kBlock)) {
-    for (size_t i = 0; i < size_t(kBlock); ++i) padded[i] = i < left ? block[i] : Type::kMinusInf;
-    block = padded;
-  }
-  body(block);
+// A full block: the row's own, or a padded copy of its tail.
+template <class Type>
+inline const typename Type::T* whole(const typename Type::T* block, size_t left,
+                                     typename Type::T padded[kBlock]) {
+  if (left >= size_t(kBlock)) return block;
+  for (size_t i = 0; i < size_t(kBlock); ++i) padded[i] = i < left ? block[i] : Type::kMinusInf;
+  return padded;
 }
 
 // 2^r for r in [-1/2, 1/2], by falling degree: minimax in ULP with the constant term held at
@@ -114,63 +112,65 @@ inline void for_aligned(const T* block, int width, Load load, Body body) {
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
   const auto* x = static_cast<const typename Type::T*>(row);
-  float row_max = -INFINITY;
+  float row_max = -INFINITY, lowest_max = INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
+  typename Type::T padded[kBlock];
   for (size_t start = 0, b = 0; start < n; start += kBlock, ++b) {
-    with_block<Type>(x + start, n - start, [&](const auto* p) {
-      F max[4];
-      FASTSAMPLE_UNROLL
-      for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
-      for_aligned(p, kWidth, Type::load, [&](int i, F v) {
-        max[i % 4] = Vec::max(max[i % 4], v);
-        sum[i % 4] = Vec::add(sum[i % 4], v);
-      });
-      block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
+    F max[4];
+    FASTSAMPLE_UNROLL
+    for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
+    for_aligned(whole<Type>(x + start, n - start, padded), kWidth, Type::load, [&](int i, F v) {
+      max[i % 4] = Vec::max(max[i % 4], v);
+      sum[i % 4] = Vec::add(sum[i % 4], v);
     });
+    block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
     if (block_max[b] > row_max) row_max = block_max[b];
+    if (block_max[b] < lowest_max) lowest_max = block_max[b];
   }
   const F total = Vec::add(Vec::add(sum[0], sum[1]), Vec::add(sum[2], sum[3]));
-  return {row_max, Vec::any_nan(total)};
+  return {row_max, lowest_max, Vec::any_nan(total)};
 }
 
-// The same for the two types of 16 bits, as integers of the same order: sign-magnitude turned into
-// two's complement. A NaN lies beyond the infinity of its sign.
+// The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
+// the largest is the largest integer; of those with one, the smallest. A NaN lies beyond the
+// infinity of its sign.
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* block_max) {
   using S = Vec::S;
-  constexpr int kHalves = Vec::kHalves;
   const auto* x = static_cast<const uint16_t*>(row);
-  const auto key = [](int bits) { return bits & 0x8000 ? int(int16_t(bits ^ 0x7fff)) : bits; };
-  const int minus_inf = key(Type::kMinusInf), plus_inf = Type::kMinusInf & 0x7fff;
-  int row_max = INT16_MIN;
-  S lowest[2] = {Vec::set1s(INT16_MAX), Vec::set1s(INT16_MAX)};
-  uint16_t maxima[kWidth] = {};
   const size_t blocks = (n + kBlock - 1) / kBlock;
-  for (size_t b = 0; b < blocks; ++b) {
-    with_block<Type>(x + b * kBlock, n - b * kBlock, [&](const uint16_t* p) {
-      S max[2] = {Vec::set1s(INT16_MIN), Vec::set1s(INT16_MIN)};
-      for_aligned(p, kHalves, Vec::load_keys, [&](int i, S v) {
-        max[i % 2] = Vec::maxs(max[i % 2], v);
-        lowest[i % 2] = Vec::mins(lowest[i % 2], v);
-      });
-      const int highest = Vec::hmaxs(Vec::maxs(max[0], max[1]));
-      if (highest > row_max) row_max = highest;
-      maxima[b % kWidth] = uint16_t(highest < 0 ? highest ^ 0x7fff : highest);
-    });
-    // As floats a vector at a time.
-    if ((b + 1) % kWidth == 0 || b + 1 == blocks) {
-      alignas(64) float values[kWidth];
-      Vec::store(values, Type::load(maxima));
-      const size_t first = b / kWidth * kWidth;
-      memcpy(block_max + first, values, (b + 1 - first) * sizeof(float));
+  constexpr int kPlusInf = Type::kMinusInf & 0x7fff;
+  S highest = Vec::set1s(0);
+  bool nan = false;
+  float row_max = -INFINITY, lowest_max = INFINITY;
+  uint16_t padded[kBlock];
+  for (size_t first = 0; first < blocks; first += kWidth) {
+    const size_t count = blocks - first < size_t(kWidth) ? blocks - first : size_t(kWidth);
+    uint16_t maxima[kWidth] = {};  // turned into floats as a vector
+    for (size_t i = 0; i < count; ++i) {
+      const size_t start = (first + i) * kBlock;
+      S max[2] = {Vec::set1s(-0x8000), Vec::set1s(-0x8000)};
+      S min = Vec::set1s(-1);
+      for_aligned(whole<Type>(x + start, n - start, padded), Vec::kHalves, Vec::loads,
+                  [&](int k, S v) {
+                    max[k % 2] = Vec::maxs(max[k % 2], v);
+                    min = Vec::minu(min, v);
+                    highest = Vec::maxu(highest, v);
+                  });
+      const int largest = Vec::hmaxs(Vec::maxs(max[0], max[1]));
+      nan |= largest > kPlusInf;
+      maxima[i] = uint16_t(largest >= 0 ? largest : Vec::hminu(min));
+    }
+    alignas(64) float values[kWidth];
+    Vec::store(values, Type::load(maxima));
+    for (size_t i = 0; i < count; ++i) {
+      block_max[first + i] = values[i];
+      if (values[i] > row_max) row_max = values[i];
+      if (values[i] < lowest_max) lowest_max = values[i];
     }
   }
-  const uint16_t top[kWidth] = {uint16_t(row_max < 0 ? row_max ^ 0x7fff : row_max)};
-  alignas(64) float value[kWidth];
-  Vec::store(value, Type::load(top));
-  const bool nan = row_max > plus_inf || Vec::hmins(Vec::mins(lowest[0], lowest[1])) < minus_inf;
-  return {value[0], nan};
+  return {row_max, lowest_max, nan || Vec::hmaxu(highest) > int(Type::kMinusInf)};
 }
 
 // Integer weights of a block summed, all of them and (kCut) those of values >= tau.
@@ -272,6 +272,7 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
   const size_t blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
   int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
+  typename Type::T padded[kBlock];
   for (size_t b = 0; b < blocks; ++b) {
     if (b % kBatch == 0)
       for (size_t i = b; i < blocks && i < b + kBatch; ++i)
@@ -281,54 +282,130 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
     *all_b = at_least[b] = 0;
     const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
     if (light || (!all && block_max[b] < tau)) continue;
-    with_block<Type>(x + b * kBlock, n - b * kBlock, [&](const auto* p) {
-      const int e = exponent[b % kBatch];
-      // Out of three of its values two are equal then: enough to let a random block go.
-      const bool maybe_of_two = (p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]);
-      if (maybe_of_two &&
-          block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], all_b, at_least + b))
-        return;
-      if (block_max[b] < tau)
-        block_mass<false, Type>(p, exp2, e, tau, all_b, at_least + b);
-      else
-        block_mass<true, Type>(p, exp2, e, tau, all_b, at_least + b);
-    });
+    const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
+    const int e = exponent[b % kBatch];
+    // Out of three of its values two are equal then: enough to let a random block go.
+    const bool maybe_of_two = (p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]);
+    if (maybe_of_two && block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], all_b, at_least + b))
+      continue;
+    if (block_max[b] < tau)
+      block_mass<false, Type>(p, exp2, e, tau, all_b, at_least + b);
+    else
+      block_mass<true, Type>(p, exp2, e, tau, all_b, at_least + b);
   }
 }
 
 template <class Type>
-FASTSAMPLE_FLATTEN void within(const void* block, size_t n, float low, float high,
-                               uint64_t bits[kBlock / 64]) {
+FASTSAMPLE_FLATTEN size_t collect(const void* row, size_t n, const float* block_max, size_t first,
+                                  size_t last, float low, float high, int32_t* ids, float* x) {
+  using T = typename Type::T;
+  const auto* values = static_cast<const T*>(row);
   const F from = Vec::set1(low), to = Vec::set1(high);
-  with_block<Type>(static_cast<const typename Type::T*>(block), n, [&](const auto* p) {
-    constexpr int kPerWord = 64 / kWidth;
-    for (int word = 0; word < kBlock / 64; ++word) {
-      uint64_t w = 0;
+  size_t size = 0;
+  constexpr size_t kBatch = 8;  // blocks at a time, so that loops are long enough to be predicted
+  while (first < last) {
+    T padded[kBlock];
+    const T* block[kBatch];
+    int32_t id[kBatch];
+    uint16_t masks[kBatch * kVectors];
+    size_t blocks = 0, hits = 0;
+    for (size_t end = first + kBatch; first < last && first < end; ++first) {
+      if (block_max[first] < low) continue;
+      id[blocks] = int32_t(first * kBlock);
+      const T* p = block[blocks] = whole<Type>(values + id[blocks], n - size_t(id[blocks]), padded);
+      uint16_t* mask = masks + kVectors * blocks++;
       FASTSAMPLE_UNROLL
-      for (int i = 0; i < kPerWord; ++i) {
-        const F v = Type::load(p + (word * kPerWord + i) * kWidth);
-        w |= uint64_t(Vec::mask_within(v, from, to)) << (i * kWidth);
-      }
-      bits[word] = w;
+      for (int i = 0; i < kVectors; ++i)
+        Vec::store_within(mask + i, Type::load(p + i * kWidth), from, to);
     }
-  });
+    int32_t hit[kBatch * kVectors + kSlack];
+    for (size_t i = 0; i < blocks * kVectors; i += 16)
+      hits += Vec::nonzero(masks + i, int32_t(i), hit + hits);
+    for (size_t h = 0; h < hits; ++h) {
+      const int b = hit[h] / kVectors, place = hit[h] % kVectors * kWidth;
+      const F v = Type::load(block[b] + place);
+      size += Vec::append(v, masks[hit[h]], id[b] + place, ids + size, x + size);
+    }
+  }
+  return size;
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN float sample(const void* row, size_t n, const float* block_max, size_t pieces,
+                                float* out) {
+  const auto* x = static_cast<const typename Type::T*>(row);
+  const size_t blocks = (n + kBlock - 1) / kBlock;
+  const double stride = double(blocks) / double(pieces);
+  const F minus_inf = Vec::set1(-INFINITY), plus_inf = Vec::set1(INFINITY);
+  F lowest = plus_inf;
+  typename Type::T padded[kBlock];
+  for (size_t i = 0; i < pieces; ++i) {
+    const auto b = size_t((double(i) + 0.5) * stride);
+    const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded) + i * kSampled % kBlock;
+    const F max = Vec::set1(block_max[b]);
+    FASTSAMPLE_UNROLL
+    for (int j = 0; j < kSampled; j += kWidth) {
+      const F v = Vec::replace(Type::load(p + j), max, minus_inf);
+      lowest = Vec::min(lowest, Vec::replace(v, minus_inf, plus_inf));
+      Vec::store(out + i * kSampled + j, v);
+    }
+  }
+  return Vec::hmin(lowest);
 }
 
 template <class Type>
 FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
-  with_block<Type>(static_cast<const typename Type::T*>(block), n, [&](const auto* p) {
-    for (int i = 0; i < kBlock; i += kWidth) Vec::store(out + i, Type::load(p + i));
-  });
+  typename Type::T padded[kBlock];
+  const auto* p = whole<Type>(static_cast<const typename Type::T*>(block), n, padded);
+  for (int i = 0; i < kBlock; i += kWidth) Vec::store(out + i, Type::load(p + i));
 }
 
-void weigh(const float* x, size_t n, Exp2 exp2, const int32_t* shift, int64_t* weight) {
+void weigh(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
+           int64_t* weight) {
   const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale);
+  constexpr int kShift = kUnitBits - kMantissaBits;
   for (size_t i = 0; i < n; i += kWidth) {
-    const I s = Vec::loadi(shift + i);
-    const F lift = Vec::sub(Vec::set1(float(kUnitBits)), Vec::to_float(s));
+    // block_exponent, in step.
+    const F y = Vec::mul(Vec::sub(Vec::of_blocks(block_max, Vec::loadi(ids + i)), max), scale);
+    const F e = Vec::max(Vec::round(Vec::max(y, Vec::set1(kLightest))), Vec::set1(float(-kShift)));
+    const F lift = Vec::sub(Vec::set1(float(kMantissaBits)), e);
     const F w = exp2_lifted(Vec::load(x + i), max, scale, lift);
-    Vec::store_shifted(weight + i, Vec::to_int(w), s);
+    const I shift = Vec::to_int(Vec::add(e, Vec::set1(float(kShift))));
+    Vec::store_shifted(weight + i, Vec::to_int(w), shift);
   }
+}
+
+void count_bins(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
+                float* any) {
+  const F from = Vec::set1(low), scale = Vec::set1(per_unit);
+  const F first = Vec::set1(0.0f), last = Vec::set1(float(kBins - 1));
+  for (size_t start = 0; start < n; start += kBlock) {
+    int32_t bin[kBlock];
+    const int count = n - start < size_t(kBlock) ? int(n - start) : kBlock;
+    for (int i = 0; i < count; i += kWidth) {
+      // The rest of the last vector is not looked at.
+      alignas(64) float lanes[kWidth] = {};
+      if (count - i < kWidth) memcpy(lanes, x + start + i, size_t(count - i) * sizeof(float));
+      const F v = Vec::load(count - i < kWidth ? lanes : x + start + i);
+      const F place = Vec::fma(Vec::sub(v, from), scale, Vec::set1(1.0f));
+      Vec::storei(bin + i, Vec::to_int(Vec::min(Vec::max(place, first), last)));
+    }
+    for (int i = 0; i < count; ++i) {
+      ++counters[bin[i]][i % 4];
+      any[bin[i]] = x[start + i];
+    }
+  }
+}
+
+float largest_below(const float* x, size_t n, float tau) {
+  const F bound = Vec::set1(tau);
+  F largest = Vec::set1(-INFINITY);
+  size_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) largest = Vec::max_below(largest, Vec::load(x + i), bound);
+  float result = Vec::hmax(largest);
+  for (; i < n; ++i)
+    if (x[i] < tau && x[i] > result) result = x[i];
+  return result;
 }
 
 size_t count_at_least(const float* x, size_t n, float tau) {
@@ -354,7 +431,7 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row, mass<Type>, within<Type>, load<Type>};
+  return {scan_row, mass<Type>, collect<Type>, sample<Type>, load<Type>};
 }
 
 }  // namespace
@@ -366,8 +443,10 @@ constexpr Kernels kernels = {
     {row_kernels<F32>(scan<F32>), row_kernels<F16>(scan_halves<F16>),
      row_kernels<BF16>(scan_halves<BF16>), row_kernels<F64>(scan<F64>)},
     weigh,
+    count_bins,
     count_at_least,
     mass_at_least,
+    largest_below,
 };
 
 }  // namespace FASTSAMPLE_ISA

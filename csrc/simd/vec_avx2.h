@@ -35,6 +35,7 @@ struct Vec {
   static I low_halves(I v) { return _mm256_slli_epi32(v, 16); }
   static I high_halves(I v) { return _mm256_and_si256(v, _mm256_set1_epi32(-0x10000)); }
   static F as_float(I v) { return _mm256_castsi256_ps(v); }
+  static void storei(int32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
   static F set1(float v) { return _mm256_set1_ps(v); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
@@ -42,6 +43,14 @@ struct Vec {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
+  static F replace(F v, F y, F other) {
+    return _mm256_blendv_ps(v, other, _mm256_cmp_ps(v, y, _CMP_EQ_OQ));
+  }
+  static F max_below(F a, F b, F bound) {
+    return _mm256_blendv_ps(a, max(a, b), _mm256_cmp_ps(b, bound, _CMP_LT_OQ));
+  }
   static float hmax(F v) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
@@ -55,6 +64,20 @@ struct Vec {
   static uint32_t mask_within(F v, F from, F to) {
     return uint32_t(_mm256_movemask_ps(
         _mm256_and_ps(_mm256_cmp_ps(v, from, _CMP_GE_OQ), _mm256_cmp_ps(v, to, _CMP_LT_OQ))));
+  }
+  static void store_within(uint16_t* p, F v, F from, F to) {
+    *p = uint16_t(mask_within(v, from, to));
+  }
+  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
+    return nonzero_of(masks, first, which);
+  }
+  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
+    alignas(64) float lanes[kWidth];
+    store(lanes, v);
+    return append_lanes(lanes, mask, first_id, ids, x);
+  }
+  static F of_blocks(const float* block_max, I ids) {
+    return _mm256_i32gather_ps(block_max, _mm256_srli_epi32(ids, 8), 4);
   }
   static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
@@ -92,20 +115,18 @@ struct Vec {
   }
 
   static constexpr int kHalves = 16;
-  static S load_keys(const uint16_t* p) {
-    const S v = loadi(p), magnitude = _mm256_set1_epi16(0x7fff);
-    return _mm256_xor_si256(v, _mm256_and_si256(_mm256_srai_epi16(v, 15), magnitude));
-  }
-  static S set1s(int16_t v) { return _mm256_set1_epi16(v); }
+  static S loads(const uint16_t* p) { return loadi(p); }
+  static S set1s(int v) { return _mm256_set1_epi16(int16_t(v)); }
   static S maxs(S a, S b) { return _mm256_max_epi16(a, b); }
-  static S mins(S a, S b) { return _mm256_min_epi16(a, b); }
-  static int hmaxs(S v) {
-    // The instruction that finds the smallest of eight unsigned: 32767 - v of signed ones.
-    const __m128i h = _mm_max_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    const __m128i smallest = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(0x7fff), h));
-    return 0x7fff - int(_mm_cvtsi128_si32(smallest) & 0xffff);
+  static S maxu(S a, S b) { return _mm256_max_epu16(a, b); }
+  static S minu(S a, S b) { return _mm256_min_epu16(a, b); }
+  static int hminu(S v) {
+    const __m128i h = _mm_min_epu16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return _mm_extract_epi16(_mm_minpos_epu16(h), 0);
   }
-  static int hmins(S v) { return -1 - hmaxs(_mm256_xor_si256(v, _mm256_set1_epi16(-1))); }
+  // The other order reversed, which is that of the smallest.
+  static int hmaxu(S v) { return 0xffff - hminu(_mm256_sub_epi16(set1s(-1), v)); }
+  static int hmaxs(S v) { return 0x7fff - hminu(_mm256_sub_epi16(set1s(0x7fff), v)); }
 
   static Sum64 zero64() { return _mm256_setzero_si256(); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

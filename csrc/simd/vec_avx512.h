@@ -35,6 +35,7 @@ struct Vec {
   static I low_halves(I v) { return _mm512_slli_epi32(v, 16); }
   static I high_halves(I v) { return _mm512_and_si512(v, _mm512_set1_epi32(-0x10000)); }
   static F as_float(I v) { return _mm512_castsi512_ps(v); }
+  static void storei(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
   static F set1(float v) { return _mm512_set1_ps(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -42,12 +43,41 @@ struct Vec {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
+  static F replace(F v, F y, F other) {
+    return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, y, _CMP_EQ_OQ), other);
+  }
+  static F max_below(F a, F b, F bound) {
+    return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(b, bound, _CMP_LT_OQ), a, b);
+  }
   static float hmax(F v) { return _mm512_reduce_max_ps(v); }
   static float hmin(F v) { return _mm512_reduce_min_ps(v); }
   static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
-  static uint32_t mask_within(F v, F from, F to) {
-    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, from, _CMP_GE_OQ), v, to, _CMP_LT_OQ);
+  static void store_within(uint16_t* p, F v, F from, F to) {
+    const __mmask16 at_least = _mm512_cmp_ps_mask(v, from, _CMP_GE_OQ);
+    _store_mask16(reinterpret_cast<__mmask16*>(p),
+                  _mm512_mask_cmp_ps_mask(at_least, v, to, _CMP_LT_OQ));
+  }
+  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
+    const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks));
+    const __mmask16 m = _mm256_test_epi16_mask(sixteen, sixteen);
+    const I places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const I kept = _mm512_mask_compress_epi32(places, m, places);
+    _mm512_storeu_si512(which, _mm512_add_epi32(kept, _mm512_set1_epi32(first)));
+    return popcount(m);
+  }
+  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
+    const auto m = __mmask16(mask);
+    const I places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const I kept = _mm512_mask_compress_epi32(places, m, places);
+    _mm512_storeu_si512(ids, _mm512_add_epi32(kept, _mm512_set1_epi32(first_id)));
+    _mm512_storeu_ps(x, _mm512_mask_compress_ps(v, m, v));
+    return popcount(mask);
+  }
+  static F of_blocks(const float* block_max, I ids) {
+    return _mm512_i32gather_ps(_mm512_srli_epi32(ids, 8), block_max, 4);
   }
   static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
 
@@ -79,21 +109,19 @@ struct Vec {
   }
 
   static constexpr int kHalves = 32;
-  static S load_keys(const uint16_t* p) {
-    const S v = _mm512_loadu_si512(p), magnitude = _mm512_set1_epi16(0x7fff);
-    return _mm512_xor_si512(v, _mm512_and_si512(_mm512_srai_epi16(v, 15), magnitude));
-  }
-  static S set1s(int16_t v) { return _mm512_set1_epi16(v); }
+  static S loads(const uint16_t* p) { return _mm512_loadu_si512(p); }
+  static S set1s(int v) { return _mm512_set1_epi16(int16_t(v)); }
   static S maxs(S a, S b) { return _mm512_max_epi16(a, b); }
-  static S mins(S a, S b) { return _mm512_min_epi16(a, b); }
-  static int hmaxs(S v) {
-    // The instruction that finds the smallest of eight unsigned: 32767 - v of signed ones.
-    const __m256i m = _mm256_max_epi16(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    const __m128i h = _mm_max_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
-    const __m128i smallest = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(0x7fff), h));
-    return 0x7fff - int(_mm_cvtsi128_si32(smallest) & 0xffff);
+  static S maxu(S a, S b) { return _mm512_max_epu16(a, b); }
+  static S minu(S a, S b) { return _mm512_min_epu16(a, b); }
+  static int hminu(S v) {
+    const __m256i m = _mm256_min_epu16(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i h = _mm_min_epu16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    return _mm_extract_epi16(_mm_minpos_epu16(h), 0);
   }
-  static int hmins(S v) { return -1 - hmaxs(_mm512_xor_si512(v, _mm512_set1_epi16(-1))); }
+  // The other order reversed, which is that of the smallest.
+  static int hmaxu(S v) { return 0xffff - hminu(_mm512_sub_epi16(set1s(-1), v)); }
+  static int hmaxs(S v) { return 0x7fff - hminu(_mm512_sub_epi16(set1s(0x7fff), v)); }
 
   static Sum64 zero64() { return _mm512_setzero_si512(); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

@@ -31,6 +31,7 @@ struct Vec {
   static I low_halves(I v) { return vshlq_n_s32(v, 16); }
   static I high_halves(I v) { return vandq_s32(v, vdupq_n_s32(-0x10000)); }
   static F as_float(I v) { return vreinterpretq_f32_s32(v); }
+  static void storei(int32_t* p, I v) { vst1q_s32(p, v); }
   static void store(float* p, F v) { vst1q_f32(p, v); }
   static F set1(float v) { return vdupq_n_f32(v); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
@@ -38,6 +39,12 @@ struct Vec {
   static F mul(F a, F b) { return vmulq_f32(a, b); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F max(F a, F b) { return vmaxq_f32(a, b); }
+  static F min(F a, F b) { return vminq_f32(a, b); }
+  // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
+  static F replace(F v, F y, F other) { return vbslq_f32(vceqq_f32(v, y), other, v); }
+  static F max_below(F a, F b, F bound) {
+    return vbslq_f32(vcltq_f32(b, bound), vmaxq_f32(a, b), a);
+  }
   static float hmax(F v) { return vmaxvq_f32(v); }
   static float hmin(F v) { return vminvq_f32(v); }
   static bool any_nan(F v) { return vminvq_u32(vceqq_f32(v, v)) == 0; }
@@ -46,6 +53,24 @@ struct Vec {
     return vaddvq_u32(vshlq_u32(vshrq_n_u32(vcgeq_f32(a, b), 31), vld1q_s32(place)));
   }
   static uint32_t mask_within(F v, F from, F to) { return mask_ge(v, from) & ~mask_ge(v, to); }
+  static void store_within(uint16_t* p, F v, F from, F to) {
+    *p = uint16_t(mask_within(v, from, to));
+  }
+  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
+    return nonzero_of(masks, first, which);
+  }
+  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
+    alignas(64) float lanes[kWidth];
+    store(lanes, v);
+    return append_lanes(lanes, mask, first_id, ids, x);
+  }
+  static F of_blocks(const float* block_max, I ids) {
+    int32_t place[kWidth];
+    vst1q_s32(place, ids);
+    float lanes[kWidth];
+    for (int i = 0; i < kWidth; ++i) lanes[i] = block_max[place[i] / kBlock];
+    return vld1q_f32(lanes);
+  }
   static unsigned popcount(uint32_t mask) { return unsigned(__builtin_popcount(mask)); }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
@@ -78,15 +103,18 @@ struct Vec {
   }
 
   static constexpr int kHalves = 8;
-  static S load_keys(const uint16_t* p) {
-    const S v = vreinterpretq_s16_u16(vld1q_u16(p));
-    return veorq_s16(v, vandq_s16(vshrq_n_s16(v, 15), vdupq_n_s16(0x7fff)));
-  }
-  static S set1s(int16_t v) { return vdupq_n_s16(v); }
+  static S loads(const uint16_t* p) { return vreinterpretq_s16_u16(vld1q_u16(p)); }
+  static S set1s(int v) { return vdupq_n_s16(int16_t(v)); }
   static S maxs(S a, S b) { return vmaxq_s16(a, b); }
-  static S mins(S a, S b) { return vminq_s16(a, b); }
+  static S maxu(S a, S b) {
+    return vreinterpretq_s16_u16(vmaxq_u16(vreinterpretq_u16_s16(a), vreinterpretq_u16_s16(b)));
+  }
+  static S minu(S a, S b) {
+    return vreinterpretq_s16_u16(vminq_u16(vreinterpretq_u16_s16(a), vreinterpretq_u16_s16(b)));
+  }
   static int hmaxs(S v) { return vmaxvq_s16(v); }
-  static int hmins(S v) { return vminvq_s16(v); }
+  static int hmaxu(S v) { return vmaxvq_u16(vreinterpretq_u16_s16(v)); }
+  static int hminu(S v) { return vminvq_u16(vreinterpretq_u16_s16(v)); }
 
   static Sum64 zero64() { return vdupq_n_s64(0); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

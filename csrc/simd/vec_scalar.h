@@ -47,6 +47,7 @@ struct Vec {
   static I low_halves(I v) { return I(uint32_t(v) << 16); }
   static I high_halves(I v) { return I(uint32_t(v) & 0xffff0000u); }
   static F as_float(I v) { return from_bits(uint32_t(v)); }
+  static void storei(int32_t* p, I v) { *p = v; }
   static void store(float* p, F v) { *p = v; }
   static F set1(float v) { return v; }
   static F add(F a, F b) { return a + b; }
@@ -54,11 +55,27 @@ struct Vec {
   static F mul(F a, F b) { return a * b; }
   static F fma(F a, F b, F c) { return fmaf(a, b, c); }
   static F max(F a, F b) { return b > a ? b : a; }
+  static F min(F a, F b) { return b < a ? b : a; }
+  // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
+  static F replace(F v, F y, F other) { return v == y ? other : v; }
+  static F max_below(F a, F b, F bound) { return b < bound && b > a ? b : a; }
   static float hmax(F v) { return v; }
   static float hmin(F v) { return v; }
   static bool any_nan(F v) { return v != v; }
   static uint32_t mask_ge(F a, F b) { return a >= b; }
   static uint32_t mask_within(F v, F from, F to) { return v >= from && v < to; }
+  static void store_within(uint16_t* p, F v, F from, F to) {
+    *p = uint16_t(mask_within(v, from, to));
+  }
+  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
+    return nonzero_of(masks, first, which);
+  }
+  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
+    alignas(64) float lanes[kWidth];
+    store(lanes, v);
+    return append_lanes(lanes, mask, first_id, ids, x);
+  }
+  static F of_blocks(const float* block_max, I ids) { return block_max[ids / kBlock]; }
   static unsigned popcount(uint32_t mask) { return mask; }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
@@ -82,14 +99,14 @@ struct Vec {
   static void store_shifted(int64_t* p, I q, I shift) { *p = int64_t(q) << shift; }
 
   static constexpr int kHalves = 1;
-  static S load_keys(const uint16_t* p) {
-    return *p & 0x8000 ? int(int16_t(*p ^ 0x7fff)) : int(*p);
-  }
-  static S set1s(int16_t v) { return v; }
+  static S loads(const uint16_t* p) { return int16_t(*p); }
+  static S set1s(int v) { return int16_t(v); }
   static S maxs(S a, S b) { return b > a ? b : a; }
-  static S mins(S a, S b) { return b < a ? b : a; }
+  static S maxu(S a, S b) { return uint16_t(b) > uint16_t(a) ? b : a; }
+  static S minu(S a, S b) { return uint16_t(b) < uint16_t(a) ? b : a; }
   static int hmaxs(S v) { return v; }
-  static int hmins(S v) { return v; }
+  static int hmaxu(S v) { return uint16_t(v); }
+  static int hminu(S v) { return uint16_t(v); }
 
   static Sum64 zero64() { return 0; }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {

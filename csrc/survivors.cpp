@@ -1,0 +1,79 @@
+#include "survivors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "keys.h"
+
+namespace fastsample {
+
+void Survivors::reserve(size_t n) {
+  ids = ids_.reserve(n + kSlack, size);
+  x = x_.reserve(n + kSlack, size);
+}
+
+void Survivors::assign(size_t id, float value) {
+  reserve(1);
+  lower_bound = value;
+  ids[0] = int32_t(id);
+  x[0] = value;
+  size = 1;
+}
+
+void Survivors::append(const Row& row, size_t first, size_t last, float low, float high) {
+  reserve(size + (last - first) * kBlock);
+  lower_bound = size ? std::min(lower_bound, low) : low;
+  size += row.ops().collect(row.data, row.n, row.block_max, first, last, low, high, ids + size,
+                            x + size);
+}
+
+bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
+  const float above_low = next_above(low);
+  constexpr size_t kBlocks = 8;  // at a time
+  size_t counted = 0, tied = 0;
+  for (size_t b = 0; b < row.blocks; b += kBlocks) {
+    append(row, b, std::min(b + kBlocks, row.blocks), low, high);
+    if (size - counted < 4 * size_t(kBlock)) continue;
+    // Many at once. Are they equal, and enough of them?
+    tied += row.kernels->count_at_least(x + counted, size - counted, low) -
+            row.kernels->count_at_least(x + counted, size - counted, above_low);
+    counted = size;
+    if (tied >= ties) low = above_low;
+    if (size > limit) return false;
+  }
+  return size <= limit;
+}
+
+void Survivors::weigh(const Row& row, Exp2 exp2) {
+  if (scale_ == exp2.scale) return;
+  scale_ = exp2.scale;
+  reserve(size);
+  weight = weight_.reserve(size + kSlack);
+  std::fill(ids + size, ids + size + kSlack, 0);
+  std::fill(x + size, x + size + kSlack, -INFINITY);
+  row.kernels->weigh(x, ids, size, row.block_max, exp2, weight);
+}
+
+void Survivors::keep(float tau, size_t ties) {
+  size_t kept = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const bool tied = x[i] == tau, stays = x[i] > tau || (tied && ties > 0);
+    ties -= tied && ties > 0;  // kAllTies of them do not run out
+    ids[kept] = ids[i];
+    x[kept] = x[i];
+    if (scale_ != 0.0f) weight[kept] = weight[i];
+    kept += stays;
+  }
+  size = kept;
+}
+
+void Survivors::keep(const Kept& kept) {
+  size_t ties = 0;
+  for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
+  keep(kept.tau, ties);
+}
+
+int64_t Survivors::mass() const { return std::accumulate(weight, weight + size, int64_t(0)); }
+
+}  // namespace fastsample
