@@ -70,7 +70,8 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
   if (k >= list.size) return;
   const float tau = kth_largest(row, list.x, list.size, list.lower_bound, k);
   const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(tau));
-  list.keep(tau, k - above);
+  const size_t tied = row.kernels->count_at_least(list.x, list.size, tau) - above;
+  list.keep(row, tau, tied == k - above ? kAllTies : k - above);
 }
 
 // Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
@@ -157,7 +158,7 @@ void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
   if (above + prefix.ties < at_least)
     keep_top_k(row, list, at_least);
   else
-    list.keep(prefix.tau, prefix.ties);
+    list.keep(row, prefix.tau, prefix.ties);
 }
 
 // Takes equal values of a row, block after block, until they fill `missing`; `at_least` and `above`
@@ -412,7 +413,7 @@ const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace&
 void make_list(const Row& row, Kept& kept, Survivors& list) {
   list.clear();
   list.collect(row, kept.tau, INFINITY, kAllTies, kNoLimit);
-  list.keep(kept);
+  list.keep(row, kept);
   kept.listed = true;
 }
 
@@ -444,7 +445,7 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
           keep_top_k(row, list, k);
         } else if (k < row.n) {
           list_largest(exp2, k);
-          list.keep(kept);
+          list.keep(row, kept);
         }
         break;
       }
@@ -466,14 +467,14 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
           if (row.kernels->count_at_least(list.x, list.size, bound) < at_least)
             keep_top_k(row, list, at_least);
           else
-            list.keep(bound, kAllTies);
+            list.keep(row, bound, kAllTies);
           break;
         }
         Kept narrower;
         narrower.tau = bound;
         if (!has_at_least(row, narrower, at_least)) {
           list_largest(exp2, at_least);
-          list.keep(kept);
+          list.keep(row, kept);
         } else if (bound > kept.tau) {
           kept = narrower;
           // Mostly few are left, and a list of them is cheaper than another pass over the row.

@@ -32,6 +32,7 @@ bool Survivors::collect(const Row& row, float low, float high, size_t ties, size
   const float above_low = next_above(low);
   constexpr size_t kBlocks = 8;  // at a time
   size_t counted = 0, tied = 0;
+  const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
   for (size_t b = 0; b < row.blocks; b += kBlocks) {
     append(row, b, std::min(b + kBlocks, row.blocks), low, high);
     if (size - counted < 4 * size_t(kBlock)) continue;
@@ -40,9 +41,9 @@ bool Survivors::collect(const Row& row, float low, float high, size_t ties, size
             row.kernels->count_at_least(x + counted, size - counted, above_low);
     counted = size;
     if (tied >= ties) low = above_low;
-    if (size > limit) return false;
+    if (over()) return false;
   }
-  return size <= limit;
+  return !over();
 }
 
 void Survivors::weigh(const Row& row, Exp2 exp2) {
@@ -55,7 +56,11 @@ void Survivors::weigh(const Row& row, Exp2 exp2) {
   row.kernels->weigh(x, ids, size, row.block_max, exp2, weight);
 }
 
-void Survivors::keep(float tau, size_t ties) {
+void Survivors::keep(const Row& row, float tau, size_t ties) {
+  if (ties == kAllTies && scale_ == 0.0f) {
+    size = row.kernels->keep_at_least(ids, x, size, tau);
+    return;
+  }
   size_t kept = 0;
   for (size_t i = 0; i < size; ++i) {
     const bool tied = x[i] == tau, stays = x[i] > tau || (tied && ties > 0);
@@ -68,10 +73,13 @@ void Survivors::keep(float tau, size_t ties) {
   size = kept;
 }
 
-void Survivors::keep(const Kept& kept) {
-  size_t ties = 0;
-  for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
-  keep(kept.tau, ties);
+void Survivors::keep(const Row& row, const Kept& kept) {
+  size_t ties = kAllTies;
+  if (kept.last != kNoLimit) {
+    ties = 0;
+    for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
+  }
+  keep(row, kept.tau, ties);
 }
 
 int64_t Survivors::mass() const { return std::accumulate(weight, weight + size, int64_t(0)); }

@@ -42,8 +42,8 @@ class Survivors {
   // Weighs every survivor as its block of the row does, unless it is weighed so already.
   void weigh(const Row& row, Exp2 exp2);
   // Drops what is below tau and, of those equal to tau, all but the first `ties`.
-  void keep(float tau, size_t ties);
-  void keep(const Kept& kept);
+  void keep(const Row& row, float tau, size_t ties);
+  void keep(const Row& row, const Kept& kept);
   int64_t mass() const;
   void clear() {
     size = 0;

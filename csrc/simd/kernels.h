@@ -72,6 +72,18 @@ static inline size_t append_lanes(const float* lanes, uint32_t mask, int32_t fir
   return count;
 }
 
+// The same for lanes that are in a list; it may be the one that is written.
+static inline size_t keep_lanes(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
+                                float* to_x) {
+  size_t count = 0;
+  for (; mask; mask &= mask - 1, ++count) {
+    const int lane = lowest_bit(mask);
+    to_ids[count] = ids[lane];
+    to_x[count] = x[lane];
+  }
+  return count;
+}
+
 struct Exp2 {
   float max;
   float scale;
@@ -130,6 +142,8 @@ struct Kernels {
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
   float (*largest_below)(const float* x, size_t n, float tau);
+  // Drops the values of a list below tau; returns how many are left. Slack as above.
+  size_t (*keep_at_least)(int32_t* ids, float* x, size_t n, float tau);
 };
 
 }  // namespace fastsample

@@ -237,20 +237,14 @@ FASTSAMPLE_NOINLINE FASTSAMPLE_FLATTEN bool block_mass_of_two(const typename Typ
                                                               int64_t* all, int64_t* at_least) {
   const float low = Vec::hmin(Type::load(p));  // or a third value, found out below
   const F from = Vec::set1(high), to = Vec::set1(low);
-  const I one = Vec::to_int(Vec::set1(1.0f));
-  I high_count[kUnroll], low_count[kUnroll];
+  int64_t highs = 0, lows = 0;
   FASTSAMPLE_UNROLL
-  for (int u = 0; u < kUnroll; ++u) high_count[u] = low_count[u] = Vec::zero();
-  for (int i = 0; i < kVectors; i += kUnroll) {
-    FASTSAMPLE_UNROLL
-    for (int u = 0; u < kUnroll; ++u) {
-      const F v = Type::load_any(p, i + u);
-      high_count[u] = Vec::add_eq(high_count[u], one, v, from);
-      low_count[u] = Vec::add_eq(low_count[u], one, v, to);
-    }
+  for (int i = 0; i < kVectors; ++i) {
+    const F v = Type::load_any(p, i);
+    highs += Vec::popcount(Vec::mask_eq(v, from));
+    lows += Vec::popcount(Vec::mask_eq(v, to));
   }
-  const auto highs = int64_t(Vec::hsum(high_count));
-  const int64_t lows = low < high ? int64_t(Vec::hsum(low_count)) : 0;
+  if (low == high) lows = 0;
   if (highs + lows != kBlock) return false;
   const int shift = kUnitBits - kMantissaBits + exponent;
   const auto weight = [&](F x) {
@@ -427,6 +421,17 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   return total;
 }
 
+size_t keep_at_least(int32_t* ids, float* x, size_t n, float tau) {
+  const F cut = Vec::set1(tau);
+  size_t size = 0;
+  for (size_t i = 0; i < n; i += kWidth) {
+    uint32_t mask = Vec::mask_ge(Vec::load(x + i), cut);
+    if (n - i < size_t(kWidth)) mask &= (1u << (n - i)) - 1;
+    size += Vec::keep(ids + i, x + i, mask, ids + size, x + size);
+  }
+  return size;
+}
+
 using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
@@ -447,6 +452,7 @@ constexpr Kernels kernels = {
     count_at_least,
     mass_at_least,
     largest_below,
+    keep_at_least,
 };
 
 }  // namespace FASTSAMPLE_ISA

@@ -58,6 +58,9 @@ struct Vec {
   }
   static float hmin(F v) { return -hmax(sub(_mm256_setzero_ps(), v)); }
   static bool any_nan(F v) { return _mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)) != 0; }
+  static uint32_t mask_eq(F a, F b) {
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)));
+  }
   static uint32_t mask_ge(F a, F b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
   }
@@ -75,6 +78,10 @@ struct Vec {
     alignas(64) float lanes[kWidth];
     store(lanes, v);
     return append_lanes(lanes, mask, first_id, ids, x);
+  }
+  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
+                     float* to_x) {
+    return keep_lanes(ids, x, mask, to_ids, to_x);
   }
   static F of_blocks(const float* block_max, I ids) {
     return _mm256_i32gather_ps(block_max, _mm256_srli_epi32(ids, 8), 4);
@@ -96,10 +103,6 @@ struct Vec {
   static I addi(I a, I b) { return _mm256_add_epi32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     const I keep = _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ));
-    return addi(sum, _mm256_and_si256(q, keep));
-  }
-  static I add_eq(I sum, I q, F x, F y) {
-    const I keep = _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_EQ_OQ));
     return addi(sum, _mm256_and_si256(q, keep));
   }
   static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }

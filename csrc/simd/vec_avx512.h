@@ -54,6 +54,7 @@ struct Vec {
   static float hmax(F v) { return _mm512_reduce_max_ps(v); }
   static float hmin(F v) { return _mm512_reduce_min_ps(v); }
   static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
+  static uint32_t mask_eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static void store_within(uint16_t* p, F v, F from, F to) {
     const __mmask16 at_least = _mm512_cmp_ps_mask(v, from, _CMP_GE_OQ);
@@ -76,6 +77,15 @@ struct Vec {
     _mm512_storeu_ps(x, _mm512_mask_compress_ps(v, m, v));
     return popcount(mask);
   }
+  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
+                     float* to_x) {
+    const auto m = __mmask16(mask);
+    const I i = loadi(ids);
+    const F v = load(x);
+    _mm512_storeu_si512(to_ids, _mm512_mask_compress_epi32(i, m, i));
+    _mm512_storeu_ps(to_x, _mm512_mask_compress_ps(v, m, v));
+    return popcount(mask);
+  }
   static F of_blocks(const float* block_max, I ids) {
     return _mm512_i32gather_ps(_mm512_srli_epi32(ids, 8), block_max, 4);
   }
@@ -93,9 +103,6 @@ struct Vec {
   static I addi(I a, I b) { return _mm512_add_epi32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), sum, q);
-  }
-  static I add_eq(I sum, I q, F x, F y) {
-    return _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ), sum, q);
   }
   static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
   static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }

@@ -48,10 +48,12 @@ struct Vec {
   static float hmax(F v) { return vmaxvq_f32(v); }
   static float hmin(F v) { return vminvq_f32(v); }
   static bool any_nan(F v) { return vminvq_u32(vceqq_f32(v, v)) == 0; }
-  static uint32_t mask_ge(F a, F b) {
+  static uint32_t bits(uint32x4_t lanes) {
     const int32_t place[4] = {0, 1, 2, 3};
-    return vaddvq_u32(vshlq_u32(vshrq_n_u32(vcgeq_f32(a, b), 31), vld1q_s32(place)));
+    return vaddvq_u32(vshlq_u32(vshrq_n_u32(lanes, 31), vld1q_s32(place)));
   }
+  static uint32_t mask_eq(F a, F b) { return bits(vceqq_f32(a, b)); }
+  static uint32_t mask_ge(F a, F b) { return bits(vcgeq_f32(a, b)); }
   static uint32_t mask_within(F v, F from, F to) { return mask_ge(v, from) & ~mask_ge(v, to); }
   static void store_within(uint16_t* p, F v, F from, F to) {
     *p = uint16_t(mask_within(v, from, to));
@@ -63,6 +65,10 @@ struct Vec {
     alignas(64) float lanes[kWidth];
     store(lanes, v);
     return append_lanes(lanes, mask, first_id, ids, x);
+  }
+  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
+                     float* to_x) {
+    return keep_lanes(ids, x, mask, to_ids, to_x);
   }
   static F of_blocks(const float* block_max, I ids) {
     int32_t place[kWidth];
@@ -88,9 +94,6 @@ struct Vec {
   static I addi(I a, I b) { return vaddq_s32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut))));
-  }
-  static I add_eq(I sum, I q, F x, F y) {
-    return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vceqq_f32(x, y))));
   }
   static uint64_t hsum(const I* s) {
     uint64_t total = 0;

@@ -62,6 +62,7 @@ struct Vec {
   static float hmax(F v) { return v; }
   static float hmin(F v) { return v; }
   static bool any_nan(F v) { return v != v; }
+  static uint32_t mask_eq(F a, F b) { return a == b; }
   static uint32_t mask_ge(F a, F b) { return a >= b; }
   static uint32_t mask_within(F v, F from, F to) { return v >= from && v < to; }
   static void store_within(uint16_t* p, F v, F from, F to) {
@@ -74,6 +75,10 @@ struct Vec {
     alignas(64) float lanes[kWidth];
     store(lanes, v);
     return append_lanes(lanes, mask, first_id, ids, x);
+  }
+  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
+                     float* to_x) {
+    return keep_lanes(ids, x, mask, to_ids, to_x);
   }
   static F of_blocks(const float* block_max, I ids) { return block_max[ids / kBlock]; }
   static unsigned popcount(uint32_t mask) { return mask; }
@@ -90,7 +95,6 @@ struct Vec {
   static I zero() { return 0; }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
   static I add_ge(I sum, I q, F x, F cut) { return x >= cut ? addi(sum, q) : sum; }
-  static I add_eq(I sum, I q, F x, F y) { return x == y ? addi(sum, q) : sum; }
   static uint64_t hsum(const I* sum) {
     uint64_t total = 0;
     for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);
