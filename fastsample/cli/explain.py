@@ -174,7 +174,11 @@ def setting_of(args: argparse.Namespace, text: str | None) -> Setting:
     at_least = 1 if chosen.min_tokens_to_keep is None else chosen.min_tokens_to_keep
     parameters = sampling_parameters(chosen) | {"min_tokens_to_keep": at_least}
     draw = {n: getattr(chosen, n) for n in ("seed", "offset", "u") if vars(chosen)[n] is not None}
-    label = label_of(parameters) if text is None else text.strip().replace(",", ", ")
+    label = (
+        label_of(parameters)
+        if text is None
+        else ", ".join(part.strip() for part in text.split(","))
+    )
     return Setting(label, parameters, draw)
 
 

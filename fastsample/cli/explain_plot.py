@@ -212,7 +212,8 @@ def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
     """Draw one explanation: a panel for each stage, and the draw below."""
     figure = Figure(figsize=(12.8, 7.2), layout=ConstrainedLayoutEngine(h_pad=0.12))
     figure.suptitle(f"{write(_one_line(title, 70))}\n{label}", **HEADLINE)
-    above, below = figure.subfigures(2, 1, height_ratios=[4.6, 1.6])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[4.6, 1.6])
+    above, below = parts
     panels = above.subplots(1, len(e.stages), sharey=True, squeeze=False)[0]
     for axes, stage in zip(panels, e.stages, strict=True):
         _draw_stage(axes, e, stage)

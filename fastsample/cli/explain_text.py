@@ -135,7 +135,7 @@ def hidden(e: Explanation, stage: Stage) -> Iterator[tuple[str, int, float]]:
 def show_stage(screen: Screen, e: Explanation, stage: Stage) -> None:
     """Show a stage: its rule, what it keeps, and a bar for each token that it saw."""
     look = LOOKS[stage.name]
-    for part in fold(look.rule(stage), screen.width - 2):
+    for part in fold(look.rule(stage), screen.width):
         screen.line(part, TITLE)
     if stage.name not in ("softmax", "temperature"):
         least = f" (min_tokens_to_keep {e.parameters['min_tokens_to_keep']})" if stage.held else ""
@@ -194,7 +194,9 @@ def uniform_line(screen: Screen, e: Explanation, width: int) -> tuple[str, int]:
 def show_draw(screen: Screen, e: Explanation) -> None:
     """Show the uniform, where it fell, and the token."""
     source = "as given" if e.draw.seed is None else f"seed {e.draw.seed}, offset {e.draw.offset}"
-    screen.line(f"draw: u = {e.draw.u:.6f} ({source}) falls on the sums of p, by rising id", TITLE)
+    text = f"draw: u = {e.draw.u:.6f} ({source}) on the sums of p by rising id"
+    for part in fold(text, screen.width):
+        screen.line(part, TITLE)
     width = screen.width - 2
     line, mark = uniform_line(screen, e, width)
     half = "0.5".center(width - 2)
