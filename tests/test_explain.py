@@ -359,11 +359,22 @@ def test_stories_tell_what_was_computed(run, name):
         assert f"{e['kept']:,}" in told
 
 
+def top_p_story(run, name):
+    report = json.loads(run("--story", name, "--json"))["explanations"]
+    for e, setting in zip(report, [{"top_k": 3}, {"top_p": 0.85}] * 2, strict=True):
+        assert e["parameters"].items() >= setting.items()
+    return report
+
+
 def test_the_story_of_top_p(run):
-    report = json.loads(run("--story", "top-p", "--json"))["explanations"]
-    peaked_k, peaked_p, flat_k, flat_p = report
-    assert peaked_k["parameters"]["top_k"] == flat_k["parameters"]["top_k"] == 3
-    assert peaked_p["parameters"]["top_p"] == flat_p["parameters"]["top_p"] == 0.85
+    peaked_k, peaked_p, flat_k, flat_p = top_p_story(run, "top-p")
+    assert [t["prob"] for t in peaked_k["tokens"]] == pytest.approx([0.70, 0.16, 0.10, 0.04])
+    assert [t["prob"] for t in flat_k["tokens"]] == pytest.approx([0.30, 0.27, 0.23, 0.20])
+    assert [e["kept"] for e in (peaked_k, peaked_p, flat_k, flat_p)] == [3, 2, 3, 4]
+
+
+def test_the_story_of_top_p_on_a_model(run):
+    peaked_k, peaked_p, flat_k, flat_p = top_p_story(run, "top-p-model")
     assert peaked_k["kept"] == flat_k["kept"] == 3
     assert peaked_p["kept"] < 3 < 100 < flat_p["kept"]  # it adapts
     assert flat_k["mass"] < 0.5 < 0.85 <= flat_p["mass"]

@@ -21,7 +21,7 @@ from ..explain import Explanation, explain
 from . import explain_text
 from .options import OFF, add_sampling_options, refuse, sampling_parameters
 from .screen import Screen, fold
-from .stories import STORIES
+from .stories import STORIES, Example
 
 PICTURES = (".png", ".svg")
 
@@ -89,6 +89,14 @@ def given_row(text: str, tokens: str | None) -> Row:
                 f"tokens must be {logits.size}, one for each logit, got {len(names)}: {tokens!r}"
             )
     return Row("logits", text, f"logits {text}", logits, names)
+
+
+def story_row(source: int | Example) -> Row:
+    """Return the logits of a recorded prompt, or of an example's probabilities."""
+    if isinstance(source, int):
+        return recorded_row(source)
+    logits = np.log(np.array([*source.probs.values()], np.float32))
+    return Row("example", source.text, _before(source.text), logits, [*source.probs])
 
 
 def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
@@ -247,12 +255,12 @@ def run(args: argparse.Namespace) -> None:
                 if getattr(args, name) is not None:
                     option = name.replace("_", "-")
                     raise ValueError(f"story must not come with --{option}: it has its own")
-            args.prompt, compare = list(story.prompts), story.compare
+            compare = story.compare
             if args.seed is None and args.u is None:
                 args.seed = story.seed
         parts: list[str | None] = compare.split(";") if compare is not None else [None]
         settings = [setting_of(args, part) for part in parts]
-        rows = rows_of(args)
+        rows = list(map(story_row, story.rows)) if story is not None else rows_of(args)
         grid = [
             [explain(r.logits, r.names, **s.parameters, **s.draw, top=args.top) for s in settings]
             for r in rows

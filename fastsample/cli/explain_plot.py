@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from ..explain import Explanation, Stage
+from ..explain import Explanation, Stage, Token
 from ..recorded import visible
 from .explain_text import counted, percent
 from .screen import cells
@@ -223,6 +223,15 @@ def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
     return figure
 
 
+def _label_bar(axes: Axes, place: int, t: Token) -> None:
+    """Write a token's probability beside its bar, and draw what it is after the cuts."""
+    text, end = percent(t.prob), max(t.prob, t.final)
+    if t.final and percent(t.final) != text:
+        text = f"{text} → {percent(t.final)}"
+        axes.barh(place, t.final, height=0.72, fill=False, edgecolor=INK, linestyle=":")
+    axes.text(end, place, f" {text}", va="center", fontsize=11)
+
+
 def draw_grid(
     titles: Sequence[str],
     labels: Sequence[str],
@@ -244,7 +253,7 @@ def draw_grid(
         for axes, label, e in zip(panels, labels, across, strict=False):
             for place, t in enumerate(e.tokens[:leading]):
                 axes.barh(place, t.prob, height=0.72, color=_colour(e, place, t.cut_by is None))
-                axes.text(t.prob, place, f" {percent(t.prob)}", va="center", fontsize=11)
+                _label_bar(axes, place, t)
             drawn = write(e.drawn.text)
             _head(axes, label, f"kept {counted(e.kept)}, {percent(e.mass)} of p, draws {drawn}")
         for axes in panels:
@@ -252,7 +261,7 @@ def draw_grid(
             axes.spines.bottom.set_visible(False)
         for axes in panels[len(labels) :]:
             axes.set_visible(False)
-        panels[0].set_xlim(0, 1.2 * max(e.tokens[0].prob for e in across))
+        panels[0].set_xlim(0, 1.35 * max(max(e.tokens[0].prob, e.tokens[0].final) for e in across))
         _name_tokens(panels, [write(t.text) for t in across[0].tokens[:leading]])
     _legend(figure, {"kept": KEPT, "cut": CUT, "drawn": DRAWN})
     return figure
