@@ -12,6 +12,6 @@ mkdir -p "$images"
 for story in top-p top-p-model temperature min-p order; do
     "$fastsample" explain --story "$story" --plot "$images/explain-$story.svg"
 done
-"$fastsample" explain --prompt 8 --compare "top_k=3;top_k=6" --plot "$images/explain-top-k.svg"
+"$fastsample" explain --prompt 8 --compare "top_k=3;top_k=6" --seed 1 --plot "$images/explain-top-k.svg"
 "$fastsample" explain --prompt 10 --top-p 0.6 --top 14 --seed 3 \
     --plot "$images/explain-chinese.png"

@@ -51,6 +51,8 @@ FAMILIES = (
 
 HEADLINE: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "x": 0.01, "ha": "left"}
 
+TITLE = 64  # columns of a title, beside the legend
+
 Write: TypeAlias = "Callable[[str], str]"  # makes a text fit for the picture
 
 
@@ -156,10 +158,18 @@ def _name_tokens(panels: Sequence[Axes], names: list[str]) -> None:
         axes.tick_params(axis="y", length=0)
 
 
-def _legend(figure: Figure, words: dict[str, str]) -> None:
-    patches = [Patch(color=colour, label=word) for word, colour in words.items()]
+def _legend(figure: Figure, *extra: Patch) -> None:
+    colours = {"kept": KEPT, "cut": CUT, "drawn": DRAWN}
+    handles = [Patch(color=colour, label=word) for word, colour in colours.items()] + [*extra]
     figure.legend(
-        handles=patches, loc="upper right", ncols=len(patches), frameon=False, borderaxespad=0
+        handles=handles,
+        loc="upper right",
+        ncols=len(handles),
+        frameon=False,
+        borderaxespad=0,
+        columnspacing=1.2,
+        handlelength=1.5,
+        handletextpad=0.5,
     )
 
 
@@ -211,7 +221,7 @@ def _draw_uniform(axes: Axes, e: Explanation, write: Write, inches: float) -> No
 def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
     """Draw one explanation: a panel for each stage, and the draw below."""
     figure = Figure(figsize=(12.8, 7.2), layout=ConstrainedLayoutEngine(h_pad=0.12))
-    figure.suptitle(f"{write(_one_line(title, 70))}\n{label}", **HEADLINE)
+    figure.suptitle(f"{write(_one_line(title, TITLE))}\n{label}", **HEADLINE)
     parts: Any = figure.subfigures(2, 1, height_ratios=[4.6, 1.6])
     above, below = parts
     panels = above.subplots(1, len(e.stages), sharey=True, squeeze=False)[0]
@@ -219,7 +229,7 @@ def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
         _draw_stage(axes, e, stage)
     _name_tokens(panels, [write(token.text) for token in e.tokens])
     _draw_uniform(below.subplots(), e, write, inches=12)
-    _legend(figure, {"kept": KEPT, "cut": CUT, "drawn": DRAWN})
+    _legend(figure)
     return figure
 
 
@@ -247,7 +257,7 @@ def draw_grid(
     )
     bands: Any = figure.subfigures(len(titles), 1, squeeze=False)
     for band, title, across in zip(bands[:, 0], titles, grid, strict=True):
-        band.suptitle(write(_one_line(title, 70)), **HEADLINE)
+        band.suptitle(write(_one_line(title, TITLE)), **HEADLINE)
         panels = band.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in across)
         for axes, label, e in zip(panels, labels, across, strict=False):
@@ -261,9 +271,10 @@ def draw_grid(
             axes.spines.bottom.set_visible(False)
         for axes in panels[len(labels) :]:
             axes.set_visible(False)
-        panels[0].set_xlim(0, 1.35 * max(max(e.tokens[0].prob, e.tokens[0].final) for e in across))
+        longest = max(max(e.tokens[0].prob, e.tokens[0].final) for e in across)
+        panels[0].set_xlim(0, (1.2 + 0.1 * columns) * longest)  # with room for the numbers
         _name_tokens(panels, [write(t.text) for t in across[0].tokens[:leading]])
-    _legend(figure, {"kept": KEPT, "cut": CUT, "drawn": DRAWN})
+    _legend(figure, Patch(fill=False, edgecolor=INK, linestyle=":", label="renormalised"))
     return figure
 
 
@@ -279,7 +290,7 @@ def plot(
     text, for the reader's fonts.
     """
     shown = {c for row in grid for e in row for t in e.tokens for c in t.text}
-    shown.update(*(_one_line(title, 70) for title in titles))
+    shown.update(*(_one_line(title, TITLE) for title in titles))
     # Families without a bold font are fine.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     families, missing = find_fonts(shown)
