@@ -34,9 +34,14 @@ class Recorded(NamedTuple):
 
     def show(self, token: int) -> str:
         """Return a token as text in which every byte can be seen: `` Paris`` is ``␣Paris``."""
-        # Bytes that are only a part of a character become surrogates, which do not print.
-        text = self.pieces[token].decode(errors="surrogateescape")
-        return "".join(c if c.isprintable() and c != " " else _sign(c) for c in text)
+        return visible(self.pieces[token])
+
+
+def visible(piece: bytes) -> str:
+    """Return a token's bytes as text in which each of them can be seen."""
+    # Bytes that are only a part of a character become surrogates, which do not print.
+    text = piece.decode(errors="surrogateescape")
+    return "".join(c if c.isprintable() and c != " " else _sign(c) for c in text)
 
 
 def _sign(char: str) -> str:

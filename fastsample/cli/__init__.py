@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .. import __version__, bench
-from . import demo
+from . import demo, explain
 
 
 class Command(NamedTuple):
@@ -25,6 +25,11 @@ COMMANDS = {
         example="fastsample demo --prompt 2 --temperature 1.5 --order llama.cpp",
         add_options=demo.options,
         run=demo.demo,
+    ),
+    "explain": Command(
+        example="fastsample explain --prompt 2 --temperature 0.8 --top-k 50 --top-p 0.95",
+        add_options=explain.options,
+        run=explain.run,
     ),
     "bench": Command(
         example="fastsample bench --quick --json bench.json",

@@ -8,8 +8,8 @@ import unicodedata
 from typing import TextIO
 
 BAR = "▏▎▍▌▋▊▉█"  # by eighths
-_ASCII = {"␣": "_", "⏎": "\\n", "⇥": "\\t", "→": "->", "▸": ">", "…": "~", "│": "|"}
-_ASCII |= dict.fromkeys(BAR, "") | {"█": "#"}
+_ASCII = {"␣": "_", "⏎": "\\n", "⇥": "\\t", "→": "->", "▸": ">", "…": "~", "│": "|", "▲": "^"}
+_ASCII |= dict.fromkeys(BAR, " ") | {"█": "#", "░": ".", "─": "-"}
 
 
 def cells(text: str) -> int:

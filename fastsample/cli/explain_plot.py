@@ -1,0 +1,314 @@
+"""Explanations as a picture for a slide. Needs matplotlib, which is imported here alone."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from matplotlib import font_manager, rc_context, rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+
+from ..explain import Explanation, Stage, Token
+from ..recorded import visible
+from .explain_text import counted, percent
+from .screen import cells
+
+KEPT, CUT, DRAWN, LINE, INK = "#2b6cb0", "#cbd5e0", "#dd6b20", "#c53030", "#2d3748"
+SEGMENTS = ("#bcd4ec", "#dde9f5")  # neighbours differ
+
+STYLE = {
+    "font.size": 12,
+    "text.color": INK,
+    "axes.edgecolor": "#a0aec0",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 12,
+    "savefig.dpi": 150,
+    "svg.fonttype": "none",  # text stays text, and the reader's fonts show it
+    "svg.hashsalt": "fastsample",  # the same picture is the same file
+}
+
+#: Families with Chinese, Japanese and Korean, of Linux, macOS and Windows; looked at first.
+FAMILIES = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC",
+    "Hiragino Sans GB", "Heiti TC", "Microsoft YaHei", "SimHei", "Arial Unicode MS",
+)  # fmt: skip
+
+HEADLINE: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "x": 0.01, "ha": "left"}
+
+TITLE = 64  # columns of a title, beside the legend
+
+Write: TypeAlias = "Callable[[str], str]"  # makes a text fit for the picture
+
+
+def _characters(path: str) -> set[str]:
+    """Return what a font file can draw."""
+    return set(map(chr, font_manager.get_font(path).get_charmap()))
+
+
+def _installed() -> dict[str, str]:
+    """Return a font file of each family, those that only draw boxes aside."""
+    fonts = font_manager.fontManager.ttflist
+    regular_last = sorted(fonts, key=lambda font: (font.weight == 400, font.style == "normal"))
+    return {f.name: f.fname for f in regular_last if not f.name.startswith("Last Resort")}
+
+
+def find_fonts(text: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Return families that together draw a text, the user's own first, and what none draws."""
+    families = list(rcParams["font.family"])
+    own = font_manager.findfont(font_manager.FontProperties(family=families))
+    missing = set(text) - _characters(own)
+    if missing:
+        # matplotlib remembers the fonts that it saw at its first start.
+        known = {font.fname for font in font_manager.fontManager.ttflist}
+        for path in sorted(set(font_manager.findSystemFonts()) - known):
+            with suppress(Exception):  # of a file that is damaged, or of a kind it cannot read
+                font_manager.fontManager.addfont(path)
+    installed = _installed() if missing else {}
+    preferred = [family for family in FAMILIES if family in installed]
+    for family in [*preferred, *sorted(installed.keys() - preferred)]:
+        found = missing & _characters(installed[family]) if missing else set()
+        if found:
+            families.append(family)
+            missing -= found
+    return families, missing
+
+
+def _one_line(text: str, width: int) -> str:
+    """Return the end of a text, with its line breaks to be seen."""
+    text = visible(text.encode()).replace("␣", " ")
+    if cells(text) <= width:
+        return text
+    while cells(text) > width - 1:
+        text = text[1:]
+    return "…" + text
+
+
+def _colour(e: Explanation, place: int, kept: bool) -> str:
+    return DRAWN if place == e.draw.token else KEPT if kept else CUT
+
+
+def _bars(
+    axes: Axes, e: Explanation, stage: Stage, start: Sequence[float], width: Sequence[float | None]
+) -> None:
+    for place, (token, left, length) in enumerate(zip(e.tokens, start, width, strict=True)):
+        if length is not None:
+            colour = _colour(e, place, token.rank <= stage.kept)
+            axes.barh(place, 100 * length, left=100 * left, height=0.72, color=colour)
+
+
+def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> None:
+    """Draw what a stage saw: kept, cut, and the threshold between."""
+    zeros = [0.0] * len(e.tokens)
+    if stage.name == "temperature":
+        _bars(axes, e, stage, zeros, stage.after)
+        seen = [100 * p for p in stage.before if p is not None]
+        axes.barh(range(len(seen)), seen, height=0.72, fill=False, edgecolor=INK, linestyle=":")
+        title, note = f"temperature {stage.value:g}", "dotted: T = 1"
+    else:
+        title = f"{stage.name} {stage.value:g}"
+        note = f"kept {stage.kept:,} of {stage.entered:,}, {percent(stage.mass)} of p"
+    if stage.name == "top_p":
+        pairs = zip(stage.cumulative, stage.before, strict=True)
+        _bars(axes, e, stage, [(s or 0.0) - (p or 0.0) for s, p in pairs], stage.before)
+        sums = [100 * s for s in stage.cumulative[: stage.entered] if s is not None]
+        axes.plot(sums, range(len(sums)), color=INK, linewidth=1.5, marker="o", markersize=4)
+        axes.axvline(100 * stage.value, color=LINE, linestyle="--")
+        axes.set_xlim(0, 104)
+        axes.set_xlabel("cumulative p, %")
+    else:
+        if stage.name != "temperature":
+            _bars(axes, e, stage, zeros, stage.before)
+        if stage.threshold is not None:
+            axes.axvline(100 * stage.threshold, color=LINE, linestyle="--")
+        elif stage.name == "top_k" and stage.kept < len(e.tokens):
+            axes.axhline(stage.kept - 0.5, color=LINE, linestyle="--")
+        axes.set_xlim(0, 108 * max(stage.before[0] or 0.0, stage.after[0] or 0.0))
+        axes.set_xlabel(f"p at T = {stage.temperature:g}, %")
+    if stage.name in ("softmax", "greedy"):
+        title = {"softmax": "no stage", "greedy": "temperature 0: greedy"}[stage.name]
+    _head(axes, title, note)
+
+
+def _head(axes: Axes, title: str, note: str) -> None:
+    """Write above a panel, where no bar can be in the way."""
+    axes.set_title(title, pad=23)
+    axes.annotate(note, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=11)
+
+
+def _name_tokens(panels: Sequence[Axes], names: list[str]) -> None:
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    for axes in panels:
+        axes.tick_params(axis="y", length=0)
+
+
+def _legend(figure: Figure, *extra: Patch) -> None:
+    colours = {"kept": KEPT, "cut": CUT, "drawn": DRAWN}
+    handles = [Patch(color=colour, label=word) for word, colour in colours.items()] + [*extra]
+    figure.legend(
+        handles=handles,
+        loc="upper right",
+        ncols=len(handles),
+        frameon=False,
+        borderaxespad=0,
+        columnspacing=1.2,
+        handlelength=1.5,
+        handletextpad=0.5,
+    )
+
+
+def _draw_uniform(axes: Axes, e: Explanation, write: Write, inches: float) -> None:
+    """Draw the line from 0 to 1, by rising id, and where the uniform fell."""
+    for i, segment in enumerate(e.draw.segments):
+        length = segment.high - segment.low
+        mine = segment.token == e.draw.token
+        axes.barh(
+            0,
+            length,
+            left=segment.low,
+            height=1,
+            edgecolor="white",
+            linewidth=0.5,
+            color=DRAWN if mine else SEGMENTS[i % 2],
+        )
+        text = f"{segment.count:,} more"
+        if segment.token is not None:
+            text = e.tokens[segment.token].text
+        if cells(text) * 12 * 0.66 + 4 < length * inches * 72:
+            axes.text(
+                segment.low + length / 2,
+                0,
+                write(text),
+                ha="center",
+                va="center",
+                color="white" if mine else INK,
+            )
+    source = "given" if e.draw.seed is None else f"seed {e.draw.seed}, offset {e.draw.offset}"
+    # The text stays within the picture, and its arrow upright.
+    side, place = (
+        ("left", 0) if e.draw.u < 0.33 else ("right", 1) if e.draw.u > 0.67 else ("center", 0.5)
+    )
+    axes.annotate(
+        f"u = {e.draw.u:.4f} ({source}) draws  {write(e.drawn.text)}  "
+        f"(id {e.drawn.id}, p {percent(e.drawn.final)})",
+        xy=(e.draw.u, 0), xytext=(e.draw.u, 1.1), fontsize=13, fontweight="bold", color=LINE,
+        ha=side, va="center",
+        arrowprops={"arrowstyle": "-|>", "color": LINE, "linewidth": 2, "relpos": (place, 0)},
+    )  # fmt: skip
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.5, 1.5)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("what is left, side by side by rising id: a uniform u in [0, 1) picks one")
+
+
+def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
+    """Draw one explanation: a panel for each stage, and the draw below."""
+    figure = Figure(figsize=(12.8, 7.2), layout=ConstrainedLayoutEngine(h_pad=0.12))
+    figure.suptitle(f"{write(_one_line(title, TITLE))}\n{label}", **HEADLINE)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[4.6, 1.6])
+    above, below = parts
+    panels = above.subplots(1, len(e.stages), sharey=True, squeeze=False)[0]
+    for axes, stage in zip(panels, e.stages, strict=True):
+        _draw_stage(axes, e, stage)
+    _name_tokens(panels, [write(token.text) for token in e.tokens])
+    _draw_uniform(below.subplots(), e, write, inches=12)
+    _legend(figure)
+    return figure
+
+
+def _label_bar(axes: Axes, place: int, t: Token) -> None:
+    """Write a token's probability beside its bar, and draw what it is after the cuts."""
+    text, end = percent(t.prob), max(t.prob, t.final)
+    if t.final and percent(t.final) != text:
+        text = f"{text} → {percent(t.final)}"
+        axes.barh(place, t.final, height=0.72, fill=False, edgecolor=INK, linestyle=":")
+    axes.text(end, place, f" {text}", va="center", fontsize=11)
+
+
+def draw_grid(
+    titles: Sequence[str],
+    labels: Sequence[str],
+    grid: Sequence[Sequence[Explanation]],
+    write: Write,
+) -> Figure:
+    """Draw rows below each other, and their settings side by side."""
+    lines = -(-len(labels) // 3)  # of panels, for each row of logits
+    columns = -(-len(labels) // lines)
+    figure = Figure(
+        figsize=(12.8, max(5.4, 3.6 * lines * len(titles))),
+        layout=ConstrainedLayoutEngine(h_pad=0.12),
+    )
+    bands: Any = figure.subfigures(len(titles), 1, squeeze=False)
+    for band, title, across in zip(bands[:, 0], titles, grid, strict=True):
+        band.suptitle(write(_one_line(title, TITLE)), **HEADLINE)
+        panels = band.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in across)
+        for axes, label, e in zip(panels, labels, across, strict=False):
+            for place, t in enumerate(e.tokens[:leading]):
+                axes.barh(place, t.prob, height=0.72, color=_colour(e, place, t.cut_by is None))
+                _label_bar(axes, place, t)
+            drawn = write(e.drawn.text)
+            _head(axes, label, f"kept {counted(e.kept)}, {percent(e.mass)} of p, draws {drawn}")
+        for axes in panels:
+            axes.xaxis.set_visible(False)
+            axes.spines.bottom.set_visible(False)
+        for axes in panels[len(labels) :]:
+            axes.set_visible(False)
+        longest = max(max(e.tokens[0].prob, e.tokens[0].final) for e in across)
+        panels[0].set_xlim(0, (1.2 + 0.1 * columns) * longest)  # with room for the numbers
+        _name_tokens(panels, [write(t.text) for t in across[0].tokens[:leading]])
+    _legend(figure, Patch(fill=False, edgecolor=INK, linestyle=":", label="renormalised"))
+    return figure
+
+
+def plot(
+    path: str,
+    titles: Sequence[str],
+    labels: Sequence[str],
+    grid: Sequence[Sequence[Explanation]],
+) -> set[str]:
+    """Write a picture, and return the characters that no installed font has.
+
+    In a PNG these are written as escapes, for an empty box says nothing. In an SVG all text stays
+    text, for the reader's fonts.
+    """
+    shown = {c for row in grid for e in row for t in e.tokens for c in t.text}
+    shown.update(*(_one_line(title, TITLE) for title in titles))
+    # Families without a bold font are fine.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    families, missing = find_fonts(shown)
+    if Path(path).suffix.lower() == ".svg":
+        missing = set()
+
+    def write(text: str) -> str:
+        text = "".join(c.encode("unicode_escape").decode() if c in missing else c for c in text)
+        return text.replace("$", r"\$")  # which would begin a formula
+
+    style: Any = STYLE | {"font.family": families}
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        single = len(grid) == len(labels) == 1
+        figure = (
+            draw_stages(titles[0], labels[0], grid[0][0], write)
+            if single
+            else draw_grid(titles, labels, grid, write)
+        )
+        figure.savefig(path, metadata={"Date": None} if path.lower().endswith("svg") else None)
+    return missing

@@ -1,0 +1,272 @@
+"""Explanations as lines of text: bars, thresholds, and where the uniform fell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..explain import Explanation, Stage, Token
+from .screen import BAR, Screen, cells, fold
+
+NAME = 14  # columns of a token's text
+SIDE = 24  # least columns of a setting beside others
+DRAWN, CUT, TITLE = "1;32", "2", "1"  # ANSI styles
+
+
+def percent(p: float) -> str:
+    """Return a probability in at most six columns."""
+    if 0 < p < 0.0001:
+        return "<0.01%"
+    return f"{p:.2%}" if p < 0.0995 else f"{p:.1%}"
+
+
+def counted(n: int) -> str:
+    """Return a number of tokens."""
+    return f"{n:,} token{'s' * (n != 1)}"
+
+
+def bar(low: float, high: float, room: int, *, cut: bool = False, line: float | None = None) -> str:
+    """Return a bar from `low` to `high`, within 0 to 1, with a line across, in `room` + 1 columns.
+
+    What is cut has another shade, so that it can be told without colours.
+    """
+    start, end = round(low * room), round(high * room * 8)
+    end = max(end, start * 8 + (high > low))
+    if cut:
+        drawn = "░" * max(round(end / 8) - start, int(high > low))
+    else:
+        drawn = "█" * (end // 8 - start) + (BAR[end % 8 - 1] if end % 8 else "")
+    columns = list((" " * start + drawn).ljust(room + 1))
+    if line is not None:
+        columns[round(line * room)] = "│"
+    return "".join(columns)
+
+
+class Look(NamedTuple):
+    """How a stage is shown: its rule in words, two columns of numbers, and its bars.
+
+    Numbers and bars are those of the token at a place; a bar is (low, high, line).
+    """
+
+    rule: Callable[[Stage], str]
+    heads: Callable[[Stage], tuple[str, str]]
+    numbers: Callable[[Stage, Token, int], tuple[str, str]]
+    bar: Callable[[Stage, int], tuple[float, float, float | None]]
+
+
+def _first(stage: Stage) -> float:
+    """Return the largest probability that a stage saw or made: the scale of its bars."""
+    return max(stage.before[0] or 0.0, stage.after[0] or 0.0)
+
+
+def _seen(stage: Stage, place: int) -> float:
+    return stage.before[place] or 0.0
+
+
+def _sum(stage: Stage, place: int) -> float:
+    return stage.cumulative[place] or 0.0
+
+
+def _plain_bar(stage: Stage, place: int) -> tuple[float, float, float | None]:
+    return 0.0, _seen(stage, place) / _seen(stage, 0), None
+
+
+LOOKS = {
+    "softmax": Look(
+        rule=lambda s: "no stage is on: every token can be drawn",
+        heads=lambda s: ("logit", "p"),
+        numbers=lambda s, t, i: (f"{t.logit:.2f}", percent(_seen(s, i))),
+        bar=_plain_bar,
+    ),
+    "greedy": Look(
+        rule=lambda s: "temperature 0 takes the most probable token, whatever else is set",
+        heads=lambda s: ("logit", "p"),
+        numbers=lambda s, t, i: (f"{t.logit:.2f}", percent(_seen(s, i))),
+        bar=_plain_bar,
+    ),
+    "temperature": Look(
+        rule=lambda s: (
+            f"temperature {s.value:g} divides the logits: the distribution gets "
+            f"{'sharper' if s.value < 1 else 'flatter'}"
+        ),
+        heads=lambda s: ("T = 1", f"T = {s.value:g}"),
+        numbers=lambda s, t, i: (percent(_seen(s, i)), percent(s.after[i] or 0.0)),
+        bar=lambda s, i: (0.0, (s.after[i] or 0.0) / _first(s), _seen(s, i) / _first(s)),
+    ),
+    "top_k": Look(
+        rule=lambda s: f"top_k {s.value:g} keeps the {counted(int(s.value))} of the largest logits",
+        heads=lambda s: ("rank", "p"),
+        numbers=lambda s, t, i: (f"{t.rank}", percent(_seen(s, i))),
+        bar=_plain_bar,
+    ),
+    "top_p": Look(
+        rule=lambda s: f"top_p {s.value:g} keeps the first tokens that together reach {s.value:g}",
+        heads=lambda s: ("p", "sum"),
+        numbers=lambda s, t, i: (percent(_seen(s, i)), percent(_sum(s, i))),
+        bar=lambda s, i: (_sum(s, i) - _seen(s, i), _sum(s, i), s.value),
+    ),
+    "min_p": Look(
+        rule=lambda s: (
+            f"min_p {s.value:g} keeps what has {s.value:g} of the first one's p or more: "
+            f"{percent(s.threshold or 0.0)}"
+        ),
+        heads=lambda s: ("p", "ratio"),
+        numbers=lambda s, t, i: (percent(_seen(s, i)), f"{_seen(s, i) / _seen(s, 0):.3f}"),
+        bar=lambda s, i: (0.0, _seen(s, i) / _seen(s, 0), s.value),
+    ),
+}
+
+
+def hidden(e: Explanation, stage: Stage) -> Iterator[tuple[str, int, float]]:
+    """Yield what became of tokens that are not shown: "kept" or "cut", how many, their mass."""
+    for fate, total, mass in (
+        ("kept", stage.kept, stage.mass),
+        ("cut", stage.entered - stage.kept, 1.0 - stage.mass),
+    ):
+        shown = [
+            p
+            for t, p in zip(e.tokens, stage.before, strict=True)
+            if p is not None and (t.rank <= stage.kept) == (fate == "kept")
+        ]
+        if total > len(shown):
+            yield fate, total - len(shown), max(mass - sum(shown), 0.0)
+
+
+def show_stage(screen: Screen, e: Explanation, stage: Stage) -> None:
+    """Show a stage: its rule, what it keeps, and a bar for each token that it saw."""
+    look = LOOKS[stage.name]
+    for part in fold(look.rule(stage), screen.width):
+        screen.line(part, TITLE)
+    if stage.name not in ("softmax", "temperature"):
+        least = f" (min_tokens_to_keep {e.parameters['min_tokens_to_keep']})" if stage.held else ""
+        screen.line(
+            f"kept {stage.kept:,} of {counted(stage.entered)}{least}, with "
+            f"{percent(stage.mass)} of the probability at T = {stage.temperature:g}"
+        )
+    room = screen.width - 4 - NAME - 9 - 10 - 3 - 1 - 6
+    cutting = stage.entered > stage.kept
+
+    def row(name: str, numbers: tuple[str, str], drawing: str, fate: str, style: str) -> None:
+        mark = "▸" if style == DRAWN else " "
+        left = f"  {mark} {screen.cell(name, NAME)}{numbers[0]:>9}{numbers[1]:>10}   "
+        screen.line(f"{left}{screen.cell(drawing, room + 1)}{fate:>6}", style)
+
+    row("token", look.heads(stage), "", "", "")
+    for place, token in enumerate(e.tokens):
+        if stage.before[place] is None:
+            continue
+        cut = token.rank > stage.kept
+        low, high, line = look.bar(stage, place)
+        row(
+            token.text,
+            look.numbers(stage, token, place),
+            bar(low, high, room, cut=cut, line=line),
+            ("cut" if cut else "kept") if cutting else "",
+            DRAWN if place == e.draw.token else CUT if cut else "",
+        )
+    for fate, n, mass in hidden(e, stage):
+        numbers = {"p": percent(mass)}
+        pair = (numbers.get(look.heads(stage)[0], ""), numbers.get(look.heads(stage)[1], ""))
+        row(f"… {n:,} more", pair, "", fate if cutting else "", CUT if fate == "cut" else "")
+    screen.line()
+
+
+def uniform_line(screen: Screen, e: Explanation, width: int) -> tuple[str, int]:
+    """Return the line from 0 to 1, divided among what can be drawn, and the column of u."""
+    text, at, mark = "│", 0, 0
+    for segment in e.draw.segments:
+        end = round(segment.high * (width - 1))
+        if segment.token == e.draw.token:
+            mark = round(e.draw.u * (width - 1))
+            if end - at > 1:
+                mark = min(max(mark, at + 1), end - 1)
+        name = f"{segment.count:,} more" if segment.token is None else e.tokens[segment.token].text
+        name = screen.encodable(name)
+        room = end - at - 1
+        if room >= 0:
+            name = name if cells(name) <= room else "…"[:room]
+            left = (room - cells(name)) // 2
+            text += " " * left + name + " " * (room - left - cells(name)) + "│"
+            at = end
+    return text, mark
+
+
+def show_draw(screen: Screen, e: Explanation) -> None:
+    """Show the uniform, where it fell, and the token."""
+    source = "as given" if e.draw.seed is None else f"seed {e.draw.seed}, offset {e.draw.offset}"
+    text = f"draw: u = {e.draw.u:.6f} ({source}) on the sums of p by rising id"
+    for part in fold(text, screen.width):
+        screen.line(part, TITLE)
+    width = screen.width - 2
+    line, mark = uniform_line(screen, e, width)
+    half = "0.5".center(width - 2)
+    screen.line(f"0{half}1")
+    screen.line(line)
+    note = f"u = {e.draw.u:.4f}"
+    left = mark > width - len(note) - 3
+    screen.line(" " * (mark - len(note) - 1) + f"{note} ▲" if left else " " * mark + f"▲ {note}")
+    t = e.drawn
+    screen.line(
+        f"drawn: {screen.cell(t.text, 40).rstrip()}  id {t.id}, final p {percent(t.final)}, "
+        f"for u in [{e.draw.low:.4f}, {e.draw.high:.4f})\n",
+        DRAWN,
+    )
+
+
+def show(screen: Screen, e: Explanation) -> None:
+    """Show one explanation, stage by stage."""
+    for stage in e.stages:
+        show_stage(screen, e, stage)
+    show_draw(screen, e)
+
+
+def show_beside(screen: Screen, labels: list[str], explanations: list[Explanation]) -> None:
+    """Show the settings of one row side by side, as many as the width has room for."""
+    room = (screen.width - 2 - NAME) // SIDE
+    lines = -(-len(labels) // room)
+    room = -(-len(labels) // lines)  # as many on each
+    scale = max(e.tokens[0].prob for e in explanations)
+    for i in range(0, len(labels), room):
+        _show_columns(screen, labels[i : i + room], explanations[i : i + room], scale)
+
+
+def _show_columns(
+    screen: Screen, labels: list[str], explanations: list[Explanation], scale: float
+) -> None:
+    width = (screen.width - 2 - NAME) // len(labels)
+    room = width - 9  # for a bar, between two spaces and a percentage
+
+    def row(name: str, columns: list[str], style: str = "") -> None:
+        cut = [screen.cell("  " + column, width) for column in columns]
+        screen.line(f"  {screen.cell(name, NAME)}{''.join(cut)}", style)
+
+    row("token", labels, TITLE)
+    leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in explanations)
+    for place, token in enumerate(explanations[0].tokens[:leading]):
+        columns = []
+        for e in explanations:
+            t = e.tokens[place]
+            drawing = bar(0.0, t.prob / scale, room, cut=t.cut_by is not None)
+            columns.append(f"{screen.encodable(drawing)}{percent(t.prob):>6}")
+        row(token.text, columns)
+    facts: dict[str, Callable[[Explanation], str]] = {
+        "others": lambda e: _others(e, leading),
+        "kept": lambda e: f"{counted(e.kept)}, {percent(e.mass)}",
+        "entropy": lambda e: f"{e.entropy:.2f} bits",
+        "drawn": lambda e: f"{e.drawn.text}, final p {percent(e.drawn.final)}",
+    }
+    for name, fact in facts.items():
+        row(name, [fact(e) for e in explanations])
+    screen.line()
+
+
+def _others(e: Explanation, leading: int) -> str:
+    """Say what became of the tokens below the leading ones."""
+    kept, all_ = max(e.kept - leading, 0), e.vocabulary - e.masked - leading
+    return f"{f'{kept:,}' if kept else 'none'} of {all_:,} kept" if all_ else "none"
+
+
+def show_sentences(screen: Screen, sentences: list[str]) -> None:
+    """Show a story's text."""
+    for part in fold(screen.encodable(" ".join(sentences)), screen.width):
+        screen.line(part)
