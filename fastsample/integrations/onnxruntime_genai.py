@@ -31,7 +31,7 @@ def _parameters(options: dict[str, Any]) -> dict[str, Any] | None:
     return {"temperature": temperature, "top_k": top_k, "top_p": top_p or 1.0}
 
 
-class FastGenerator(og.Generator):  # type: ignore[misc, unused-ignore]
+class FastGenerator(og.Generator):
     """An ``onnxruntime_genai.Generator`` whose ``generate_next_token`` draws with fastsample.
 
     All else is the runtime's: prompts, caches, the end of sequences, padding of rows that have
@@ -87,7 +87,9 @@ class FastGenerator(og.Generator):  # type: ignore[misc, unused-ignore]
         parameters = _parameters(options)
         if seed is None and options["random_seed"] >= 0:
             seed = int(options["random_seed"])
-        self.sampler = parameters and Sampler(**parameters, order=order, seed=seed)
+        self.sampler = None
+        if parameters is not None:
+            self.sampler = Sampler(**parameters, order=order, seed=seed)
         self._penalty = np.float32(options["repetition_penalty"])
         # The runtime copies the options. Greedy, it takes the one token that is left to it.
         params.set_search_options(do_sample=False)

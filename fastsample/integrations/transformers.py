@@ -31,7 +31,7 @@ _LACKING: dict[str, tuple[Any, ...]] = {
 _OFF = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0}
 
 
-class FastSampleLogitsProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
+class FastSampleLogitsProcessor(LogitsProcessor):
     """Draw a token per row, and return scores that leave no other: 0 for it, -inf for the rest.
 
     Put last in ``logits_processor``, it decides what ``generate`` appends, whether ``do_sample`` is
@@ -156,8 +156,9 @@ def generate(
     --------
     >>> import torch, transformers
     >>> from fastsample.integrations.transformers import generate
-    >>> config = transformers.GPT2Config(vocab_size=100, n_embd=8, n_layer=1, n_head=1)
-    >>> model = transformers.GPT2LMHeadModel(config)
+    >>> sizes = {"vocab_size": 100, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    >>> config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
+    >>> model = transformers.GPT2LMHeadModel(config).eval()
     >>> text = [
     ...     generate(model, torch.tensor([[5, 6]]), max_length=8, do_sample=True, top_p=0.9, seed=1)
     ...     for _ in range(2)
@@ -182,6 +183,7 @@ def generate(
 
     parameters: dict[str, Any] = {**_parameters(config), "order": order}
     seed = getattr(config, "seed", None) if seed is None else seed
+    draw: FastSampleLogitsProcessor
     if config.return_dict_in_generate and config.output_scores:
         draw = _Recorder(seed=seed, renormalize=bool(config.renormalize_logits), **parameters)
     else:
@@ -232,8 +234,9 @@ def enable(model: Any, *, order: Order = "hf") -> Any:
     --------
     >>> import torch, transformers
     >>> from fastsample.integrations.transformers import enable
-    >>> config = transformers.GPT2Config(vocab_size=100, n_embd=8, n_layer=1, n_head=1)
-    >>> model = enable(transformers.GPT2LMHeadModel(config))
+    >>> sizes = {"vocab_size": 100, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    >>> config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=None)
+    >>> model = enable(transformers.GPT2LMHeadModel(config).eval())
     >>> model.generate(torch.tensor([[5, 6]]), max_length=8, do_sample=True, seed=1).shape
     torch.Size([1, 8])
     """

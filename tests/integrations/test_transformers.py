@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import importlib.util
 import inspect
 import pickle
@@ -127,6 +128,14 @@ def test_a_new_stage_of_generate_is_noticed() -> None:
     known = {"Temperature", "TopH", "TopK", "TopP", "MinP", "Typical", "Epsilon", "Eta"}
     found = {name for name in vars(logits_process) if name.endswith("LogitsWarper")}
     assert found - {"LogitsWarper"} == {f"{name}LogitsWarper" for name in known}
+
+
+def test_examples_of_the_docstrings() -> None:
+    from fastsample.integrations import transformers as adapter
+
+    done = doctest.testmod(adapter)
+    assert done.attempted > 10
+    assert done.failed == 0
 
 
 # ---- the processor -----------------------------------------------------------------------------
@@ -269,15 +278,17 @@ def test_configuration_arguments_and_defaults_agree(tiny: Any) -> None:
     assert tokens(generate(tiny, PROMPT, config)) == tokens(by_argument)
 
     model = copy.deepcopy(tiny)
-    model.generation_config.update(max_length=24, **SAMPLING)
-    assert tokens(generate(model, PROMPT, seed=3)) == tokens(by_argument)
+    model.generation_config.update(**SAMPLING)
+    assert tokens(generate(model, PROMPT, max_length=24, seed=3)) == tokens(by_argument)
     assert model.generation_config.temperature == SAMPLING["temperature"]
 
 
 def test_no_warning_is_logged(
     tiny: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformers.logging.get_logger("transformers"), "propagate", True)
+    logger = transformers.logging.get_logger("transformers")
+    monkeypatch.setattr(logger, "propagate", True)
+    type(logger).warning_once.cache_clear()  # what was said before is said again
     for several in (1, 2):
         generate(tiny, PROMPT, max_new_tokens=2, num_return_sequences=several, **SAMPLING)
         config = transformers.GenerationConfig(
