@@ -1,0 +1,125 @@
+"""ONNX Runtime GenAI: a generator that draws with fastsample.
+
+Install with ``pip install 'fastsample[onnxruntime-genai]'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime_genai as og
+
+from ..params import Order
+from ..sampling import Sampler
+
+# Search options that act inside the runtime's own step, and the value that turns them off.
+_LACKING = {"num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0}
+
+
+def _parameters(options: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of `Sampler` that search options stand for; None is greedy."""
+    temperature, top_p = float(options["temperature"]), float(options["top_p"])
+    top_k = int(options["top_k"])
+    # As the runtime decides. To it a top_p of 0 is off, but beside a top_k of 0 it is greedy.
+    if not options["do_sample"] or top_k == 1 or temperature == 0.0 or top_k == top_p == 0:
+        return None
+    for name, off in _LACKING.items():
+        if options[name] != off:
+            raise ValueError(f"{name} must be {off} to draw with fastsample, got {options[name]}")
+    return {"temperature": temperature, "top_k": top_k, "top_p": top_p or 1.0}
+
+
+class FastGenerator(og.Generator):
+    """An ``onnxruntime_genai.Generator`` whose ``generate_next_token`` draws with fastsample.
+
+    All else is the runtime's: prompts, caches, the end of sequences, padding of rows that have
+    ended, ``is_done``, ``get_next_tokens`` and ``get_sequence``. Greedy search is left to it.
+
+    Parameters
+    ----------
+    model : onnxruntime_genai.Model
+        The model.
+    params : onnxruntime_genai.GeneratorParams
+        Its search options are read here: do_sample, temperature, top_k, top_p and
+        repetition_penalty, as the runtime means them (top_p 0 is off). Those that take part in
+        the runtime's own step are refused: num_beams, min_length, no_repeat_ngram_size.
+    seed : int or array of shape (B,), optional
+        As in `fastsample.Sampler`: with a scalar, row i of the batch draws from stream i. Without
+        it, the option random_seed where that is set (>= 0), or else one from the operating system.
+    order : str or tuple of str, default "onnxruntime-genai"
+        As in `fastsample.sample`.
+
+    Attributes
+    ----------
+    sampler : fastsample.Sampler or None
+        What draws, None where the search is greedy. Its offset counts the draws; ``rewind_to``
+        leaves it alone, so that a second try is another one.
+
+    Raises
+    ------
+    ValueError
+        A search option is out of its range, or fastsample does not have it.
+    TypeError
+        As in `fastsample.sample`.
+
+    Notes
+    -----
+    Guidance (``params.set_guidance``) masks tokens inside the runtime's step, after the draw. With
+    one row a draw that it forbids raises RuntimeError; do not use it with more.
+
+    Examples
+    --------
+    The runtime's usual loop, with another class::
+
+        generator = FastGenerator(model, params, seed=1)
+        generator.append_tokens(tokenizer.encode("The weather today is"))
+        while not generator.is_done():
+            generator.generate_next_token()
+            print(stream.decode(generator.get_next_tokens()[0]), end="")
+    """
+
+    def __init__(
+        self, model: Any, params: Any, *, seed: Any = None, order: Order = "onnxruntime-genai"
+    ) -> None:
+        options = params.get_search_options()
+        parameters = _parameters(options)
+        if seed is None and options["random_seed"] >= 0:
+            seed = int(options["random_seed"])
+        self.sampler = None
+        if parameters is not None:
+            self.sampler = Sampler(**parameters, order=order, seed=seed)
+        self._penalty = np.float32(options["repetition_penalty"])
+        # The runtime copies the options. Greedy, it takes the one token that is left to it.
+        params.set_search_options(do_sample=False)
+        try:
+            super().__init__(model, params)
+        finally:
+            params.set_search_options(do_sample=options["do_sample"])
+
+    def generate_next_token(self) -> None:
+        """Draw a token for each row and append it."""
+        if self.sampler is None or self.is_done():  # which the runtime refuses
+            super().generate_next_token()
+            return
+        logits = self.get_logits()
+        rows = logits[:, -1]  # the array is a copy
+        if self._penalty != 1.0:
+            self._penalize(rows)
+        tokens = self.sampler(rows)
+        logits.fill(-np.inf)
+        rows[np.arange(len(rows)), tokens] = 0.0
+        self.set_logits(logits)
+        super().generate_next_token()
+        if len(rows) == 1 and (chosen := self.get_next_tokens()[0]) != tokens[0]:
+            raise RuntimeError(
+                f"the runtime appended token {chosen} where {tokens[0]} was drawn: guidance must "
+                "not be set to draw with fastsample"
+            )
+
+    def _penalize(self, rows: npt.NDArray[np.float32]) -> None:
+        for i, row in enumerate(rows):
+            seen = np.unique(self.get_sequence(i))
+            x = row[seen]
+            row[seen] = np.where(x < 0, x * self._penalty, x / self._penalty)
