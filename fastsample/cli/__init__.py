@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .. import __version__, bench
-from . import demo
+from . import demo, generate
 
 
 class Command(NamedTuple):
@@ -25,6 +25,11 @@ COMMANDS = {
         example="fastsample demo --prompt 2 --temperature 1.5 --order llama.cpp",
         add_options=demo.options,
         run=demo.demo,
+    ),
+    "generate": Command(
+        example='fastsample generate "The weather today is" --temperature 0.6 --seed 1',
+        add_options=generate.options,
+        run=generate.generate,
     ),
     "bench": Command(
         example="fastsample bench --quick --json bench.json",
