@@ -25,7 +25,9 @@ void check(fs_status status) {
 // The fs_dtype of a NumPy dtype in native byte order, or -1. bfloat16 is that of ml_dtypes.
 int element_type(const py::dtype& dtype) {
   using py::detail::npy_api;
-  if (dtype.byteorder() != '=') return -1;
+  // NumPy calls native order '=', but spells it out for memory of ctypes.
+  constexpr char kNative = PY_LITTLE_ENDIAN ? '<' : '>';
+  if (dtype.byteorder() != '=' && dtype.byteorder() != kNative) return -1;
   switch (dtype.num()) {
     case npy_api::NPY_FLOAT_: return FS_FLOAT32;
     case npy_api::NPY_DOUBLE_: return FS_FLOAT64;

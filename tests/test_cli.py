@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -316,9 +317,11 @@ def test_help_has_an_example_of_each_command(capsys):
                 assert command.example.startswith(f"fastsample {name} ")
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS.values(), ids=list(cli.COMMANDS))
-def test_examples_run(command, capsys):
-    assert cli.main(command.example.split()[1:]) == 0
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_examples_run(name, capsys):
+    if name == "generate":
+        pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    assert cli.main(shlex.split(cli.COMMANDS[name].example)[1:]) == 0
     assert capsys.readouterr().out
 
 

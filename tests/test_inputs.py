@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import tracemalloc
 from typing import Any
 
@@ -58,6 +59,7 @@ FORMS = {
     "memoryview": (memoryview(ROW), ROW),
     "memoryview of a batch": (memoryview(BATCH), BATCH),
     "array.array": (array.array("f", ROW.tolist()), ROW),
+    "ctypes": (np.ctypeslib.as_array((ctypes.c_float * ROW.size)(*ROW.tolist())), ROW),
     "list": (ROW.tolist(), ROW),
     "tuple": (tuple(ROW.tolist()), ROW),
     "list of lists": (BATCH.tolist(), BATCH),

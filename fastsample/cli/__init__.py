@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .. import __version__, bench
-from . import demo, explain
+from . import demo, explain, generate
 
 
 class Command(NamedTuple):
@@ -30,6 +30,11 @@ COMMANDS = {
         example="fastsample explain --prompt 2 --temperature 0.8 --top-k 50 --top-p 0.95",
         add_options=explain.options,
         run=explain.run,
+    ),
+    "generate": Command(
+        example='fastsample generate "The weather today is" --temperature 0.6 --seed 1',
+        add_options=generate.options,
+        run=generate.generate,
     ),
     "bench": Command(
         example="fastsample bench --quick --json bench.json",

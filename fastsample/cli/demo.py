@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .. import Sampler, build_info, recorded, sample, softmax, survivors, top_k
+from .. import Sampler, build_info, recorded, softmax, survivors, top_k
 from ..backend import use_backend
-from ..params import ORDERS, STAGES, parse_order
 from ..reference import uniform
+from .options import OFF, add_sampling_options, refuse, sampling_parameters
 from .screen import BAR, Screen, fold
 
 LEADING = 8  # tokens shown of each row
@@ -26,7 +26,6 @@ MEASURE_SECONDS = 0.02  # for each median
 
 # The demo's own values make every stage cut something.
 DEMO = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.05}
-OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 Report: TypeAlias = "dict[str, Any]"  # what --json writes
 
@@ -185,30 +184,12 @@ def show_summary(screen: Screen, s: Report) -> None:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `demo`."""
-    for name, value in DEMO.items():
-        text = f"default {value}; {OFF[name]} is off"
-        parser.add_argument(f"--{name}".replace("_", "-"), type=type(value), metavar="X", help=text)
-    text = f"{', '.join(ORDERS)}, or stages as in top_k,top_p,temperature (default hf)"
-    parser.add_argument("--order", default="hf", help=text)
+    add_sampling_options(parser, DEMO)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     text = "only the Nth prompt, from 1; may be repeated"
     parser.add_argument("--prompt", type=int, action="append", metavar="N", help=text)
     parser.add_argument("--backend", help="core, numba or reference (default: the best here)")
     parser.add_argument("--json", action="store_true", help="write JSON")
-
-
-def demo_parameters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the valid parameters of the draws; stages not given have the demo's values."""
-    order = args.order
-    if order in STAGES or "," in order:
-        order = [stage.strip() for stage in order.split(",")]
-    order = parse_order(order)
-    # A stage that the order leaves out is off unless asked for, which the library refuses.
-    given = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage) is not None}
-    default = {stage: (DEMO if stage in order else OFF)[stage] for stage in STAGES}
-    parameters = default | given | {"order": order}
-    sample([0.0], **parameters, seed=args.seed)
-    return parameters
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -220,13 +201,11 @@ def demo(args: argparse.Namespace) -> None:
         try:
             if args.backend:
                 stack.enter_context(use_backend(args.backend))
-            parameters = demo_parameters(args)
+            parameters = sampling_parameters(args)
             for n in set(prompts) - set(range(1, count + 1)):
                 raise ValueError(f"prompt must be in [1, {count}], got {n}")
         except (ImportError, TypeError, ValueError) as error:
-            name = str(error).split()[0]  # messages begin with the name of what is wrong
-            option = f"argument --{name.replace('_', '-')}: " if hasattr(args, name) else ""
-            args.parser.error(f"{option}{error}")
+            refuse(args, error)
         screen, draws = Screen(sys.stdout), []
         if not args.json:
             show_chain(screen, parameters, args.seed)

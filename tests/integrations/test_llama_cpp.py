@@ -1,0 +1,569 @@
+"""FastLlama against llama-cpp-python's own Llama, on the weights of SmolLM2."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import fastsample
+from fastsample import cli
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+from fastsample.integrations import llama_cpp as adapter  # noqa: E402
+
+try:
+    MODEL = adapter.smollm2_path()
+except ImportError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "import sys; from fastsample.cli import main; sys.exit(main())"
+PROMPTS = [
+    "The weather today is",
+    "Once upon a time",
+    "今天天气很好，我们",  # noqa: RUF001
+    "def fibonacci(n):",
+]
+SETTINGS = {
+    "defaults": {},
+    "top_k": {"temp": 0.5, "top_k": 5},
+    "top_p": {"temp": 1.5, "top_k": 0, "top_p": 0.9, "min_p": 0.0},
+    "min_p": {"temp": 1.0, "top_k": -1, "top_p": 1.0, "min_p": 0.1},
+    "temperature alone": {"temp": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+    "below 0": {"temp": -1.0, "top_k": 3},
+}
+PENALTIES = {"repeat_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": -0.2}
+
+
+def load(kind, **options):
+    own = {"n_ctx": 512, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    return kind(MODEL, **own | options)
+
+
+@pytest.fixture(scope="module")
+def fast():
+    llm = load(adapter.FastLlama)
+    yield llm
+    llm.close()
+
+
+@pytest.fixture(scope="module")
+def original():
+    llm = load(llama_cpp.Llama)
+    yield llm
+    llm.close()
+
+
+@pytest.fixture(autouse=True)
+def _as_new(request):
+    """Forget the cached prefix: logits of a prompt read in other parts may have other bits."""
+    for name in {"fast", "original"} & set(request.fixturenames):
+        llm = request.getfixturevalue(name)
+        llm.reset()
+        llm.set_seed(5)
+
+
+def complete(llm, prompt=PROMPTS[0], **parameters):
+    llm.reset()
+    parameters = {"max_tokens": 12, "seed": 1} | parameters
+    return llm.create_completion(prompt, **parameters)["choices"][0]["text"]
+
+
+def draws(llm, prompt, count, **parameters):
+    """Tokens, not text: what `generate` yields."""
+    llm.reset()
+    steps = llm.generate(llm.tokenize(prompt.encode()), **parameters)
+    return [token for _, token in zip(range(count), steps, strict=False)]
+
+
+def own_chain(llm, history=(), **parameters):
+    """{token: probability} by llama.cpp's own samplers, for the current logits."""
+    chain = llama_cpp.Llama._init_sampler(llm, **parameters)
+    for token in history:
+        chain.accept(token)
+    row = np.ctypeslib.as_array(llm._ctx.get_logits_ith(-1), (llm.n_vocab(),))
+    data = (llama_cpp.llama_token_data * row.size)()
+    for i, x in enumerate(row.tolist()):
+        data[i].id, data[i].logit = i, x
+    array = llama_cpp.llama_token_data_array(data=data, size=row.size, selected=-1, sorted=False)
+    llama_cpp.llama_sampler_apply(chain.sampler, ctypes.byref(array))
+    ids = [array.data[i].id for i in range(array.size)]
+    x = np.array([array.data[i].logit for i in range(array.size)])
+    weights = np.exp(x - x.max())
+    return dict(zip(ids, weights / weights.sum(), strict=True))
+
+
+def our_chain(row, temp=0.8, top_k=40, top_p=0.95, min_p=0.05):
+    chain = {"temperature": temp, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    ids, p = fastsample.survivors(row, **(chain if temp >= 0 else {}), order="llama.cpp")
+    return dict(zip(ids.tolist(), p.tolist(), strict=True))
+
+
+def assert_same_chain(ours, theirs):
+    assert set(ours) == set(theirs)
+    for token, p in theirs.items():
+        assert ours[token] == pytest.approx(p, rel=1e-3, abs=1e-8)
+
+
+# ---- what is drawn ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("penalties", [{}, PENALTIES], ids=["plain", "penalties"])
+def test_greedy_is_the_originals_token_for_token(fast, original, prompt, penalties):
+    expected = draws(original, prompt, 24, temp=0.0, **penalties)
+    assert draws(fast, prompt, 24, temp=0.0, **penalties) == expected
+    assert fast.delegated == ()
+    assert fast.draws == 24
+    assert fast.sampling_seconds > 0
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_support_and_probabilities_are_the_originals(fast, prompt, setting):
+    fast.eval(fast.tokenize(prompt.encode()))
+    row = np.ctypeslib.as_array(fast._ctx.get_logits_ith(-1), (fast.n_vocab(),))
+    parameters = SETTINGS[setting]
+    assert_same_chain(our_chain(row, **parameters), own_chain(fast, **parameters))
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_penalties_are_the_originals(fast, prompt):
+    fast.eval(fast.tokenize(prompt.encode()))
+    likely = list(own_chain(fast))
+    history = (likely * 70)[:90] + likely[:3]  # longer than what is remembered
+    draw = fast._init_sampler(**PENALTIES)
+    draw.sample(fast._ctx)
+    draw._drawn.extend(history)
+    assert_same_chain(our_chain(draw._edited()), own_chain(fast, history, **PENALTIES))
+    assert our_chain(draw._edited()) != our_chain(draw._row)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_distribution_is_the_originals(fast, setting):
+    fast.eval(fast.tokenize(PROMPTS[0].encode()))
+    p = own_chain(fast, **SETTINGS[setting])
+    ours, theirs = fast._init_sampler(**SETTINGS[setting]), None
+    theirs = llama_cpp.Llama._init_sampler(fast, **SETTINGS[setting])
+    count = 4000
+    for sampler in ours, theirs:  # the test has to find the original sane too
+        drawn = np.array([sampler.sample(fast._ctx, -1) for _ in range(count)])
+        assert set(drawn.tolist()) <= set(p)
+        frequent = [token for token in p if p[token] * count >= 5]
+        observed = [np.count_nonzero(drawn == token) for token in frequent]
+        expected = [p[token] * count for token in frequent]
+        observed, expected = [*observed, count - sum(observed)], [*expected, count - sum(expected)]
+        if expected[-1] < 1:  # next to nothing is rare
+            assert observed.pop() <= 5
+            expected.pop()
+            expected = (np.array(expected) * (sum(observed) / sum(expected))).tolist()
+        assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+def test_token_n_of_a_completion_is_that_of_sample_at_offset_n(fast):
+    rows = []
+
+    def keep(ids, row):
+        rows.append(row.copy())
+        return row
+
+    fast.set_seed(99)
+    tokens = draws(fast, PROMPTS[1], 12, logits_processor=[keep])
+    for n, (token, row) in enumerate(zip(tokens, rows, strict=True)):
+        chain = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+        assert token == fastsample.sample(row, **chain, order="llama.cpp", seed=99, offset=n)
+
+
+def test_another_order(fast):
+    fast.order = ("temperature", "top_k")
+    try:
+        chain = {"temperature": 1.5, "top_k": 7, "top_p": 1.0, "min_p": 0.0}
+        text = complete(fast, **chain)
+        with pytest.raises(ValueError, match="order must name top_p, which is active"):
+            complete(fast)
+    finally:
+        del fast.order
+    assert text == complete(fast, **chain)  # with top_k alone the order plays no part
+    assert fast.order == "llama.cpp"
+
+
+# ---- seeds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_seed_repeats_a_text(fast, prompt):
+    texts = [complete(fast, prompt, seed=seed) for seed in (1, 2, 2**63, 1)]
+    assert texts[0] == texts[3]
+    assert len(set(texts)) == 3
+
+
+def test_the_seed_of_the_object(fast):
+    def series(seed):
+        fast.set_seed(seed)
+        return [complete(fast, seed=None) for _ in range(3)]
+
+    assert series(11) == series(11)
+    assert len({*series(11), *series(12)}) == 6
+
+
+def test_seeds_that_mean_a_random_one(fast):
+    seeds = set()
+    for seed in (-1, llama_cpp.LLAMA_DEFAULT_SEED) * 2:
+        complete(fast, seed=seed, max_tokens=1)
+        seeds.add(fast._sampler._sampler.seed)
+    assert len(seeds) == 4
+
+
+@pytest.fixture(scope="module")
+def texts(fast):
+    return [complete(fast, prompt, temperature=1.2) for prompt in PROMPTS]
+
+
+def test_variants_write_the_same_text(fast, texts, fast_variant):
+    assert texts == [complete(fast, prompt, temperature=1.2) for prompt in PROMPTS]
+
+
+# ---- the rest of llama-cpp-python ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_streaming_is_the_same_text(fast, prompt):
+    whole = complete(fast, prompt, max_tokens=24)
+    fast.reset()
+    chunks = list(fast.create_completion(prompt, max_tokens=24, seed=1, stream=True))
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole
+    assert len(chunks) > 5
+
+
+def test_chat(fast):
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    answers = []
+    for _ in range(2):
+        fast.reset()
+        out = fast.create_chat_completion(messages, max_tokens=24, seed=3)
+        answers.append(out["choices"][0]["message"]["content"])
+    fast.reset()
+    stream = fast.create_chat_completion(messages, max_tokens=24, seed=3, stream=True)
+    answers.append("".join(c["choices"][0]["delta"].get("content") or "" for c in stream))
+    assert answers[0]
+    assert len(set(answers)) == 1
+    assert fast.delegated == ()
+
+
+def test_stop_strings(fast):
+    whole = complete(fast, max_tokens=24)
+    word = whole.split()[4]
+    out = fast.create_completion(PROMPTS[0], max_tokens=24, seed=1, stop=[word])
+    choice = out["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == whole[: whole.index(word)]
+
+
+def test_logprobs():
+    llm = load(adapter.FastLlama, logits_all=True, n_ctx=64)
+    out = llm.create_completion(PROMPTS[0], max_tokens=8, temperature=0, logprobs=3)
+    logprobs = out["choices"][0]["logprobs"]
+    assert "".join(logprobs["tokens"]) == out["choices"][0]["text"]
+    for value, top in zip(logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
+        assert value == max(top.values())
+    llm.close()
+
+
+def test_grammar_is_left_to_llama_cpp(fast):
+    grammar = llama_cpp.LlamaGrammar.from_string('root ::= " yes" | " no"', verbose=False)
+    assert complete(fast, "Is the sky blue? Answer:", grammar=grammar) in (" yes", " no")
+    assert fast.delegated == ("grammar",)
+    assert fast.draws == 0
+    complete(fast)
+    assert fast.delegated == ()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"mirostat_mode": 2}, {"mirostat_mode": 1}, {"typical_p": 0.9}], ids=str
+)
+def test_what_fastsample_lacks_is_left_to_llama_cpp(fast, original, asked):
+    assert complete(fast, **asked) == complete(original, **asked)
+    assert fast.delegated == tuple(asked)
+
+
+def test_logits_processor(fast, original):
+    seen = []
+
+    def shout(ids, row):
+        seen.append(ids.tolist())
+        return row + bonus
+
+    prompt = PROMPTS[1]
+    bonus = np.random.default_rng(0).normal(0, 3, fast.n_vocab()).astype(np.float32)
+    processors = llama_cpp.LogitsProcessorList([shout])
+    tokens = draws(fast, prompt, 12, temp=0.0, logits_processor=processors)
+    assert fast.delegated == ()
+    start = fast.tokenize(prompt.encode())
+    assert seen == [start + tokens[:n] for n in range(12)]
+    assert tokens == draws(original, prompt, 12, temp=0.0, logits_processor=processors)
+
+
+def test_logit_bias(fast):
+    free = draws(fast, PROMPTS[0], 1, temp=0.0)[0]
+    fast.reset()
+    parameters = {"max_tokens": 1, "temperature": 0.0}
+    before = fast.create_completion(PROMPTS[0], **parameters)["choices"][0]["text"]
+    banned = complete(fast, **parameters, logit_bias={free: float("-inf")})
+    wanted = complete(fast, **parameters, logit_bias={fast.tokenize(b" Paris")[-1]: 100.0})
+    assert before != banned
+    assert wanted == " Paris"
+    # Nothing of it stays in the logits.
+    assert before == fast.create_completion(PROMPTS[0], **parameters)["choices"][0]["text"]
+
+
+def test_stopping_criteria(fast):
+    start = fast.tokenize(PROMPTS[0].encode())
+    stop = llama_cpp.StoppingCriteriaList([lambda ids, _: ids.size >= 10])
+    assert len(start + list(fast.generate(start, stopping_criteria=stop))) == 10
+
+
+def test_a_draft_model():
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    prompt = "one two three four one two three four one two"
+    llm = load(adapter.FastLlama, draft_model=LlamaPromptLookupDecoding(), n_ctx=128)
+    assert complete(llm, prompt, temperature=0).startswith(" three four")
+    assert complete(llm, prompt, seed=4) == complete(llm, prompt, seed=4)
+    assert llm.draws >= 12
+    llm.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"top_p": 1.5}, r"top_p must be in \[0, 1\], got 1.5"),
+        ({"min_p": -0.1}, r"min_p must be in \[0, 1\], got -0.1"),
+        ({"top_k": -2}, "top_k must be None, -1, 0 or >= 1, got -2"),
+        ({"temperature": float("nan")}, "temperature must be finite and >= 0, got nan"),
+        ({"seed": -2}, r"seed must be in \[0, 2\*\*64\), got -2"),
+        ({"seed": 1.5}, r"seed must be an integer, got 1.5 \(float\)"),
+        ({"repeat_penalty": 0.0}, "repeat_penalty must be > 0, got 0.0"),
+        ({"presence_penalty": float("inf")}, "presence_penalty must be finite, got inf"),
+        ({"logits_processor": [lambda _, row: row * np.nan]}, "NaN"),
+    ],
+    ids=str,
+)
+def test_bad_parameters(fast, wrong, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        complete(fast, **wrong)
+    assert complete(fast)  # and nothing is broken
+
+
+def test_no_logits():
+    llm = load(adapter.FastLlama, n_ctx=64)
+    with pytest.raises(RuntimeError, match="nothing has been decoded"):
+        llm._init_sampler().sample(llm._ctx)
+    llm.close()
+
+
+# ---- the private hook ------------------------------------------------------------------------
+
+
+def test_private_hook_has_not_moved(fast):
+    """FastLlama builds on these private names: if one moves, this says which."""
+    hook = inspect.signature(llama_cpp.Llama._init_sampler).parameters
+    assert set(hook) >= {
+        "self", "temp", "top_k", "top_p", "min_p", "typical_p", "mirostat_mode", "grammar",
+        "logits_processor", "repeat_penalty", "frequency_penalty", "presence_penalty",
+    }  # fmt: skip
+    known = {"tfs_z", "penalize_nl", "mirostat_eta", "mirostat_tau"}  # play no part, or delegated
+    assert set(hook) - known == adapter._hook_signature().parameters.keys() - known
+    source = inspect.getsource(llama_cpp.Llama)
+    assert source.count("self._sampler = self._init_sampler(") == 2, "who calls _init_sampler"
+    assert source.count("self._sampler.") == 1, "another method of the sampler is called"
+    assert "self._sampler.sample(self._ctx, ridx)" in source
+    for name in ("_seed", "_sampler", "_ctx", "_input_ids", "last_n_tokens_size"):
+        assert hasattr(fast, name), name
+    assert isinstance(fast._ctx.ctx, int), "LlamaContext.ctx is not an address"
+    fast.eval([1])
+    pointer = fast._ctx.get_logits_ith(-1)
+    assert ctypes.addressof(pointer.contents) == adapter._logits_address(fast._ctx.ctx, -1)
+
+
+def test_a_hook_that_has_moved_is_named(monkeypatch):
+    monkeypatch.delattr(llama_cpp.Llama, "_init_sampler")
+    with pytest.raises(ImportError, match=r"Llama\._init_sampler lacks frequency_penalty"):
+        adapter._hook_signature()
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def spawn(*arguments, **environment):
+    command = [sys.executable, "-c", RUN, "generate", "--threads", "1", *arguments]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", **environment}
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, timeout=300)
+
+
+def test_generate_writes_the_same_text_on_each_instruction_set():
+    isas = fastsample.build_info()["isas"] or ()
+    runs = [{}, {}, *({"FASTSAMPLE_ISA": isa} for isa in isas)]
+    outs = [spawn(PROMPTS[0], "--seed", "1", "--max-tokens", "48", **env) for env in runs]
+    assert [out.returncode for out in outs] == [0] * len(runs)
+    (text,) = {out.stdout.decode() for out in outs}
+    assert text.startswith(PROMPTS[0] + " ")
+    assert text.endswith("\n")
+    for out in outs:
+        assert re.fullmatch(
+            r"\d+ tokens in [\d.]+ s, prompt included: [\d.]+ tokens/s\n"
+            r"sampling: [\d.]+% of the time, [\d.]+ us a token\n"
+            r"seed: 1\n",
+            out.stderr.decode(),
+        )
+
+
+@pytest.fixture
+def generate(capfd):
+    def run(*options):
+        assert cli.main(["generate", "--threads", "1", *map(str, options)]) == 0
+        return capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refusal(capfd):
+    def run(*options):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["generate", *map(str, options)])
+        assert exit_.value.code == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        return err.splitlines()[-1]
+
+    return run
+
+
+def test_generate_json_is_what_is_streamed(generate, fast):
+    options = (PROMPTS[2], "--seed", 4, "--max-tokens", 20)
+    out, err = generate(*options, "--json")
+    assert err == ""
+    report = json.loads(out)
+    assert generate(*options).out == PROMPTS[2] + report["text"] + "\n"
+    assert report["text"] == complete(fast, PROMPTS[2], seed=4, max_tokens=20)
+    assert report["seed"] == 4
+    assert report["tokens"] >= 20
+    assert report["finish_reason"] == "length"
+    assert report["sampling_share"] == report["sampling_seconds"] / report["seconds"]
+    assert report["tokens_per_second"] == report["tokens"] / report["seconds"]
+
+
+def test_generate_repeats_a_seed_that_it_chose(generate):
+    first, second = (generate(PROMPTS[0], "--max-tokens", 16) for _ in range(2))
+    assert first.out != second.out
+    seed = re.search(r"seed: (\d+)", first.err)[1]
+    assert generate(PROMPTS[0], "--max-tokens", 16, "--seed", seed).out == first.out
+
+
+def test_generate_chat(generate):
+    question = "What is the capital of France?"
+    report = json.loads(generate(question, "--chat", "--temperature", 0, "--json").out)
+    assert "Paris" in report["text"]
+    assert report["finish_reason"] == "stop"
+    out = generate(question, "--chat", "--temperature", 0).out
+    assert out == report["text"] + "\n"
+
+
+def test_generate_uses_its_options(generate, fast):
+    options = ("--top-k", 3, "--temperature", 1.5, "--order", "temperature,top_k")
+    out = generate(PROMPTS[1], *options, "--model", MODEL, "--seed", 2, "--max-tokens", 16).out
+    chain = {"top_k": 3, "temperature": 1.5, "top_p": 1.0, "min_p": 0.0}
+    assert out == PROMPTS[1] + complete(fast, PROMPTS[1], **chain, seed=2, max_tokens=16) + "\n"
+
+
+def test_generate_on_an_ascii_terminal():
+    out = spawn(PROMPTS[2], "--max-tokens", "8", PYTHONIOENCODING="ascii")
+    assert out.returncode == 0
+    assert out.stdout.decode("ascii").startswith("\\u4eca")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no closed pipes of this kind")
+def test_generate_into_a_closed_pipe_is_quiet():
+    command, pipe = [sys.executable, "-c", RUN, "generate", PROMPTS[0]], subprocess.PIPE
+    with subprocess.Popen(command, cwd="/", stdout=pipe, stderr=pipe) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--top-p 1.5", "argument --top-p: top_p must be in [0, 1], got 1.5"),
+        ("--order top_k --top-p 0.5", "argument --order: order must name top_p, which is active"),
+        ("--seed -1", "argument --seed: seed must be in [0, 2**64), got -1"),
+        ("--seed 4294967295", "argument --seed: seed must not be 4294967295"),
+        ("--max-tokens 0", "argument --max-tokens: max_tokens must be >= 1, got 0"),
+        ("--threads 0", "argument --threads: threads must be >= 1, got 0"),
+        ("--model /no/such.gguf", "Model path does not exist: /no/such.gguf"),
+        (f"--model {__file__}", "Failed to load model from file"),
+    ],
+)
+def test_generate_refuses_bad_options(refusal, options, message):
+    assert refusal("x", *options.split()).startswith(f"fastsample generate: error: {message}")
+
+
+# ---- continuous batching ---------------------------------------------------------------------
+
+
+def test_each_request_of_a_batch_is_reproduced_alone(monkeypatch):
+    path = ROOT / "docs" / "examples" / "continuous_batching.py"
+    if not path.is_file():
+        pytest.skip("these tests run outside of a checkout, which has the example")
+    spec = importlib.util.spec_from_file_location("continuous_batching", path)
+    example = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, example)  # dataclasses look there
+    spec.loader.exec_module(example)
+    calls = []
+
+    def recorded(rows, **parameters):
+        tokens = real(rows, **parameters)
+        calls.append((rows.copy(), parameters, tokens))
+        return tokens
+
+    def rows_of(seed):
+        """A request's rows, in turn; each gave its token in that batch, and does so alone."""
+        found = []
+        for rows, parameters, tokens in calls:
+            for i, s in enumerate(parameters["seed"]):
+                if s == seed:
+                    own = {n: v if n == "order" else v[i] for n, v in parameters.items()}
+                    assert real(rows[i], **own) == tokens[i]
+                    assert own["offset"] == len(found)
+                    found.append(rows[i])
+        return found
+
+    real = fastsample.sample
+    monkeypatch.setattr(fastsample, "sample", recorded)
+    with example.Model(MODEL) as model:
+        together = example.requests()
+        example.serve(model, together)
+        assert max(len(tokens) for _, _, tokens in calls) >= 6  # it was a batch
+        assert len({r.left for r in together}) > 5
+        in_batch = {r.seed: rows_of(r.seed) for r in together}
+        for n, request in enumerate(together):
+            calls.clear()
+            alone = example.requests()[n]
+            example.serve(model, [alone])
+            # Equal logits give equal tokens. llama.cpp need not give equal logits to the same
+            # sequence alone and in a batch; on most processors it does.
+            pairs = zip(in_batch[alone.seed], rows_of(alone.seed), strict=False)
+            equal = next((i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)), None)
+            assert alone.tokens[:equal] == request.tokens[:equal]
+            assert alone.tokens

@@ -1,0 +1,38 @@
+"""Without the extras: nothing imports them, and what needs one says how to get it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fastsample import cli
+
+RUNTIMES = ("llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib")
+
+
+def test_no_runtime_is_imported():
+    code = "import sys, fastsample, fastsample.cli, fastsample.integrations; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, check=True)
+    assert not set(RUNTIMES) & set(done.stdout.decode().split())
+
+
+@pytest.fixture
+def without(monkeypatch):
+    def hide(name):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, f"fastsample.integrations.{name}", raising=False)
+
+    return hide
+
+
+def test_generate_without_llama_cpp(without, capsys):
+    without("llama_cpp")
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["generate", "x"])
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "llama-cpp-python" in err
+    assert "pip install 'fastsample[llama]'" in err
