@@ -16,12 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import as_rows
-from .params import Order, integer, parse_order
+from .params import OFF, Order, integer, parse_order, stages_on
 from .reference import to_float32, uniform
 from .sampling import sample, survivors
-
-#: Values that turn a stage off; -1 does the same for top_k.
-OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ def running_stages(parameters: dict[str, Any]) -> list[str]:
     """Return the stages that are on, in the order that they run."""
     if parameters["temperature"] == 0:
         return ["temperature"]  # no other plays a part
-    return [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
+    return stages_on(parameters)
 
 
 def _survivors(row: npt.NDArray[np.float32], parameters: dict[str, Any]) -> tuple[Ids, Probs]:

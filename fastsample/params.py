@@ -18,7 +18,9 @@ import numpy.typing as npt
 Order: TypeAlias = "str | Sequence[str]"
 Records: TypeAlias = npt.NDArray[np.void]
 
-STAGES = ("temperature", "top_k", "top_p", "min_p")
+#: The value that turns a stage off.
+OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+STAGES = tuple(OFF)
 
 #: In which order real runtimes run the stages.
 ORDERS: dict[str, tuple[str, ...]] = {
@@ -38,6 +40,11 @@ RECORD = np.dtype(
     },
     align=True,
 )  # fmt: skip
+
+
+def stages_on(parameters: dict[str, Any]) -> list[str]:
+    """Return the stages that are not off, in the order that they run."""
+    return [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
 
 
 def _real(name: str, value: Any, where: str) -> float:

@@ -38,7 +38,6 @@ WORKS = {
     "top_p": Work({"temperature": 0.8, "top_p": 0.95}, 14.0, (7.0, 4.5)),
     "cold": Work({"temperature": 0.5}, None, (2.5, 2.5)),
 }
-OFF: Params = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 EXPONENTIAL = ("temperature", "top_p", "cold")  # works that weigh the whole vocabulary
 
 

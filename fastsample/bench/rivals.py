@@ -17,7 +17,8 @@ import numpy as np
 
 from .. import Sampler, build_info, use_backend
 from ..backend import load
-from .grid import OFF, SEED, Params, Row
+from ..params import OFF
+from .grid import SEED, Params, Row
 
 Active: TypeAlias = "Callable[[], AbstractContextManager[Any]]"  # makes a backend the one in use
 

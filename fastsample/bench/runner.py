@@ -22,9 +22,9 @@ import numpy as np
 from .. import Sampler, backends, build_info, sample, survivors
 from ..arrays import as_rows
 from ..backend import load
-from ..params import make_records
+from ..params import OFF, make_records
 from ..reference import survivors_of, to_float32, uniform
-from .grid import COMPARED, OFF, SEED, VOCAB, WORKS, Case, Params, Row, make_row
+from .grid import COMPARED, SEED, VOCAB, WORKS, Case, Params, Row, make_row
 from .rivals import Active, Prepared, Rival
 
 Report: TypeAlias = "dict[str, Any]"

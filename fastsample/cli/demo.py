@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from .. import Sampler, build_info, recorded, softmax, survivors, top_k
 from ..backend import use_backend
+from ..params import OFF, stages_on
 from ..reference import uniform
-from .options import OFF, add_sampling_options, refuse, sampling_parameters
+from .options import add_sampling_options, refuse, sampling_parameters
 from .screen import BAR, Screen, fold
 
 LEADING = 8  # tokens shown of each row
@@ -63,8 +64,7 @@ def cutting_stages(parameters: dict[str, Any]) -> list[str]:
     """Return the stages that are on and remove tokens, in the order that they run."""
     if parameters["temperature"] == 0.0:
         return ["greedy"]  # no stage plays a part
-    on = [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
-    return [s for s in on if s != "temperature"]
+    return [s for s in stages_on(parameters) if s != "temperature"]
 
 
 def draw(data: recorded.Recorded, index: int, parameters: dict[str, Any], seed: int) -> Report:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from .. import recorded
 from ..explain import Explanation, explain
+from ..params import OFF, stages_on
 from . import explain_text
-from .options import OFF, add_sampling_options, refuse, sampling_parameters
+from .options import add_sampling_options, refuse, sampling_parameters
 from .screen import Screen, fold
 from .stories import STORIES, Example
 
@@ -138,8 +139,7 @@ def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
 
 def label_of(parameters: dict[str, Any]) -> str:
     """Return the stages that are on, as text."""
-    stages = [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
-    return ", ".join(f"{s}={parameters[s]:g}" for s in stages) or "no stage"
+    return ", ".join(f"{s}={parameters[s]:g}" for s in stages_on(parameters)) or "no stage"
 
 
 _TYPES: dict[str, type] = {

@@ -6,10 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 from .. import sample
-from ..params import ORDERS, STAGES, parse_order
-
-#: What turns a stage off.
-OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+from ..params import OFF, ORDERS, STAGES, parse_order
 
 
 def add_sampling_options(
