@@ -16,28 +16,33 @@ namespace {
 // The largest tau in [low, high) with measure(tau) >= target: one of the n values that are
 // measured. measure falls as tau rises; it is at_low >= target > 0 at low, and 0 at high.
 //
-// By turns: where a straight line has it, the largest value that may be it, and halfway in the
-// order of floats, which bounds the number of turns whatever the values.
+// By turns: a little beyond where a straight line has it, on the side that was not narrowed last;
+// the largest value that may be it; and halfway in the order of floats, which bounds the number of
+// turns whatever the values.
 template <class T, class Measure>
 float highest_reaching(const Kernels* kernels, const float* x, size_t n, float low, float high,
                        T at_low, T target, Measure measure) {
   T at_high = 0;
-  enum { kLine, kLargest, kHalfway, kTurns };
+  enum { kLine, kLineAgain, kLargest, kHalfway, kTurns };
+  bool low_was_last = false;
   for (int round = 0;; ++round) {
     const int64_t a = to_key(low), b = to_key(high);
     if (b - a <= 1) return low;
     const int turn = round % kTurns;
     float mid = from_key(int32_t(a + (b - a) / 2));
-    if (turn == kLine) {
-      const double part = double(at_low - target + 1) / double(at_low - at_high + 1);
-      const auto line = float(low + part * (double(high) - low));
+    if (turn == kLine || turn == kLineAgain) {
+      const double part = double(at_low - target) / double(at_low - at_high);
+      const double beyond = low_was_last ? part + 0.0625 : part - 0.0625;
+      const auto line =
+          float(low + std::clamp(beyond, 0.015625, 0.984375) * (double(high) - double(low)));
       if (line > low && line < high) mid = line;
     } else if (turn == kLargest) {
       mid = kernels->largest_below(x, n, high);
       if (mid <= low) return low;
     }
     const T at_mid = measure(mid);
-    if (at_mid < target) {
+    low_was_last = at_mid >= target;
+    if (!low_was_last) {
       high = mid;
       at_high = at_mid;
     } else {
@@ -92,7 +97,7 @@ void list_by_maxima(const Row& row, size_t k, Survivors& list) {
 
 // The same for any k: by a guess, a lower one, or else all.
 void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
-  const Histogram guess(row, exp2);
+  const Histogram guess(row, exp2, Histogram::kMost);
   for (double count : {1.1 * double(k) + 250.0, 4.0 * double(k) + 1000.0, double(row.n)}) {
     float bound = count < double(row.n) ? guess.with_count(count) : -FLT_MAX;
     list.clear();
@@ -231,7 +236,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
   int64_t* high = workspace.high_mass.reserve(row.blocks);
 
-  const Histogram guess(row, exp2);
+  const Histogram guess(row, exp2, row.blocks / 4);
   float v = std::max(guess.reaching(p), kept.tau);
   int64_t total;
   if (kept.whole_row()) {

@@ -24,12 +24,10 @@ void Histogram::add(const Kernels* kernels, const float* x, size_t n, float each
   }
 }
 
-Histogram::Histogram(const Row& row, Exp2 exp2) {
-  // Some values out of each of 128 blocks; and all block maxima, since the mass of a peaked row is
-  // in a few of them.
-  constexpr size_t kPieces = 128;
-  const size_t pieces = std::min(row.blocks, kPieces), size = pieces * kSampled;
-  alignas(64) float sample[kPieces * kSampled];
+Histogram::Histogram(const Row& row, Exp2 exp2, size_t blocks) {
+  const size_t pieces = std::min(row.blocks, std::clamp<size_t>(blocks, 16, kMost));
+  const size_t size = pieces * kSampled;
+  alignas(64) float sample[kMost * kSampled];
   low_ = row.ops().sample(row.data, row.n, row.block_max, pieces, sample);
   low_ = std::max(std::min(low_, row.max), row.max - 42.0f / exp2.scale);
   const float range = row.max - low_;

@@ -8,8 +8,10 @@ namespace fastsample {
 
 class Histogram {
  public:
+  static constexpr size_t kMost = 128;
+  // Of all block maxima, and of some values out of each of about that many blocks, 16 to kMost.
   // Values lighter than 2^-42 of the maximum are all taken for such ones.
-  Histogram(const Row& row, Exp2 exp2);
+  Histogram(const Row& row, Exp2 exp2, size_t blocks);
 
   // A value of the row near which the mass of what is above reaches p of the total.
   float reaching(double p) const;
