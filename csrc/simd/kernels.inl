@@ -229,12 +229,32 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
   *at_least = kCut ? int64_t(Vec::hsum(sum_cut) << shift) : 0;
 }
 
+// What two values weigh in a block of some exponent. Blocks of two values mostly have the same two.
+struct Pair {
+  float high = 0.0f, low = 0.0f;
+  int exponent = 1;  // none has this
+  int64_t of_high = 0, of_low = 0;
+
+  void weigh(float new_high, float new_low, Exp2 exp2, int new_exponent) {
+    if (high == new_high && low == new_low && exponent == new_exponent) return;
+    high = new_high, low = new_low, exponent = new_exponent;
+    const F lift = Vec::set1(float(kMantissaBits - exponent));
+    const auto weight = [&](float x) {
+      return int64_t(Vec::first(Vec::to_int(
+                 exp2_lifted(Vec::set1(x), Vec::set1(exp2.max), Vec::set1(exp2.scale), lift))))
+             << (kUnitBits - kMantissaBits + exponent);
+    };
+    of_high = weight(high), of_low = weight(low);
+  }
+};
+
 // The same for a block of at most two different values, as masks and coarse logits give them:
 // counts instead of exponentials. Says whether the block is one. `high` is its maximum.
 template <class Type>
 FASTSAMPLE_NOINLINE FASTSAMPLE_FLATTEN bool block_mass_of_two(const typename Type::T* p, Exp2 exp2,
                                                               int exponent, float tau, float high,
-                                                              int64_t* all, int64_t* at_least) {
+                                                              Pair& pair, int64_t* all,
+                                                              int64_t* at_least) {
   const float low = Vec::hmin(Type::load(p));  // or a third value, found out below
   const F from = Vec::set1(high), to = Vec::set1(low);
   int64_t highs = 0, lows = 0;
@@ -246,16 +266,9 @@ FASTSAMPLE_NOINLINE FASTSAMPLE_FLATTEN bool block_mass_of_two(const typename Typ
   }
   if (low == high) lows = 0;
   if (highs + lows != kBlock) return false;
-  const int shift = kUnitBits - kMantissaBits + exponent;
-  const auto weight = [&](F x) {
-    const F lift = Vec::set1(float(kMantissaBits - exponent));
-    return Vec::first(
-        Vec::to_int(exp2_lifted(x, Vec::set1(exp2.max), Vec::set1(exp2.scale), lift)));
-  };
-  const int64_t high_mass = (highs * weight(from)) << shift;
-  const int64_t low_mass = (lows * weight(to)) << shift;
-  *all = high_mass + low_mass;
-  *at_least = (high >= tau ? high_mass : 0) + (low >= tau ? low_mass : 0);
+  pair.weigh(high, low, exp2, exponent);
+  *all = highs * pair.of_high + lows * pair.of_low;
+  *at_least = (high >= tau ? highs * pair.of_high : 0) + (low >= tau ? lows * pair.of_low : 0);
   return true;
 }
 
@@ -265,6 +278,7 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
   const auto* x = static_cast<const typename Type::T*>(row);
   const size_t blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
+  Pair pair;
   int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
   typename Type::T padded[kBlock];
   for (size_t b = 0; b < blocks; ++b) {
@@ -280,7 +294,8 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
     const int e = exponent[b % kBatch];
     // Out of three of its values two are equal then: enough to let a random block go.
     const bool maybe_of_two = (p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]);
-    if (maybe_of_two && block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], all_b, at_least + b))
+    if (maybe_of_two &&
+        block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], pair, all_b, at_least + b))
       continue;
     if (block_max[b] < tau)
       block_mass<false, Type>(p, exp2, e, tau, all_b, at_least + b);
