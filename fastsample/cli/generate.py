@@ -40,6 +40,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> FastLlama:
     """Load the model, with a context for the prompt and all that may be drawn."""
+    if not args.prompt:
+        raise ValueError("PROMPT must not be empty")
     for name in ("max_tokens", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:

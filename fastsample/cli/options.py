@@ -39,4 +39,5 @@ def refuse(args: argparse.Namespace, error: Exception) -> NoReturn:
     """Exit with an error that names the option, by which the library's messages begin."""
     name = str(error).split()[0]
     option = f"argument --{name.replace('_', '-')}: " if hasattr(args, name) else ""
-    args.parser.error(f"{option}{error}")
+    parser: argparse.ArgumentParser = args.parser
+    parser.error(f"{option}{error}")

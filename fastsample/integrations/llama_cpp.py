@@ -161,14 +161,14 @@ class FastLlama(Llama):
             order=self.order,
             seed=None if from_os else self._seed,
         )
-        edits: list[Edit] = [
-            lambda row, process=process: process(self._input_ids, row)
-            for process in given["logits_processor"] or ()
-        ]
+        edits = [self._edit(process) for process in given["logits_processor"] or ()]
         penalties = _Penalties(self.last_n_tokens_size, *(given[name] for name in _PENALTIES))
         if penalties.active:
             edits.append(penalties)
         return _Draws(self.n_vocab(), sampler, edits, penalties.drawn)
+
+    def _edit(self, process: Callable[[Any, Row], Any]) -> Edit:
+        return lambda row: process(self._input_ids, row)
 
 
 class _Draws:
@@ -197,7 +197,8 @@ class _Draws:
         if not address:
             raise RuntimeError("llama.cpp has no logits here: nothing has been decoded")
         self._address = address
-        return np.frombuffer((ctypes.c_float * self._vocab).from_address(address), np.float32)
+        floats = (ctypes.c_float * self._vocab).from_address(address)
+        return np.frombuffer(memoryview(floats), np.float32)
 
     def _edited(self) -> Row:
         row = self._row.copy()
