@@ -97,7 +97,7 @@ void list_by_maxima(const Row& row, size_t k, Survivors& list) {
 
 // The same for any k: by a guess, a lower one, or else all.
 void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
-  const Histogram guess(row, exp2, Histogram::kMost);
+  const Histogram guess(row, exp2, Histogram::kCount);
   for (double count : {1.1 * double(k) + 250.0, 4.0 * double(k) + 1000.0, double(row.n)}) {
     float bound = count < double(row.n) ? guess.with_count(count) : -FLT_MAX;
     list.clear();
@@ -236,7 +236,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
   int64_t* high = workspace.high_mass.reserve(row.blocks);
 
-  const Histogram guess(row, exp2, row.blocks / 4);
+  const Histogram guess(row, exp2, Histogram::kMass);
   float v = std::max(guess.reaching(p), kept.tau);
   int64_t total;
   if (kept.whole_row()) {

@@ -24,8 +24,33 @@ void Histogram::add(const Kernels* kernels, const float* x, size_t n, float each
   }
 }
 
-Histogram::Histogram(const Row& row, Exp2 exp2, size_t blocks) {
-  const size_t pieces = std::min(row.blocks, std::clamp<size_t>(blocks, 16, kMost));
+// Values in the highest thirtieth weigh most of a row, and few of them are in the sample: counts
+// them in every twelfth block.
+void Histogram::count_the_high(const Row& row) {
+  const float from = with_count(double(row.n) / 30.0);
+  if (from == -FLT_MAX) return;
+  std::fill(count_ + bin(from), count_ + kBins, 0.0f);
+  constexpr size_t kEvery = 12, kAtOnce = 4;
+  float x[kAtOnce * kBlock + kSlack];
+  int32_t ids[kAtOnce * kBlock + kSlack];
+  size_t size = 0;
+  for (size_t b = kEvery / 2; b < row.blocks; b += kEvery) {
+    const size_t added = row.ops().collect(row.data, row.n, row.block_max, b, b + 1, from,
+                                           row.block_max[b], ids, x + size);
+    size += added;
+    if (size > (kAtOnce - 1) * kBlock || b + kEvery >= row.blocks) {
+      add(row.kernels, x, size, float(kEvery));
+      size = 0;
+    }
+  }
+}
+
+Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
+  // Some values out of each of many blocks; and all block maxima, since the mass of a peaked row is
+  // in a few of them.
+  constexpr size_t kMost = 128;
+  const size_t pieces =
+      std::min(row.blocks, aim == kCount ? kMost : std::clamp<size_t>(row.blocks / 4, 16, kMost));
   const size_t size = pieces * kSampled;
   alignas(64) float sample[kMost * kSampled];
   low_ = row.ops().sample(row.data, row.n, row.block_max, pieces, sample);
@@ -36,6 +61,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, size_t blocks) {
 
   std::fill(count_, count_ + kBins, 0.0f);
   add(row.kernels, sample, size, float(row.n) / float(size));
+  if (aim == kMass && row.blocks >= 2 * kMost) count_the_high(row);
   add(row.kernels, row.block_max, row.blocks, 1.0f);
   count_[0] = 0.0f;
   double weight = std::ldexp(1.0, kUnitBits);

@@ -8,10 +8,10 @@ namespace fastsample {
 
 class Histogram {
  public:
-  static constexpr size_t kMost = 128;
-  // Of all block maxima, and of some values out of each of about that many blocks, 16 to kMost.
+  // What it is to be good at: counting values, or their mass.
+  enum Aim { kCount, kMass };
   // Values lighter than 2^-42 of the maximum are all taken for such ones.
-  Histogram(const Row& row, Exp2 exp2, size_t blocks);
+  Histogram(const Row& row, Exp2 exp2, Aim aim);
 
   // A value of the row near which the mass of what is above reaches p of the total.
   float reaching(double p) const;
@@ -26,6 +26,7 @@ class Histogram {
  private:
   int bin(float x) const;
   void add(const Kernels* kernels, const float* x, size_t n, float each);
+  void count_the_high(const Row& row);
   float edge(int i) const { return low_ + (float(i) - 1.5f) / per_unit_; }
 
   float low_, per_unit_;
