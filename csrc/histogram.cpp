@@ -24,27 +24,6 @@ void Histogram::add(const Kernels* kernels, const float* x, size_t n, float each
   }
 }
 
-// Values in the highest thirtieth weigh most of a row, and few of them are in the sample: counts
-// them in every twelfth block.
-void Histogram::count_the_high(const Row& row) {
-  const float from = with_count(double(row.n) / 30.0);
-  if (from == -FLT_MAX) return;
-  std::fill(count_ + bin(from), count_ + kBins, 0.0f);
-  constexpr size_t kEvery = 12, kAtOnce = 4;
-  float x[kAtOnce * kBlock + kSlack];
-  int32_t ids[kAtOnce * kBlock + kSlack];
-  size_t size = 0;
-  for (size_t b = kEvery / 2; b < row.blocks; b += kEvery) {
-    const size_t added = row.ops().collect(row.data, row.n, row.block_max, b, b + 1, from,
-                                           row.block_max[b], ids, x + size);
-    size += added;
-    if (size > (kAtOnce - 1) * kBlock || b + kEvery >= row.blocks) {
-      add(row.kernels, x, size, float(kEvery));
-      size = 0;
-    }
-  }
-}
-
 Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
   // Some values out of each of many blocks; and all block maxima, since the mass of a peaked row is
   // in a few of them.
@@ -61,7 +40,6 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
 
   std::fill(count_, count_ + kBins, 0.0f);
   add(row.kernels, sample, size, float(row.n) / float(size));
-  if (aim == kMass && row.blocks >= 2 * kMost) count_the_high(row);
   add(row.kernels, row.block_max, row.blocks, 1.0f);
   count_[0] = 0.0f;
   double weight = std::ldexp(1.0, kUnitBits);
@@ -90,19 +68,25 @@ float Histogram::with_count(double count) const {
 }
 
 float Histogram::below(float x, double mass) const {
-  double seen = 0.0;
-  for (int i = bin(x) - 1; i >= 0; --i) {
-    seen += double(count_[i]) * weight_[i];
-    if (seen >= mass) return edge(i);
+  const int first = bin(x);
+  double part = double(x - edge(first)) * per_unit_;  // of the first bin: what is below x
+  for (int i = first; i >= 0; --i, part = 1.0) {
+    const double here = part * double(count_[i]) * weight_[i];
+    if (here >= mass && here > 0.0)
+      return edge(i) + float(part * (1.0 - mass / here)) / per_unit_;
+    mass -= here;
   }
   return -FLT_MAX;
 }
 
 float Histogram::above(float x, double mass) const {
-  double seen = 0.0;
-  for (int i = bin(x) + 1; i < kBins; ++i) {
-    seen += double(count_[i]) * weight_[i];
-    if (seen >= mass) return edge(i + 1);
+  const int first = bin(x);
+  double part = double(edge(first + 1) - x) * per_unit_;
+  for (int i = first; i < kBins; ++i, part = 1.0) {
+    const double here = part * double(count_[i]) * weight_[i];
+    if (here >= mass && here > 0.0)
+      return edge(i + 1) - float(part * (1.0 - mass / here)) / per_unit_;
+    mass -= here;
   }
   return INFINITY;
 }

@@ -17,7 +17,7 @@ class Histogram {
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
   float with_count(double count) const;
-  // Edges at least a bin away from x such that values between weigh about `mass` units.
+  // Where values from there to x, or from x to there, weigh about `mass` units.
   float below(float x, double mass) const;
   float above(float x, double mass) const;
   // About how many values are in [low, high).
@@ -26,7 +26,6 @@ class Histogram {
  private:
   int bin(float x) const;
   void add(const Kernels* kernels, const float* x, size_t n, float each);
-  void count_the_high(const Row& row);
   float edge(int i) const { return low_ + (float(i) - 1.5f) / per_unit_; }
 
   float low_, per_unit_;
