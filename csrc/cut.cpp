@@ -75,8 +75,7 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
   if (k >= list.size) return;
   const float tau = kth_largest(row, list.x, list.size, list.lower_bound, k);
   const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(tau));
-  const size_t tied = row.kernels->count_at_least(list.x, list.size, tau) - above;
-  list.keep(row, tau, tied == k - above ? kAllTies : k - above);
+  list.keep(row, tau, k - above);
 }
 
 // Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value

@@ -72,8 +72,7 @@ float Histogram::below(float x, double mass) const {
   double part = double(x - edge(first)) * per_unit_;  // of the first bin: what is below x
   for (int i = first; i >= 0; --i, part = 1.0) {
     const double here = part * double(count_[i]) * weight_[i];
-    if (here >= mass && here > 0.0)
-      return edge(i) + float(part * (1.0 - mass / here)) / per_unit_;
+    if (here >= mass && here > 0.0) return edge(i) + float(part * (1.0 - mass / here)) / per_unit_;
     mass -= here;
   }
   return -FLT_MAX;

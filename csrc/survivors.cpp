@@ -57,8 +57,8 @@ void Survivors::weigh(const Row& row, Exp2 exp2) {
 }
 
 void Survivors::keep(const Row& row, float tau, size_t ties) {
-  if (ties == kAllTies && scale_ == 0.0f) {
-    size = row.kernels->keep_at_least(ids, x, size, tau);
+  if (scale_ == 0.0f) {  // not weighed yet
+    size = row.kernels->keep(ids, x, size, tau, ties);
     return;
   }
   size_t kept = 0;
@@ -67,18 +67,15 @@ void Survivors::keep(const Row& row, float tau, size_t ties) {
     ties -= tied && ties > 0;  // kAllTies of them do not run out
     ids[kept] = ids[i];
     x[kept] = x[i];
-    if (scale_ != 0.0f) weight[kept] = weight[i];
+    weight[kept] = weight[i];
     kept += stays;
   }
   size = kept;
 }
 
 void Survivors::keep(const Row& row, const Kept& kept) {
-  size_t ties = kAllTies;
-  if (kept.last != kNoLimit) {
-    ties = 0;
-    for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
-  }
+  size_t ties = 0;
+  for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
   keep(row, kept.tau, ties);
 }
 

@@ -142,8 +142,9 @@ struct Kernels {
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
   float (*largest_below)(const float* x, size_t n, float tau);
-  // Drops the values of a list below tau; returns how many are left. Slack as above.
-  size_t (*keep_at_least)(int32_t* ids, float* x, size_t n, float tau);
+  // Drops the values of a list below tau and, of those equal to it, all but the first `ties`;
+  // returns how many are left. Slack as above.
+  size_t (*keep)(int32_t* ids, float* x, size_t n, float tau, size_t ties);
 };
 
 }  // namespace fastsample

@@ -436,13 +436,22 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   return total;
 }
 
-size_t keep_at_least(int32_t* ids, float* x, size_t n, float tau) {
+size_t keep(int32_t* ids, float* x, size_t n, float tau, size_t ties) {
   const F cut = Vec::set1(tau);
   size_t size = 0;
   for (size_t i = 0; i < n; i += kWidth) {
-    uint32_t mask = Vec::mask_ge(Vec::load(x + i), cut);
-    if (n - i < size_t(kWidth)) mask &= (1u << (n - i)) - 1;
-    size += Vec::keep(ids + i, x + i, mask, ids + size, x + size);
+    const F v = Vec::load(x + i);
+    const uint32_t there = n - i < size_t(kWidth) ? (1u << (n - i)) - 1 : ~0u;
+    uint32_t tied = Vec::mask_eq(v, cut) & there;
+    const uint32_t above = Vec::mask_ge(v, cut) & there & ~tied;
+    size_t take = Vec::popcount(tied);
+    if (take > ties) {  // the first of them, then: the lowest bits
+      uint32_t left = tied;
+      for (take = 0; take < ties; ++take) left &= left - 1;
+      tied &= ~left;
+    }
+    ties -= take;
+    size += Vec::keep(ids + i, x + i, above | tied, ids + size, x + size);
   }
   return size;
 }
@@ -467,7 +476,7 @@ constexpr Kernels kernels = {
     count_at_least,
     mass_at_least,
     largest_below,
-    keep_at_least,
+    keep,
 };
 
 }  // namespace FASTSAMPLE_ISA
