@@ -157,7 +157,7 @@ struct Arguments {
 int thread_count(int32_t asked, const fs_logits& logits) {
   const int most = int(std::min<int64_t>(logits.rows, FS_MAX_THREADS));
   if (asked > 0) return std::min(asked, most);
-  // A thread costs what reading some 100,000 logits does, and ten times that on a busy machine.
+  // Starting a thread takes tens of microseconds, in which some 500,000 logits are read.
   constexpr double kLogitsPerThread = 1 << 20;
   const double worth = double(logits.rows) * double(logits.vocab) / kLogitsPerThread;
   if (most == 1 || worth < 2.0) return 1;

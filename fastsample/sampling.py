@@ -582,15 +582,14 @@ class Sampler:
         records = make_records(lengths.pop() if lengths else 1, *given)
         # A backend may have a faster way for one row; it is of use while that backend is active.
         self._draw: Any = None
-        self._plan_of: Any = None
-        if records.size == 1 and not lengths and hasattr(backend.active(), "plan"):
-            self._plan_of = backend.active()
+        self._plan_of = backend.active()
+        if records.size == 1 and not lengths and hasattr(self._plan_of, "plan"):
             self._draw = self._plan_of.plan(records)
         self.reset(secrets.randbits(64) if seed is None else seed, offset)
 
     def __call__(self, logits: Any, *, out: npt.NDArray[np.int64] | None = None) -> Any:
         """Draw one token from each row of logits, as `sample` does, and advance the offset."""
-        if out is None and self._plan_of is backend._active:
+        if self._draw is not None and out is None and self._plan_of is backend._active:
             token = self._draw(logits, self.seed, self.offset)
             if token >= 0:
                 self.offset += 1

@@ -22,6 +22,7 @@ import pytest
 from rows import make_row
 
 import fastsample as fs
+from fastsample.sampling import _process_stream
 
 COUNTS: tuple[int | None, ...] = (1, 2, 3, 7, 64, None)
 ROWS = 21
@@ -167,6 +168,13 @@ def test_several_python_threads_at_once(fast_variant: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             assert list(pool.map(draw, range(12))) == expected
+
+
+def test_draws_without_a_seed_share_no_step() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(lambda _: [_process_stream.next() for _ in range(20_000)], range(4))
+        steps = [step for part in parts for step in part]
+    assert len(set(steps)) == len(steps)
 
 
 def test_beside_the_threads_of_torch(fast_variant: str) -> None:
