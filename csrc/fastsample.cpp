@@ -2,13 +2,18 @@
 #include "fastsample.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "dispatch.h"
 #include "draw.h"
 #include "params.h"
 #include "philox.h"
+#include "threads.h"
 
 #if defined(__SSE__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -24,8 +29,19 @@ static_assert(sizeof(fs_params) == 56, "fastsample/params.py spells this layout 
 
 thread_local std::string last_error;
 
-Workspace& workspace() {
-  thread_local Workspace instance;
+// What a thread keeps between calls: its own workspace, and one for each thread that has helped it.
+struct Workspaces {
+  Workspace own;
+  std::vector<std::unique_ptr<Workspace>> helpers;
+
+  void reserve(int threads) {
+    while (helpers.size() + 1 < size_t(threads)) helpers.push_back(std::make_unique<Workspace>());
+  }
+  Workspace& of(int thread) { return thread ? *helpers[size_t(thread - 1)] : own; }
+};
+
+Workspaces& workspaces() {
+  thread_local Workspaces instance;
   return instance;
 }
 
@@ -116,7 +132,8 @@ std::string describe(const Row& row, int64_t index) {
       return where + "not contain NaN, got one at token " + std::to_string(row.defect_at);
     case Defect::kPositiveInfinity:
       return where + "not contain +inf, got one at token " + std::to_string(row.defect_at);
-    default: return where + "have a finite value, got only -inf";
+    case Defect::kNothingFinite: return where + "have a finite value, got only -inf";
+    default: return where + "not change while it is sampled";
   }
 }
 
@@ -136,6 +153,74 @@ struct Arguments {
   const fs_params& of_row(int64_t i) const { return params[params_count == 1 ? 0 : i]; }
 };
 
+// How many threads serve a call that asks for `asked`; 0 leaves it to the library.
+int thread_count(int32_t asked, const fs_logits& logits) {
+  const int most = int(std::min<int64_t>(logits.rows, FS_MAX_THREADS));
+  if (asked > 0) return std::min(asked, most);
+  // Starting a thread takes tens of microseconds, in which some 500,000 logits are read.
+  constexpr double kLogitsPerThread = 1 << 20;
+  const double worth = double(logits.rows) * double(logits.vocab) / kLogitsPerThread;
+  if (most == 1 || worth < 2.0) return 1;
+  return std::min({most, available_threads(), int(std::min(worth, double(most)))});
+}
+
+// Draws rows, each thread the next one that none has taken, until a row fails.
+class Batch {
+ public:
+  Batch(const Arguments& args, const double* u, bool mark, int64_t* drawn)
+      : args_(args), u_(u), mark_(mark), drawn_(drawn), end_(args.logits->rows) {}
+
+  // What one thread does until there is nothing left.
+  void work(Workspace& ws) noexcept {
+    const DefaultFloatMode mode;
+    for (;;) {
+      const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+      // Rows before one that failed are taken already: the lowest is found whatever the timing.
+      if (i >= end_.load(std::memory_order_relaxed)) return;
+      Row row;
+      const fs_status status = draw_row(i, ws, row);
+      if (status == FS_OK) continue;
+      const std::lock_guard<std::mutex> lock(failing_);
+      if (i >= end_.load(std::memory_order_relaxed)) return;
+      end_.store(i, std::memory_order_relaxed);
+      status_ = status;
+      failed_ = row;
+    }
+  }
+
+  // Once all have worked: FS_OK, or what is wrong with the lowest row that failed.
+  fs_status finish() const {
+    if (status_ == FS_OK) return FS_OK;
+    if (status_ == FS_NO_MEMORY) throw std::bad_alloc();
+    return fail(status_, describe(failed_, end_.load(std::memory_order_relaxed)));
+  }
+
+ private:
+  fs_status draw_row(int64_t i, Workspace& ws, Row& row) {
+    try {
+      row = args_.row(i, ws);
+      if (row.defect != Defect::kNone) {
+        drawn_[i] = -1;
+        return mark_ ? FS_OK : FS_BAD_LOGITS;
+      }
+      drawn_[i] = draw(row, cut(row, args_.of_row(i), ws), u_[i], ws);
+      return drawn_[i] >= 0 && drawn_[i] < args_.logits->vocab ? FS_OK : FS_BAD_LOGITS;
+    } catch (...) {  // nothing but std::bad_alloc is thrown
+      return FS_NO_MEMORY;
+    }
+  }
+
+  const Arguments& args_;
+  const double* u_;
+  const bool mark_;
+  int64_t* drawn_;
+  std::atomic<int64_t> next_{0},
+      end_;  // rows not taken begin at next_; those of interest end at end_
+  std::mutex failing_;
+  fs_status status_ = FS_OK;
+  Row failed_;
+};
+
 // Checks what all entry points share, then runs body(arguments, workspace).
 template <class Body>
 fs_status with_arguments(const fs_logits* logits, const fs_params* params, int64_t params_count,
@@ -146,7 +231,7 @@ fs_status with_arguments(const fs_logits* logits, const fs_params* params, int64
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
-    return body(Arguments{logits, params, params_count, kernels}, workspace());
+    return body(Arguments{logits, params, params_count, kernels}, workspaces().own);
   });
 }
 
@@ -191,8 +276,10 @@ double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset) {
 }
 
 fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t params_count,
-                    const double* u, uint32_t flags, int64_t* tokens) {
+                    const double* u, int32_t threads, uint32_t flags, int64_t* tokens) {
   return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
+    if (threads < 0)
+      return fail(FS_INVALID_ARGUMENT, "threads must be >= 0, got " + std::to_string(threads));
     if (flags & ~uint32_t(FS_MARK_BAD_ROWS))
       return fail(FS_INVALID_ARGUMENT,
                   "flags must be 0 or FS_MARK_BAD_ROWS, got " + std::to_string(flags));
@@ -205,19 +292,13 @@ fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t pa
                     "u must be in [0, 1), got " + show(u[i]) + " (row " + std::to_string(i) + ")");
     // Kept aside until all rows are done: a failing call writes nothing.
     int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
-    for (int64_t i = 0; i < logits->rows; ++i) {
-      const Row row = args.row(i, ws);
-      if (row.defect == Defect::kNone) {
-        drawn[i] = draw(row, cut(row, args.of_row(i), ws), u[i], ws);
-        if (drawn[i] < 0 || drawn[i] >= logits->vocab)
-          return fail(FS_BAD_LOGITS,
-                      "logits row " + std::to_string(i) + " must not change while it is sampled");
-      } else if (flags & FS_MARK_BAD_ROWS) {
-        drawn[i] = -1;
-      } else {
-        return fail(FS_BAD_LOGITS, describe(row, i));
-      }
-    }
+    Batch batch(args, u, flags & FS_MARK_BAD_ROWS, drawn);
+    const int count = thread_count(threads, *logits);
+    Workspaces& kept = workspaces();
+    kept.reserve(count);
+    run_on_threads(count, [&](int thread) { batch.work(kept.of(thread)); });
+    const fs_status status = batch.finish();
+    if (status != FS_OK) return status;
     std::copy(drawn, drawn + logits->rows, tokens);
     return FS_OK;
   });

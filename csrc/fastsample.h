@@ -76,6 +76,8 @@ typedef struct fs_params {
 
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */
 
+#define FS_MAX_THREADS 256
+
 /* "major.minor.patch" of the library; static storage. */
 FASTSAMPLE_API const char* fs_version(void);
 
@@ -101,10 +103,17 @@ FASTSAMPLE_API void fs_params_init(fs_params* params);
 FASTSAMPLE_API double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset);
 
 /* Draws one token per row into tokens[rows]. `params` holds params_count entries: 1 for all rows,
- * or one per row. `u` holds one uniform in [0, 1) per row. */
+ * or one per row. `u` holds one uniform in [0, 1) per row.
+ *
+ * Rows are shared out over `threads` threads at most, the calling one included; more than `rows` or
+ * FS_MAX_THREADS act as that many. 0 leaves the number to the library: 1 for one row or less than
+ * 2^21 logits, else one per 2^20 logits, but no more than rows or the processors that this process
+ * may use. The other threads are started by the call and end with it; where the system refuses one,
+ * the call does without. Tokens and errors are the same for every number: where several rows are
+ * bad, the error is the first one's. */
 FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_params* params,
-                                   int64_t params_count, const double* u, uint32_t flags,
-                                   int64_t* tokens);
+                                   int64_t params_count, const double* u, int32_t threads,
+                                   uint32_t flags, int64_t* tokens);
 
 /* The distribution that fs_sample draws from: probs[rows * vocab], zero for what is not kept. */
 FASTSAMPLE_API fs_status fs_probs(const fs_logits* logits, const fs_params* params,

@@ -6,10 +6,15 @@
 namespace fastsample {
 
 inline uint64_t multiply_high(uint64_t a, uint64_t b) {
+#if defined(__SIZEOF_INT128__)
+  __extension__ using Wide = unsigned __int128;
+  return uint64_t(Wide(a) * b >> 64);
+#else
   const uint64_t a0 = uint32_t(a), a1 = a >> 32, b0 = uint32_t(b), b1 = b >> 32;
   const uint64_t mid = a1 * b0 + (a0 * b0 >> 32);
   const uint64_t mid2 = a0 * b1 + uint32_t(mid);
   return a1 * b1 + (mid >> 32) + (mid2 >> 32);
+#endif
 }
 
 // The first 64-bit word that NumPy's Philox(key=[seed, stream], counter=[offset, 0, 0, 0]) gives.

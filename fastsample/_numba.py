@@ -461,7 +461,9 @@ def _arguments(rows: Rows, params: Records, i: int) -> tuple[Floats32, tuple[Any
     return x, (*scalars, order.tobytes())
 
 
-def sample(rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids) -> None:
+def sample(
+    rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
+) -> None:
     """Draw one token per row into `tokens`: the inverse CDF of u, in index order."""
     drawn = np.empty_like(tokens)
     for i in range(len(rows)):

@@ -75,7 +75,8 @@ def as_rows(logits: Any) -> tuple[npt.NDArray[Any], bool]:
         raise ValueError(f"logits must have 1 to {MAX_VOCAB} tokens, got shape {array.shape}")
     single = array.ndim == 1
     rows = array[np.newaxis] if single else array
-    readable = rows.flags.aligned and rows.dtype.isnative
-    if not readable or (rows.shape[1] > 1 and rows.strides[1] != rows.itemsize):
+    flags = rows.flags
+    contiguous = flags.c_contiguous or rows.shape[1] == 1 or rows.strides[1] == rows.itemsize
+    if not (contiguous and flags.aligned and rows.dtype.isnative):
         rows = np.array(rows, rows.dtype.newbyteorder("="), order="C")
     return rows, single

@@ -71,7 +71,9 @@ def _record(params: Records, row: int) -> np.void:
     return record
 
 
-def sample(rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids) -> None:
+def sample(
+    rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
+) -> None:
     """Draw one token per row into `tokens`: the inverse CDF of u, in index order."""
     drawn = np.empty_like(tokens)
     for i, row in enumerate(to_float32(rows)):

@@ -15,6 +15,7 @@ from .arrays import as_rows
 from .params import Order, integer, make_records, parse_order
 
 _MAX_UINT64 = 2**64 - 1
+_MAX_THREADS = 256  # FS_MAX_THREADS
 
 
 class _ProcessStream:
@@ -38,6 +39,8 @@ _process_stream = _ProcessStream()
 
 def uint64(name: str, value: Any, where: str = "") -> int:
     """Return an integer in [0, 2**64)."""
+    if type(value) is int and 0 <= value <= _MAX_UINT64:
+        return value
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
     number = value.__index__()
@@ -59,8 +62,13 @@ def _uint64s(name: str, value: Any, rows: int) -> list[int] | None:
 def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArray[np.float64]:
     """Return one uniform per row, from whichever of the sources is given."""
     uniform = backend.active().uniform
-    if rows == 1 and type(seed) is type(offset) is int and u is None and rng is None:
-        return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))])
+    if seed is u is rng is None and type(offset) is int and offset == 0:
+        seed, offset = _process_stream.next()
+    if rows == 1 and rng is None:  # the usual kinds, which need no arrays
+        if u is None and type(seed) is type(offset) is int:
+            return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))])
+        if seed is None and type(u) is float and 0.0 <= u < 1.0:
+            return np.array([u])
     given = [n for n, v in (("seed", seed), ("u", u), ("rng", rng)) if v is not None]
     if len(given) > 1:
         raise ValueError(f"at most one of seed, u and rng must be given, got {', '.join(given)}")
@@ -86,7 +94,7 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
     if seed is None:
         if np.ndim(offset) or offset != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
-        seed, offset = _process_stream.next()
+        seed, offset = _process_stream.next()  # for a 0 of another type
     seeds, offsets = _uint64s("seed", seed, rows), _uint64s("offset", offset, rows)
     # A scalar seed gives each row a stream of its own; seeds per row stand for themselves.
     streams = range(rows) if seeds is None else [0] * rows
@@ -109,6 +117,23 @@ def _tokens(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
     return out
 
 
+def _mark(errors: Any) -> bool:
+    """Whether a bad row yields -1."""
+    if errors not in ("raise", "mark"):
+        raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
+    return bool(errors == "mark")
+
+
+def _thread_limit(threads: Any) -> int:
+    """Return a number of threads, 0 for None, as backends take it."""
+    if threads is None:
+        return 0
+    number = integer("threads", threads)
+    if number < 1:
+        raise ValueError(f"threads must be None or >= 1, got {threads!r}")
+    return min(number, _MAX_THREADS)
+
+
 def sample(
     logits: Any,
     *,
@@ -124,6 +149,7 @@ def sample(
     rng: np.random.Generator | None = None,
     errors: str = "raise",
     out: npt.NDArray[np.int64] | None = None,
+    threads: int | None = None,
 ) -> Any:
     """Draw one token from each row of logits.
 
@@ -171,6 +197,11 @@ def sample(
         What to do with a row that has NaN, +inf, or nothing finite: raise, or yield -1 for it.
     out : int64 array of shape (B,), optional
         Where to write the tokens of 2-D logits.
+    threads : int, optional
+        Share the rows out over at most this many threads, >= 1; more than 256 act as 256. They are
+        started by the call and end with it; tokens and errors do not depend on their number. By
+        default 1 for one row or less than 2**21 logits, else one per 2**20 logits, but no more than
+        rows or the processors that this process may use. The reference always uses 1.
 
     Returns
     -------
@@ -209,13 +240,12 @@ def sample(
     array([0, 3])
     """
     rows, single = as_rows(logits)
-    if errors not in ("raise", "mark"):
-        raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
+    mark, limit = _mark(errors), _thread_limit(threads)
     records = make_records(len(rows), temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
     tokens = _tokens(out, len(rows), single)
     uniforms = _uniforms(len(rows), seed, offset, u, rng)
-    backend.active().sample(rows, records, uniforms, errors == "mark", tokens)
-    return int(tokens[0]) if single else tokens
+    backend.active().sample(rows, records, uniforms, mark, tokens, limit)
+    return tokens.item() if single else tokens
 
 
 def probs(
@@ -478,6 +508,8 @@ class Sampler:
         The step of the first call.
     errors : {"raise", "mark"}, default "raise"
         As in `sample`.
+    threads : int, optional
+        As in `sample`.
 
     Attributes
     ----------
@@ -511,7 +543,7 @@ class Sampler:
     0
     """
 
-    __slots__ = ("_errors", "_parameters", "_plan", "_plan_of", "offset", "seed")
+    __slots__ = ("_draw", "_options", "_parameters", "_plan_of", "offset", "seed")
 
     _DEFAULTS: ClassVar[dict[str, Any]] = {
         "temperature": 1.0,
@@ -521,6 +553,7 @@ class Sampler:
         "min_tokens_to_keep": 1,
         "order": "hf",
     }
+    _OPTIONS: ClassVar[dict[str, Any]] = {"errors": "raise", "threads": None}
 
     def __init__(
         self,
@@ -534,36 +567,35 @@ class Sampler:
         seed: Any = None,
         offset: int = 0,
         errors: str = "raise",
+        threads: int | None = None,
     ) -> None:
-        if errors not in ("raise", "mark"):
-            raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
+        _mark(errors)
+        self._options: dict[str, Any] = {
+            "errors": errors,
+            "threads": _thread_limit(threads) or None,
+        }
         given = (temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
         # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
         given = (*map(_listed, given[:-1]), order if isinstance(order, str) else parse_order(order))
         self._parameters = dict(zip(self._DEFAULTS, given, strict=True))
-        self._errors = errors
         lengths = {len(v) for v in given[:-1] if isinstance(v, list)}
         records = make_records(lengths.pop() if lengths else 1, *given)
-        self._plan = None
+        # A backend may have a faster way for one row; it is of use while that backend is active.
+        self._draw: Any = None
         self._plan_of = backend.active()
-        if records.size == 1 and not lengths and hasattr(self._plan_of, "Plan"):
-            self._plan = self._plan_of.Plan(records)
+        if records.size == 1 and not lengths and hasattr(self._plan_of, "plan"):
+            self._draw = self._plan_of.plan(records)
         self.reset(secrets.randbits(64) if seed is None else seed, offset)
 
     def __call__(self, logits: Any, *, out: npt.NDArray[np.int64] | None = None) -> Any:
         """Draw one token from each row of logits, as `sample` does, and advance the offset."""
-        if self._plan is not None and out is None and self._plan_of is backend._active:
-            token = self._plan.draw(logits, self.seed, self.offset)
+        if self._draw is not None and out is None and self._plan_of is backend._active:
+            token = self._draw(logits, self.seed, self.offset)
             if token >= 0:
                 self.offset += 1
                 return token
         tokens = sample(
-            logits,
-            **self._parameters,
-            seed=self.seed,
-            offset=self.offset,
-            errors=self._errors,
-            out=out,
+            logits, **self._parameters, **self._options, seed=self.seed, offset=self.offset, out=out
         )
         self.offset += 1
         return tokens
@@ -580,7 +612,7 @@ class Sampler:
 
     def copy(self, *, seed: Any = None) -> Sampler:
         """Return a sampler with the same parameters, state included unless a seed is given."""
-        twin = Sampler(**self._parameters, seed=self.seed, offset=self.offset, errors=self._errors)
+        twin = _make_sampler(self._state())
         if seed is not None:
             twin.reset(seed)
         return twin
@@ -590,15 +622,15 @@ class Sampler:
     def __deepcopy__(self, memo: Any) -> Sampler:
         return self.copy()
 
+    def _state(self) -> dict[str, Any]:
+        return {**self._parameters, "seed": self.seed, "offset": self.offset, **self._options}
+
     def __reduce__(self) -> Any:
-        state = {**self._parameters, "seed": self.seed, "offset": self.offset}
-        return _make_sampler, ({**state, "errors": self._errors},)
+        return _make_sampler, (self._state(),)
 
     def __repr__(self) -> str:
-        shown = {n: v for n, v in self._parameters.items() if not _same(v, self._DEFAULTS[n])}
-        shown |= {"seed": self.seed, "offset": self.offset}
-        if self._errors != "raise":
-            shown["errors"] = self._errors
+        usual = {**self._DEFAULTS, **self._OPTIONS}
+        shown = {n: v for n, v in self._state().items() if n not in usual or not _same(v, usual[n])}
         return f"Sampler({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
 

@@ -140,13 +140,13 @@ def test_client_through_pkg_config(library: Library, language: str, tmp_path: Pa
 
 
 def test_programs_through_find_package(library: Library, tmp_path: Path) -> None:
-    """Also in C++, from many threads, after a fork, and on random bytes."""
+    """Also in C++, from many threads, after a fork, counting allocations, and on random bytes."""
     cmake = tool("cmake")
     compiler("C")
     run(cmake, "-S", CLIENT, "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={library.prefix}",
         f"-DREQUIRED_VERSION={header_version()}", "-DFUZZ_RUNS=2000")  # fmt: skip
     run(cmake, "--build", tmp_path, "--parallel", "2")
-    for program in ("client", "client_cpp", "threads"):
+    for program in ("client", "client_cpp", "threads", "allocations"):
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
 

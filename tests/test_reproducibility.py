@@ -265,12 +265,23 @@ def test_sampler_follows_the_backend(fast_variants: tuple[str, ...], activate: A
             )
 
 
+def test_a_sampler_made_within_the_first_choice_of_a_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_active", "_active_name"):
+        monkeypatch.setattr(fs.backend, name, None)
+    with fs.use_backend("reference"):
+        sampler = fs.Sampler(seed=1)
+    assert sampler(BATCH[0]) == fs.sample(BATCH[0], seed=1)
+
+
 SAMPLERS: list[dict[str, Any]] = [
     {},
     {"temperature": 0.5, "top_k": 3, "seed": 9},
     {"top_p": 0.9, "order": ("top_p",), "seed": 2**64 - 1, "offset": 12},
     {"temperature": [0.0, 0.5, 1.5], "top_k": [None, 5, -1], "seed": [4, 5, 6], "errors": "mark"},
     {"temperature": np.array([0.0, 0.5, 1.5], np.float32), "seed": np.array([4, 5, 6])},
+    {"top_k": 40, "seed": 5, "threads": np.int64(3)},
     {"min_p": np.float64(0.1), "min_tokens_to_keep": np.int32(4), "order": "vllm", "seed": 0},
 ]
 

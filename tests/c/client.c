@@ -135,6 +135,7 @@ typedef struct Call {
   fs_params params[kRows];
   int64_t params_count;
   double u[kRows];
+  int32_t threads;
   uint32_t flags;
   int64_t capacity;
   /* Set to pass a null pointer there. */
@@ -166,8 +167,8 @@ static fs_status run(const Call* call, int function, Outputs* out) {
   const fs_logits* logits = call->null_logits ? NULL : &call->logits;
   const fs_params* params = call->null_params ? NULL : call->params;
   if (function == kSample)
-    return fs_sample(logits, params, call->params_count, call->null_u ? NULL : call->u, call->flags,
-                     call->null_tokens ? NULL : out->tokens);
+    return fs_sample(logits, params, call->params_count, call->null_u ? NULL : call->u,
+                     call->threads, call->flags, call->null_tokens ? NULL : out->tokens);
   if (function == kProbs)
     return fs_probs(logits, params, call->params_count, call->null_probs ? NULL : out->probs);
   return fs_survivors(logits, params, call->capacity, call->null_ids ? NULL : out->ids,
@@ -258,6 +259,8 @@ static void test_bad_arguments(void) {
   BAD(kSample, c.u[0] = 1.0, "u must be in [0, 1), got 1 (row 0)");
   BAD2(kSample, c.u[1] = -0.25, "u must be in [0, 1), got -0.25 (row 1)");
   BAD2(kSample, c.u[1] = NAN, "u must be in [0, 1), got nan (row 1)");
+  BAD(kSample, c.threads = -1, "threads must be >= 0, got -1");
+  BAD2(kSample, c.threads = INT32_MIN, "threads must be >= 0, got -2147483648");
   BAD(kSample, c.flags = 2, "flags must be 0 or FS_MARK_BAD_ROWS, got 2");
   BAD(kSample, c.null_tokens = 1, "tokens must not be null");
   BAD(kProbs, c.null_probs = 1, "probs must not be null");
@@ -292,7 +295,8 @@ static void test_bad_rows(void) {
 
       snprintf(message, sizeof message, "logits row %d %s", row, defects[i].message);
       c = valid_call(x, kRows);
-      expect(&c, kSample | kProbs, FS_BAD_LOGITS, message, "a bad row", __LINE__);
+      for (c.threads = 0; c.threads <= 3; ++c.threads)
+        expect(&c, kSample | kProbs, FS_BAD_LOGITS, message, "a bad row", __LINE__);
 
       c.flags = FS_MARK_BAD_ROWS;
       CHECK(run(&c, kSample, &out) == FS_OK);
@@ -331,8 +335,8 @@ static void test_survivors_capacity(void) {
 static void test_no_rows(void) {
   const fs_params params = defaults();
   const fs_logits none = rows_of(NULL, 0, kVocab, kVocab, FS_FLOAT32);
-  CHECK(fs_sample(&none, &params, 1, NULL, 0, NULL) == FS_OK);
-  CHECK(fs_sample(&none, &params, 0, NULL, FS_MARK_BAD_ROWS, NULL) == FS_OK);
+  CHECK(fs_sample(&none, &params, 1, NULL, 0, 0, NULL) == FS_OK);
+  CHECK(fs_sample(&none, &params, 0, NULL, 2, FS_MARK_BAD_ROWS, NULL) == FS_OK);
   CHECK(fs_probs(&none, &params, 1, NULL) == FS_OK);
 }
 
@@ -340,7 +344,7 @@ static void test_no_rows(void) {
 
 static int64_t draw(const fs_logits* logits, const fs_params* params, double u) {
   int64_t token = -99;
-  CHECK(fs_sample(logits, params, 1, &u, 0, &token) == FS_OK);
+  CHECK(fs_sample(logits, params, 1, &u, 1, 0, &token) == FS_OK);
   return token;
 }
 
@@ -477,9 +481,9 @@ static void test_strides(void) {
       const fs_logits row = rows_of(x + i * kStride, 1, kWide, 12345, FS_FLOAT32);
       alone[i] = draw(&row, &params, u[i]);
     }
-    CHECK(fs_sample(&forward, &params, 1, u, 0, tokens) == FS_OK);
+    CHECK(fs_sample(&forward, &params, 1, u, 0, 0, tokens) == FS_OK);
     CHECK(memcmp(tokens, alone, sizeof tokens) == 0);
-    CHECK(fs_sample(&same, &params, 1, u, 0, tokens) == FS_OK);
+    CHECK(fs_sample(&same, &params, 1, u, 0, 0, tokens) == FS_OK);
     for (i = 0; i < kCount; ++i) {
       const fs_logits row = rows_of(x, 1, kWide, 0, FS_FLOAT32);
       CHECK(tokens[i] == draw(&row, &params, u[i]));
@@ -489,7 +493,7 @@ static void test_strides(void) {
       u[i] = u[kCount - 1 - i];
       u[kCount - 1 - i] = swapped;
     }
-    CHECK(fs_sample(&backward, &params, 1, u, 0, tokens) == FS_OK);
+    CHECK(fs_sample(&backward, &params, 1, u, 0, 0, tokens) == FS_OK);
     for (i = 0; i < kCount; ++i) CHECK(tokens[i] == alone[kCount - 1 - i]);
     for (i = 0; i < kCount / 2; ++i) {
       const double swapped = u[i];
@@ -514,7 +518,7 @@ static void test_params_per_row(void) {
     u[i] = next_uniform(&state);
     params[i] = chain_of(i);
   }
-  CHECK(fs_sample(&all, params, kChains, u, 0, tokens) == FS_OK);
+  CHECK(fs_sample(&all, params, kChains, u, 0, 0, tokens) == FS_OK);
   CHECK(fs_probs(&all, params, kChains, probs) == FS_OK);
   for (i = 0; i < kChains; ++i) {
     const fs_logits row = rows_of(x + i * kWide, 1, kWide, kWide, FS_FLOAT32);

@@ -252,7 +252,7 @@ static void run(const void* data, fs_dtype dtype, Result* out) {
   memset(&out->token, kSentinel, sizeof out->token);
   memset(&out->count, kSentinel, sizeof out->count);
 
-  out->status = fs_sample(&logits, &params, 1, &u, 0, &out->token);
+  out->status = fs_sample(&logits, &params, 1, &u, 1, 0, &out->token);
   HOLDS((out->status == FS_OK) == (*fs_last_error() == '\0'));
   if (u >= 0.0 && u < 1.0) { /* which is of no concern to the other two */
     HOLDS(fs_probs(&logits, &params, 1, probs) == out->status);
@@ -397,14 +397,24 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     HOLDS(same(&result, &other));
   }
 
-  /* A token does not depend on its neighbours; a bad row can be marked. */
+  /* A token does not depend on its neighbours, nor on the number of threads; a bad row can be
+   * marked, or the first of them is the error. */
   if (result.status != FS_INVALID_ARGUMENT) {
     const fs_logits logits = logits_of(exact, row.dtype, 3);
     const double uniforms[3] = {0.25, u, 0.75};
     int64_t tokens[3];
-    HOLDS(fs_sample(&logits, &params, 1, uniforms, FS_MARK_BAD_ROWS, tokens) == FS_OK);
+    const int32_t threads = (int32_t)(in.state % 5);
+    HOLDS(fs_sample(&logits, &params, 1, uniforms, threads, FS_MARK_BAD_ROWS, tokens) == FS_OK);
     token = result.status == FS_OK ? result.token : -1;
     HOLDS(tokens[1] == token);
+    memset(tokens, kSentinel, sizeof tokens);
+    HOLDS(fs_sample(&logits, &params, 1, uniforms, threads, 0, tokens) == result.status);
+    if (result.status == FS_OK) {
+      HOLDS(tokens[1] == token);
+    } else {
+      HOLDS(strncmp(fs_last_error(), "logits row 0 must ", 18) == 0);
+      HOLDS(is_untouched(tokens, sizeof tokens));
+    }
   }
   free(exact);
   return 0;

@@ -1,13 +1,16 @@
 /* Threads, fork and the environment (POSIX): the library has no state that they could disturb.
+ * Threads are the host's own, those that a call shares its rows with, and both at once.
  *
  * Ends with "N passed, 0 failed". */
 #define _POSIX_C_SOURCE 200809L
 #include <fastsample.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -58,14 +61,14 @@ static void make_rows(void) {
   for (i = 0; i < kRows; ++i) uniforms[i] = fs_uniform(5, 0, (uint64_t)i);
 }
 
-/* Number of tokens that differ from those drawn alone. */
-static int differences(void) {
+/* Number of tokens that differ from those drawn alone, where a call has so many threads. */
+static int differences(int threads) {
   const fs_logits logits = all_rows();
   int64_t tokens[kRows];
   int c, i, wrong = 0;
   for (c = 0; c < kChains; ++c) {
     const fs_params params = chain_of(c);
-    if (fs_sample(&logits, &params, 1, uniforms, 0, tokens) != FS_OK) return kRows;
+    if (fs_sample(&logits, &params, 1, uniforms, threads, 0, tokens) != FS_OK) return kRows;
     for (i = 0; i < kRows; ++i) wrong += tokens[i] != alone[c][i];
   }
   return wrong;
@@ -79,7 +82,7 @@ static int own_message(int thread) {
   char expected[80];
   params.top_k = -10 - thread;
   snprintf(expected, sizeof expected, "top_k must be None, -1, 0 or >= 1, got %d", -10 - thread);
-  return fs_sample(&logits, &params, 1, uniforms, 0, token) == FS_INVALID_ARGUMENT &&
+  return fs_sample(&logits, &params, 1, uniforms, 2, 0, token) == FS_INVALID_ARGUMENT &&
          strcmp(fs_last_error(), expected) == 0;
 }
 
@@ -95,6 +98,8 @@ static const char* isa_of(int i) {
   return name;
 }
 
+static void* idle(void* argument) { return argument; }
+
 typedef struct Worker {
   pthread_t id;
   int number, wrong, messages;
@@ -106,7 +111,7 @@ static void* work(void* argument) {
   for (round = 0; round < kRounds; ++round) {
     worker->messages += own_message(worker->number);
     if (worker->number == 0) fs_force_isa(isa_of(round)); /* under all of them */
-    worker->wrong += differences();
+    worker->wrong += differences(round % 4);
   }
   return NULL;
 }
@@ -137,7 +142,37 @@ static int in_child(int (*body)(void)) {
          WEXITSTATUS(status) == 0;
 }
 
-static int same_after_fork(void) { return differences() == 0; }
+static int same_after_fork(void) { return differences(1) == 0 && differences(3) == 0; }
+
+/* Where the system refuses threads, a call does without. */
+static int without_threads(void) {
+  struct rlimit none;
+  pthread_t id;
+  if (getuid() == 0 && setuid(65534) != 0) return 1; /* root has no such limit */
+  memset(&none, 0, sizeof none);
+  if (setrlimit(RLIMIT_NPROC, &none) != 0) return 1;
+  if (pthread_create(&id, NULL, idle, NULL) == 0) return pthread_join(id, NULL) == 0;
+  return differences(8) == 0;
+}
+
+/* Of many bad rows the first is the error, and no token is written, however rows are shared out. */
+static int first_error(int threads) {
+  const fs_logits logits = all_rows();
+  const fs_params params = chain_of(1);
+  int64_t tokens[kRows];
+  char expected[32];
+  int round, i, ok = 1;
+  for (round = 0; round < kRows; ++round) {
+    for (i = round; i < kRows; i += 2) logits_data[i * kVocab + i] = NAN;
+    memset(tokens, 0, sizeof tokens);
+    snprintf(expected, sizeof expected, "logits row %d must ", round);
+    ok &= fs_sample(&logits, &params, 1, uniforms, threads, 0, tokens) == FS_BAD_LOGITS;
+    ok &= strncmp(fs_last_error(), expected, strlen(expected)) == 0;
+    for (i = 0; i < kRows; ++i) ok &= tokens[i] == 0;
+    make_rows();
+  }
+  return ok;
+}
 
 static int first_use_in_child(void) {
   Worker worker;
@@ -158,7 +193,7 @@ static int unknown_isa(void) {
   make_rows();
   setenv("FASTSAMPLE_ISA", "sse9", 1);
   ok = strcmp(fs_isa(), "") == 0 && strstr(fs_isas(), "scalar") != NULL;
-  ok &= fs_sample(&logits, &params, 1, uniforms, 0, tokens) == FS_INVALID_ARGUMENT;
+  ok &= fs_sample(&logits, &params, 1, uniforms, 2, 0, tokens) == FS_INVALID_ARGUMENT;
   ok &= strncmp(fs_last_error(), message, strlen(message)) == 0;
   ok &= strstr(fs_last_error(), "got sse9") != NULL;
   ok &= fs_probs(&logits, &params, 1, probs) == FS_INVALID_ARGUMENT;
@@ -170,7 +205,7 @@ static int unknown_isa(void) {
     ok &= strncmp(fs_last_error(), message, strlen(message)) == 0;
   }
   ok &= fs_force_isa("scalar") == FS_OK && strcmp(fs_isa(), "scalar") == 0;
-  ok &= fs_sample(&logits, &params, 1, uniforms, 0, tokens) == FS_OK;
+  ok &= fs_sample(&logits, &params, 1, uniforms, 2, 0, tokens) == FS_OK;
   return ok;
 }
 
@@ -195,12 +230,17 @@ int main(void) {
   for (c = 0; c < kChains; ++c) {
     const fs_logits logits = all_rows();
     const fs_params params = chain_of(c);
-    CHECK(fs_sample(&logits, &params, 1, uniforms, 0, alone[c]) == FS_OK);
+    CHECK(fs_sample(&logits, &params, 1, uniforms, 1, 0, alone[c]) == FS_OK);
   }
   CHECK(in_child(same_after_fork));
   test_threads();
   CHECK(in_child(same_after_fork));
-  CHECK(differences() == 0);
+  CHECK(in_child(without_threads));
+  for (c = 0; c < 12; ++c) {
+    CHECK(differences(c) == 0);
+    CHECK(first_error(c));
+  }
+  CHECK(differences(1000000) == 0);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }
