@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -35,9 +36,15 @@ int element_type(const py::dtype& dtype) {
   }
   if (dtype.itemsize() != 2) return -1;
   if (dtype.kind() == 'f') return FS_FLOAT16;
+  // NumPy gives a user's type its number once; asking for its name takes a microsecond.
+  static std::atomic<int> bfloat16{-1};
+  if (dtype.num() == bfloat16.load(std::memory_order_relaxed)) return FS_BFLOAT16;
   constexpr int kFirstUserType = 256;
-  const bool user_type = dtype.num() >= kFirstUserType && dtype.char_() == 'E';
-  return user_type && dtype.attr("name").cast<std::string>() == "bfloat16" ? FS_BFLOAT16 : -1;
+  if (dtype.num() < kFirstUserType || dtype.char_() != 'E' ||
+      dtype.attr("name").cast<std::string>() != "bfloat16")
+    return -1;
+  bfloat16.store(dtype.num(), std::memory_order_relaxed);
+  return FS_BFLOAT16;
 }
 
 // A (B, V) array of one of the four element types; bfloat16 travels as uint16.
