@@ -42,6 +42,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
   add(row.kernels, sample, size, float(row.n) / float(size));
   add(row.kernels, row.block_max, row.blocks, 1.0f);
   count_[0] = 0.0f;
+  if (aim == kCount) return;
   double weight = std::ldexp(1.0, kUnitBits);
   const double ratio = std::exp2(-double(exp2.scale) / double(per_unit_));
   for (int i = kBins - 1; i >= 0; --i, weight *= ratio) weight_[i] = float(weight);

@@ -8,7 +8,7 @@ namespace fastsample {
 
 class Histogram {
  public:
-  // What it is to be good at: counting values, or their mass.
+  // What it is asked for: how many values there are, or what they weigh.
   enum Aim { kCount, kMass };
   // Values lighter than 2^-42 of the maximum are all taken for such ones.
   Histogram(const Row& row, Exp2 exp2, Aim aim);
@@ -31,7 +31,7 @@ class Histogram {
   float low_, per_unit_;
   float count_[kBins];   // expected number of values
   float any_[kBins];     // one of them
-  float weight_[kBins];  // of the middle of the bin
+  float weight_[kBins];  // of the middle of the bin; not with kCount
 };
 
 }  // namespace fastsample
