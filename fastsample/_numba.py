@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,29 +22,13 @@ _DTYPES = {
     np.dtype(np.uint16): kernels.BFLOAT16,  # as the public functions hand it on
     np.dtype(np.float64): kernels.FLOAT64,
 }
+_TYPED = (kernels.FLOAT32, kernels.FLOAT64)  # numba has no arrays of the others
 #: Values that are worth a thread of their own: about a millisecond.
 _WORTH_A_THREAD = 2_000_000
 
 
-class _Scratch(threading.local):
-    """A thread's own memory, for one row as float32."""
-
-    size = address = 0
-
-    def at_least(self, size: int) -> int:
-        """Return the address of room for a row of `size` values in whole blocks."""
-        if size > self.size:
-            self.size = -(-size // kernels.BLOCK) * kernels.BLOCK
-            self._memory = np.empty(self.size + 16, np.float32)
-            self.address = -(-self._memory.ctypes.data // 64) * 64
-        return self.address
-
-
-_scratch = _Scratch()
-
-
 def _signed(number: int) -> int:
-    # One type for compiled code, which wraps it back.
+    # Compiled code takes one type of integer, and wraps it back.
     return number if number < 2**63 else number - 2**64
 
 
@@ -73,22 +55,16 @@ def sample(
 ) -> None:
     """Draw one token per row into `tokens`: the inverse CDF of u, in index order.
 
-    0 threads are as many as pay; what is drawn does not depend on them.
+    0 threads are as many as pay. What is drawn does not depend on them.
     """
     count, size = rows.shape
-    if not count:
-        return
     drawn = np.empty_like(tokens)
-    addresses = [array.ctypes.data for array in (rows, params, u, drawn)]
-    row_at, params_at, u_at, drawn_at = addresses
-    stride = 0 if params.size == 1 else RECORD.itemsize
+    row_at, params_at, u_at, drawn_at = (a.ctypes.data for a in (rows, params, u, drawn))
+    params_stride = 0 if params.size == 1 else RECORD.itemsize
+    fixed = (row_at, _DTYPES[rows.dtype], size, rows.strides[0], params_at, params_stride)
 
     def draw(first: int, last: int) -> int:
-        """Return the first row that is bad, or `last`."""
-        return kernels.run(
-            row_at, _DTYPES[rows.dtype], size, rows.strides[0], params_at, stride, u_at, drawn_at,
-            first, last, mark, _scratch.at_least(size), 0, 0, 0,
-        )  # fmt: skip
+        return kernels.run(*fixed, u_at, 0, 0, drawn_at, first, last, mark, 0)
 
     parts = _thread_count(threads, rows)
     ends = [count * i // parts for i in range(parts + 1)]
@@ -97,37 +73,45 @@ def sample(
     else:
         with ThreadPoolExecutor(parts) as pool:
             reached = list(pool.map(draw, ends[:-1], ends[1:]))
-    for end, i in zip(ends[1:], reached, strict=True):
+    for i, end in zip(reached, ends[1:], strict=True):
         if i < end:
             raise _defect(rows, i)
     tokens[:] = drawn
 
 
-def _list_row(rows: Rows, params: Records, i: int) -> tuple[Any, Any, Any]:
-    record = params[0 if params.size == 1 else i :][:1]
+class _Listed(NamedTuple):
+    """What is kept of a row, by rising id."""
+
+    ids: npt.NDArray[np.uint32]
+    x: npt.NDArray[np.float32]
+    weight: Ids
+
+
+def _list(rows: Rows, params: Records, i: int) -> _Listed:
     size = rows.shape[1]
-    listed = np.empty(size, np.uint32), np.empty(size, np.float32), np.empty(size, np.int64)
-    count, u = np.empty(1, np.int64), np.zeros(1)
-    addresses = [a.ctypes.data for a in listed]
-    if not kernels.run(
-        rows[i].ctypes.data, _DTYPES[rows.dtype], size, 0, record.ctypes.data, 0, u.ctypes.data, count.ctypes.data,
-        0, 1, False, _scratch.at_least(size), *addresses): raise _defect(rows, i)
-    n = int(count[0])
-    return listed[0][:n], listed[1][:n], listed[2][:n]
+    room = np.empty(size, np.uint32), np.empty(size, np.float32), np.empty(size, np.int64)
+    lists = np.array([array.ctypes.data for array in room])
+    record = params if params.size == 1 else params[i : i + 1]
+    row_at, params_at, lists_at = (a.ctypes.data for a in (rows[i], record, lists))
+    dtype = _DTYPES[rows.dtype]
+    count = kernels.run(row_at, dtype, size, 0, params_at, 0, 0, 0, 0, 0, 0, 1, False, lists_at)
+    if count < 1:
+        raise _defect(rows, i)
+    return _Listed(*(array[:count] for array in room))
 
 
 def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from."""
     out = np.zeros(rows.shape, np.float32)
     for i in range(len(rows)):
-        ids, _, weight = _list_row(rows, params, i)
+        ids, _, weight = _list(rows, params, i)
         out[i, ids] = weight / weight.sum()
     return out
 
 
 def survivors(rows: Rows, params: Records) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling probability."""
-    ids, x, weight = _list_row(rows, params, 0)
+    ids, x, weight = _list(rows, params, 0)
     falling = np.argsort(-x, kind="stable")
     p = (weight / weight.sum()).astype(np.float32)
     return ids[falling].astype(np.int64), p[falling]
@@ -138,21 +122,22 @@ class Plan:
 
     def __init__(self, params: Records) -> None:
         self._params = params.copy()
-        self._u = np.empty(1)
-        self._token = np.empty(1, np.int64)
-        self._addresses = [a.ctypes.data for a in (self._params, self._u, self._token)]
+        self._params_at = self._params.ctypes.data
 
     def draw(self, row: Any, seed: Any, offset: Any) -> int:
-        """Return the token, or -1 where the general path has to look at the row."""
-        if type(row) is not np.ndarray or row.ndim != 1 or type(seed) is not int:
+        """Return the token, or -1 where the general path has to look at the arguments."""
+        if type(row) is not np.ndarray or type(seed) is not int or type(offset) is not int:
             return -1
-        dtype = _DTYPES.get(row.dtype)
-        flags = row.flags
-        if dtype is None or dtype == 2 or not (flags.c_contiguous and flags.aligned): return -1
-        size = row.size
-        if not 1<=size<=MAX_VOCAB: return -1
-        params, u, token = self._addresses
-        self._u[0] = uniform(seed, 0, offset)
-        at = kernels.address_of(row.view(np.uint16) if dtype==1 else row)
-        kernels.run(at, dtype, size, 0, params, 0, u, token, 0, 1, True, _scratch.at_least(size), 0, 0, 0)
-        return max(-1, int(self._token[0]))
+        size, flags, dtype = row.size, row.flags, _DTYPES.get(row.dtype, kernels.BFLOAT16)
+        if dtype == kernels.BFLOAT16 and row.dtype.name != "bfloat16":
+            return -1
+        if row.ndim != 1 or not (flags.c_contiguous and flags.aligned and 0 < size <= MAX_VOCAB):
+            return -1
+        if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
+            return -1
+        typed = row if dtype in _TYPED else row.view(np.uint16)
+        token = kernels.run(
+            kernels.address_of(typed), dtype, size, 0, self._params_at, 0, 0, _signed(seed),
+            _signed(offset), 0, 0, 1, False, 0,
+        )  # fmt: skip
+        return max(token, -1)

@@ -212,22 +212,21 @@ def block(row: Row, b: Scalar) -> Floats32:
 
 
 @njit
-def scan(address: Scalar, dtype: Scalar, size: Scalar, scratch: Scalar) -> tuple[Row, bool]:
+def scan(address: Scalar, dtype: Scalar, size: Scalar) -> tuple[Row, bool]:
     """Return the scanned row, and whether it can be sampled from.
 
-    It is read in place if it is float32, but for a ragged end. Else `scratch` takes all of it.
+    It is read in place if it is float32, but for a ragged end.
     """
     blocks = (size + BLOCK - 1) // BLOCK
-    room = numba.carray(pointer(scratch), blocks * BLOCK, np.float32)
     in_place = size - size % BLOCK if dtype == FLOAT32 else 0
+    room = np.empty(blocks * BLOCK - in_place, np.float32)
     x = numba.carray(pointer(address), in_place, np.float32) if in_place else room
-    tail = room[:BLOCK]
     lane_max = np.empty((blocks, LANES), np.float32)
     block_max = np.empty(blocks, np.float32)
     row_max = -INFINITY
     nan = False
     for b in range(blocks):
-        values = x[b * BLOCK : (b + 1) * BLOCK] if b * BLOCK < x.size else tail
+        values = x[b * BLOCK : (b + 1) * BLOCK] if b * BLOCK < x.size else room
         if b * BLOCK >= in_place:
             read_block(address, dtype, b * BLOCK, size, values)
         for lane in range(LANES):  # a vector, once compiled
@@ -242,7 +241,7 @@ def scan(address: Scalar, dtype: Scalar, size: Scalar, scratch: Scalar) -> tuple
             top = max(top, lane_max[b, lane])
         block_max[b] = top
         row_max = max(row_max, top)
-    row = Row(x, tail, size, lane_max, block_max, row_max)
+    row = Row(x, room, size, lane_max, block_max, row_max)
     return row, np.isfinite(row_max) and not nan
 
 
@@ -338,24 +337,67 @@ def list_block(row: Row, b: Scalar, kept: Kept) -> Survivors:
 
 
 @njit
+def count_lower(values: Floats32, top: Scalar) -> tuple[Scalar, Scalar]:
+    """Return of a block of two values, as masks give them, the lower one and its number, or -1.
+
+    The upper one is `top`. A block of one value has none of the other.
+    """
+    if not (values[0] == values[1] or values[1] == values[2] or values[0] == values[2]):
+        return top, -1  # most random blocks
+    low = top
+    for lane in range(LANES):
+        low = min(low, values[lane])
+    tops = lows = np.int32(0)
+    for j in range(BLOCK):
+        tops = np.int32(tops + np.int32(values[j] == top))
+        lows = np.int32(lows + np.int32(values[j] == low))
+    lows = lows if low < top else np.int32(0)
+    return low, np.int64(lows) if tops + lows == BLOCK else -1
+
+
+@njit
 def mass(row: Row, exp2: Exp2, low: Scalar, high: Scalar) -> tuple[Ids, Ids]:
     """Return per block the mass of the values >= low, and that of those >= high."""
     from_low = np.zeros(row.block_max.size, np.int64)
     from_high = np.zeros(row.block_max.size, np.int64)
+    weight = np.empty(BLOCK, np.int32)
     for b in range(row.block_max.size):
         top = row.block_max[b]
-        if (top - exp2.max) * exp2.scale > LIGHTEST and top >= low:
-            values = block(row, b)
-            exponent = block_exponent(top, exp2)
-            sum_low = sum_high = 0
+        if not (top - exp2.max) * exp2.scale > LIGHTEST or top < low:
+            continue
+        values = block(row, b)
+        exponent = block_exponent(top, exp2)
+        other, lower = count_lower(values, top)
+        if lower >= 0:
+            of_top = (BLOCK - lower) * np.int64(weight_in_block(top, exp2, exponent))
+            of_lower = lower * np.int64(weight_in_block(other, exp2, exponent))
+            sum_low = of_top + (of_lower if other >= low else 0)
+            sum_high = (of_top if top >= high else 0) + (of_lower if other >= high else 0)
+        else:
             for j in range(BLOCK):
-                x = values[j]
-                w = weight_in_block(x, exp2, exponent)
-                sum_low += w if x >= low else 0
-                sum_high += w if x >= high else 0
-            from_low[b] = sum_low << (exponent - LEAST_EXPONENT)
-            from_high[b] = sum_high << (exponent - LEAST_EXPONENT)
+                w = weight_in_block(values[j], exp2, exponent)
+                weight[j] = w if values[j] >= low else np.int32(0)
+            sum_low = add_up(weight)
+            sum_high = 0
+            if top >= high:
+                for j in range(BLOCK):
+                    weight[j] = weight[j] if values[j] >= high else np.int32(0)
+                sum_high = add_up(weight)
+        from_low[b] = sum_low << (exponent - LEAST_EXPONENT)
+        from_high[b] = sum_high << (exponent - LEAST_EXPONENT)
     return from_low, from_high
+
+
+@njit
+def add_up(weight: npt.NDArray[np.int32]) -> Scalar:
+    """Return the sum of a block of weights."""
+    total = 0
+    for lane in range(LANES):
+        part = np.uint32(0)  # has room for 16 of them
+        for j in range(0, BLOCK, LANES):
+            part = np.uint32(part + np.uint32(weight[j + lane]))
+        total += np.int64(part)
+    return total
 
 
 @njit
@@ -715,6 +757,18 @@ def draw(row: Row, found: Cut, u: float) -> Scalar:
     return np.int64(listed.ids[locate(weight, at)[0]])
 
 
+@njit
+def write_list(row: Row, listed: Survivors, exp2: Exp2, to: int) -> Scalar:
+    weight = weigh(row, listed, exp2)
+    addresses = numba.carray(pointer(to), 3, np.int64)
+    ids = numba.carray(pointer(addresses[0]), weight.size, np.uint32)
+    x = numba.carray(pointer(addresses[1]), weight.size, np.float32)
+    weights = numba.carray(pointer(addresses[2]), weight.size, np.int64)
+    for i in range(weight.size):
+        ids[i], x[i], weights[i] = listed.ids[i], listed.x[i], weight[i]
+    return weight.size
+
+
 @entry
 def run(
     address: int,
@@ -724,44 +778,38 @@ def run(
     params: int,
     params_stride: int,
     uniforms: int,
+    seed: int,
+    offset: int,
     tokens: int,
     first: int,
     last: int,
     mark: bool,
-    scratch: int,
-    list_ids: int,
-    list_x: int,
-    list_weight: int,
+    lists: int,
 ) -> int:
     """Draw a token for each of the rows first..last-1; return the first that is bad, or last.
 
-    All arrays are addresses, strides count bytes. `scratch` has room for a row as float32 in whole
-    blocks, and for one block at least. One function for both, as what
+    Arrays are addresses, strides count bytes. Without `uniforms`, `seed` and `offset` give one.
+    Without `tokens`, the first row's token is returned, BAD or CHANGED. With `lists`, addresses of
+    ids, values and weights, what is kept of the first row goes there and its number is returned:
+    here, since a function apart would be compiled as long again.
     """
-    u = numba.carray(pointer(uniforms), last, np.float64)
-    drawn = numba.carray(pointer(tokens), last, np.int64)
     for i in range(first, last):
-        record = numba.carray(pointer(params + i * params_stride), 1, RECORD)[0]
-        row, good = scan(address + i * stride, dtype, size, scratch)
-        if not good:
-            drawn[i] = BAD
-            if not mark:
-                return i
-            continue
-        found = cut(row, record)
-        if list_ids:
-            listed = found.listed if found.listed.x.size else list_kept(row, found.kept)
-            weight = weigh(row, listed, found.exp2)
-            out_ids = numba.carray(pointer(list_ids), size, np.uint32)
-            out_x = numba.carray(pointer(list_x), size, np.float32)
-            out_weight = numba.carray(pointer(list_weight), size, np.int64)
-            for j in range(weight.size):
-                out_ids[j], out_x[j], out_weight[j] = listed.ids[j], listed.x[j], weight[j]
-            drawn[i] = weight.size
-        else:
-            drawn[i] = draw(row, found, u[i])
-            if drawn[i] == CHANGED:
-                return i
+        row, good = scan(address + i * stride, dtype, size)
+        result = BAD
+        if good:
+            found = cut(row, numba.carray(pointer(params + i * params_stride), 1, RECORD)[0])
+            if lists:
+                listed = found.listed if found.listed.x.size else list_kept(row, found.kept)
+                return write_list(row, listed, found.exp2, lists)
+            u = philox_uniform(seed, 0, offset)
+            if uniforms:
+                u = numba.carray(pointer(uniforms), last, np.float64)[i]
+            result = draw(row, found, u)
+        if not tokens:
+            return result
+        numba.carray(pointer(tokens), last, np.int64)[i] = result
+        if result == CHANGED or (result == BAD and not mark):
+            return i
     return last
 
 
