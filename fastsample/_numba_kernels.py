@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 import numba.extending  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from .params import RECORD, STAGES
 
@@ -95,6 +96,34 @@ def pointer(context: Any, address: Any) -> Any:
     )
 
 
+@intrinsic
+def mask_within(context: Any, x: Any, start: Any, low: Any, high: Any) -> Any:
+    """Return in bit i whether x[start + i] is in [low, high), for 64 values."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(x)(context, builder, values[0])
+        vector = ir.VectorType(ir.FloatType(), 64)
+        at = builder.bitcast(builder.gep(array.data, [values[1]]), vector.as_pointer())
+        v = builder.load(at, align=4)
+        first, zeros = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.VectorType(ir.IntType(32), 64), None)
+        bounds = [builder.insert_element(ir.Constant(vector, ir.Undefined), b, first) for b in values[2:]]
+        from_, to = (builder.shuffle_vector(b, b, zeros) for b in bounds)
+        inside = builder.and_(
+            builder.fcmp_ordered(">=", v, from_), builder.fcmp_ordered("<", v, to)
+        )
+        return builder.bitcast(inside, ir.IntType(64))
+
+    return numba.uint64(x, numba.int64, numba.float32, numba.float32), build
+
+
+@intrinsic
+def lowest_bit(context: Any, word: Any) -> Any:
+    """Return the number of a word's lowest bit that is set."""
+    return numba.int64(numba.uint64), lambda context, builder, signature, values: builder.cttz(
+        *values, ir.Constant(ir.IntType(1), 1)
+    )
+
+
 # ---- uniforms -----------------------------------------------------------------------------------
 
 
@@ -169,6 +198,7 @@ class Row(NamedTuple):
 
     x: Floats32  # in whole blocks
     tail: Floats32  # the block after these, padded with -inf
+    memory: Floats32  # what the two may be views of
     size: Scalar
     lane_max: Floats32  # (blocks, lanes)
     block_max: Floats32
@@ -185,11 +215,9 @@ def read_block(address: Scalar, dtype: Scalar, start: Scalar, size: Scalar, to: 
         for i in range(n):
             bits = np.int32(halves[i])
             magnitude = np.int32((bits & 0x7FFF) << 13)
-            tiny = bitcast(np.float32(np.float32(bits & 0x7FFF) * np.float32(2.0**-24)))
-            special = magnitude >= 0x7C00 << 13  # inf and NaN
-            normal = np.int32(magnitude + ((224 if special else 112) << 23))
-            sign = np.int32((bits & 0x8000) << 16)
-            to[i] = bitcast(np.int32((tiny if magnitude < 0x400 << 13 else normal) | sign))
+            scaled = bitcast(np.float32(bitcast(magnitude) * np.float32(2.0**112)))
+            special = 0x7F800000 if magnitude >= 0x7C00 << 13 else 0  # inf and NaN
+            to[i] = bitcast(np.int32(scaled | special | ((bits & 0x8000) << 16)))
     elif dtype == BFLOAT16:
         halves = numba.carray(at, size, np.uint16)[start : start + n]
         for i in range(n):
@@ -219,7 +247,9 @@ def scan(address: Scalar, dtype: Scalar, size: Scalar) -> tuple[Row, bool]:
     """
     blocks = (size + BLOCK - 1) // BLOCK
     in_place = size - size % BLOCK if dtype == FLOAT32 else 0
-    room = np.empty(blocks * BLOCK - in_place, np.float32)
+    memory = np.empty(blocks * BLOCK - in_place, np.float32)
+    # By its address, and so without counting references to it block by block.
+    room = numba.carray(pointer(memory.ctypes.data), memory.size, np.float32)
     x = numba.carray(pointer(address), in_place, np.float32) if in_place else room
     lane_max = np.empty((blocks, LANES), np.float32)
     block_max = np.empty(blocks, np.float32)
@@ -241,7 +271,7 @@ def scan(address: Scalar, dtype: Scalar, size: Scalar) -> tuple[Row, bool]:
             top = max(top, lane_max[b, lane])
         block_max[b] = top
         row_max = max(row_max, top)
-    row = Row(x, room, size, lane_max, block_max, row_max)
+    row = Row(x, room, memory, size, lane_max, block_max, row_max)
     return row, np.isfinite(row_max) and not nan
 
 
@@ -279,19 +309,17 @@ def collect(row: Row, low: Scalar, high: Scalar, enough: Scalar, limit: Scalar) 
     most = min(count_at_least(row.block_max, low) * BLOCK, limit + BLOCK) + 1
     ids, x = np.empty(most, np.uint32), np.empty(most, np.float32)
     size = np.uint64(0)  # unsigned: no index counts from the end
-    mask = np.empty(BLOCK, np.uint8)
-    words = mask.view(np.uint64)
     for b in range(row.block_max.size):
         bound = low if np.int64(size) < enough else next_above(low)
         if row.block_max[b] >= bound:
             values = block(row, b)
-            for j in range(BLOCK):
-                mask[j] = (values[j] >= bound) & (values[j] < high)
-            for w in range(words.size):
-                if words[w]:
-                    for j in range(8 * w, 8 * w + 8):  # a branch would be anyone's guess
-                        ids[size], x[size] = b * BLOCK + j, values[j]
-                        size += mask[j]
+            for start in range(0, BLOCK, 64):
+                mask = mask_within(values, start, bound, high)
+                while mask:
+                    j = start + lowest_bit(mask)
+                    ids[size], x[size] = b * BLOCK + j, values[j]
+                    size += np.uint64(1)
+                    mask &= mask - np.uint64(1)
             if np.int64(size) > limit:
                 break
     return Survivors(ids[: np.int64(size)], x[: np.int64(size)])
@@ -530,12 +558,12 @@ class Sample(NamedTuple):
 
 @njit
 def sample_of(row: Row, exp2: Exp2) -> Sample:
-    each = (row.size + SAMPLE - 1) // SAMPLE
-    size = (row.size + each - 1) // each
+    each = (row.x.size + SAMPLE - 1) // SAMPLE
+    size = (row.x.size + each - 1) // each
     blocks = row.block_max.size
     ids, x = np.empty(size + blocks, np.uint32), np.empty(size + blocks, np.float32)
     for i in range(size):
-        ids[i], x[i] = i * each, block(row, i * each // BLOCK)[i * each % BLOCK]
+        ids[i], x[i] = i * each, row.x[i * each]
     for b in range(blocks):  # the mass of a peaked row is in a few of them
         ids[size + b], x[size + b] = b * BLOCK, row.block_max[b]
     weight = weigh(row, Survivors(ids, x), exp2)
