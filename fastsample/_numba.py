@@ -50,6 +50,15 @@ def _thread_count(threads: int, rows: Rows) -> int:
     return max(1, min(threads, len(rows)))
 
 
+def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """Return what compiled code is told; the arrays must live as long as it is used."""
+    job = np.zeros(1, kernels.JOB)
+    job["params_stride"] = 0 if params.size == 1 else RECORD.itemsize
+    for name, array in {"params": params, **arrays}.items():
+        job[name] = array.ctypes.data
+    return job
+
+
 def sample(
     rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
 ) -> None:
@@ -57,19 +66,19 @@ def sample(
 
     0 threads are as many as pay. What is drawn does not depend on them.
     """
-    count, size = rows.shape
     drawn = np.empty_like(tokens)
-    row_at, params_at, u_at, drawn_at = (a.ctypes.data for a in (rows, params, u, drawn))
-    params_stride = 0 if params.size == 1 else RECORD.itemsize
-    fixed = (row_at, _DTYPES[rows.dtype], size, rows.strides[0], params_at, params_stride)
+    job = _job(params, uniforms=u, tokens=drawn)
+    job["mark"] = mark
+    job["stride"] = rows.strides[0]
+    fixed = rows.ctypes.data, _DTYPES[rows.dtype], rows.shape[1], job.ctypes.data, 0, 0
 
     def draw(first: int, last: int) -> int:
-        return kernels.run(*fixed, u_at, 0, 0, drawn_at, first, last, mark, 0)
+        return kernels.run(*fixed, first, last)
 
     parts = _thread_count(threads, rows)
-    ends = [count * i // parts for i in range(parts + 1)]
+    ends = [len(rows) * i // parts for i in range(parts + 1)]
     if parts == 1:
-        reached = [draw(0, count)]
+        reached = [draw(0, len(rows))]
     else:
         with ThreadPoolExecutor(parts) as pool:
             reached = list(pool.map(draw, ends[:-1], ends[1:]))
@@ -88,13 +97,12 @@ class _Listed(NamedTuple):
 
 
 def _list(rows: Rows, params: Records, i: int) -> _Listed:
-    size = rows.shape[1]
+    size, row = rows.shape[1], rows[i]
     room = np.empty(size, np.uint32), np.empty(size, np.float32), np.empty(size, np.int64)
-    lists = np.array([array.ctypes.data for array in room])
     record = params if params.size == 1 else params[i : i + 1]
-    row_at, params_at, lists_at = (a.ctypes.data for a in (rows[i], record, lists))
-    dtype = _DTYPES[rows.dtype]
-    count = kernels.run(row_at, dtype, size, 0, params_at, 0, 0, 0, 0, 0, 0, 1, False, lists_at)
+    job = _job(record, **dict(zip(("ids", "x", "weights"), room, strict=True)))
+    at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
+    count = kernels.run(*at, 0, 0, 0, 1)
     if count < 1:
         raise _defect(rows, i)
     return _Listed(*(array[:count] for array in room))
@@ -122,7 +130,8 @@ class Plan:
 
     def __init__(self, params: Records) -> None:
         self._params = params.copy()
-        self._params_at = self._params.ctypes.data
+        self._job = _job(self._params)
+        self._job_at = self._job.ctypes.data
 
     def draw(self, row: Any, seed: Any, offset: Any) -> int:
         """Return the token, or -1 where the general path has to look at the arguments."""
@@ -136,8 +145,6 @@ class Plan:
         if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
             return -1
         typed = row if dtype in _TYPED else row.view(np.uint16)
-        token = kernels.run(
-            kernels.address_of(typed), dtype, size, 0, self._params_at, 0, 0, _signed(seed),
-            _signed(offset), 0, 0, 1, False, 0,
-        )  # fmt: skip
+        at = kernels.address_of(typed), dtype, size, self._job_at
+        token = kernels.run(*at, _signed(seed), _signed(offset), 0, 1)
         return max(token, -1)

@@ -339,7 +339,8 @@ def keep(listed: Survivors, kept: Kept) -> Survivors:
 
 @njit
 def list_kept(row: Row, kept: Kept) -> Survivors:
-    return keep(collect(row, kept.tau, INFINITY, np.int64(ALL_TIES), row.size), kept)
+    listed = collect(row, kept.tau, INFINITY, np.int64(ALL_TIES), row.size)
+    return listed if kept.last == ALL_TIES else keep(listed, kept)
 
 
 @njit
@@ -684,20 +685,6 @@ def natural_log(m: float) -> float:
     return e * 0.69314718055994531 + 2.0 * z * series
 
 
-class Cut(NamedTuple):
-    """What is kept, as a list or else by its mass per block; what is not known is empty."""
-
-    kept: Kept
-    listed: Survivors
-    block_mass: Ids
-    exp2: Exp2
-
-
-@njit
-def nothing_listed() -> Survivors:
-    return Survivors(np.empty(0, np.uint32), np.empty(0, np.float32))
-
-
 @njit
 def first_of_max(row: Row) -> Survivors:
     b = 0
@@ -712,13 +699,19 @@ def first_of_max(row: Row) -> Survivors:
 
 
 @inline
-def cut(row: Row, params: Scalar) -> Cut:
-    """Run the stages."""
-    unknown = block_mass = np.empty(0, np.int64)
+def cut(row: Row, params: Scalar) -> tuple[Kept, Survivors, Ids, Exp2]:
+    """Run the stages.
+
+    Return what is kept, the list of it, its mass per block, and how the draw weighs. List and mass
+    are empty where they are not known.
+    """
+    unknown = block_mass = numba.carray(pointer(0), 0, np.int64)
     kept = Kept(-LARGEST, ALL_TIES)
-    listed = nothing_listed()
     if params.temperature == 0.0:
-        return Cut(kept, first_of_max(row), unknown, Exp2(row.max, exp2_scale(1.0)))
+        return kept, first_of_max(row), unknown, Exp2(row.max, exp2_scale(1.0))
+
+    none = pointer(0)
+    listed = Survivors(numba.carray(none, 0, np.uint32), numba.carray(none, 0, np.float32))
 
     least = params.min_tokens_to_keep
     divisor = 1.0
@@ -749,7 +742,7 @@ def cut(row: Row, params: Scalar) -> Cut:
             listed = short if short.x.size >= least else keep_top_k(row, kept, listed, least)
         else:
             kept = fewer
-    return Cut(kept, listed, block_mass, Exp2(row.max, exp2_scale(divisor)))
+    return kept, listed, block_mass, Exp2(row.max, exp2_scale(divisor))
 
 
 # ---- draw ---------------------------------------------------------------------------------------
@@ -766,9 +759,12 @@ def locate(weight: Ids, at: Scalar) -> tuple[int, Scalar]:
 
 
 @inline
-def draw(row: Row, found: Cut, u: float) -> Scalar:
+def draw(
+    row: Row, kept: Kept, listed: Survivors, block_mass: Ids, exp2: Exp2, u: float
+) -> Scalar:
     """Return the token where the cumulative weight exceeds u; CHANGED where there is none."""
-    kept, listed, block_mass, exp2 = found
+    if not listed.x.size and not block_mass.size and row.size <= SMALL_ROW:
+        listed = list_kept(row, kept)
     if listed.x.size:
         weight = weigh(row, listed, exp2)
         total = weight.sum()
@@ -785,13 +781,27 @@ def draw(row: Row, found: Cut, u: float) -> Scalar:
     return np.int64(listed.ids[locate(weight, at)[0]])
 
 
+#: What a call of `run` has in common for all rows. Arrays are addresses, strides count bytes.
+JOB = np.dtype(
+    [
+        ("stride", np.int64),
+        ("params", np.int64),
+        ("params_stride", np.int64),
+        ("uniforms", np.int64),  # or 0: seed and offset give one
+        ("tokens", np.int64),  # or 0: the first row's token, or number of kept ones, is returned
+        ("mark", np.int64),
+        ("ids", np.int64),  # what is kept of the first row goes here, or 0
+        ("x", np.int64),
+        ("weights", np.int64),
+    ]
+)
+
+
 @njit
-def write_list(row: Row, listed: Survivors, exp2: Exp2, to: int) -> Scalar:
-    weight = weigh(row, listed, exp2)
-    addresses = numba.carray(pointer(to), 3, np.int64)
-    ids = numba.carray(pointer(addresses[0]), weight.size, np.uint32)
-    x = numba.carray(pointer(addresses[1]), weight.size, np.float32)
-    weights = numba.carray(pointer(addresses[2]), weight.size, np.int64)
+def write_list(listed: Survivors, weight: Ids, job: Scalar) -> Scalar:
+    ids = numba.carray(pointer(job.ids), weight.size, np.uint32)
+    x = numba.carray(pointer(job.x), weight.size, np.float32)
+    weights = numba.carray(pointer(job.weights), weight.size, np.int64)
     for i in range(weight.size):
         ids[i], x[i], weights[i] = listed.ids[i], listed.x[i], weight[i]
     return weight.size
@@ -802,41 +812,35 @@ def run(
     address: int,
     dtype: int,
     size: int,
-    stride: int,
-    params: int,
-    params_stride: int,
-    uniforms: int,
+    job_address: int,
     seed: int,
     offset: int,
-    tokens: int,
     first: int,
     last: int,
-    mark: bool,
-    lists: int,
 ) -> int:
     """Draw a token for each of the rows first..last-1; return the first that is bad, or last.
 
-    Arrays are addresses, strides count bytes. Without `uniforms`, `seed` and `offset` give one.
-    Without `tokens`, the first row's token is returned, BAD or CHANGED. With `lists`, addresses of
-    ids, values and weights, what is kept of the first row goes there and its number is returned:
-    here, since a function apart would be compiled as long again.
+    Listing what is kept is here too: a function apart would take as long again to compile.
     """
+    job = numba.carray(pointer(job_address), 1, JOB)[0]
     for i in range(first, last):
-        row, good = scan(address + i * stride, dtype, size)
+        row, good = scan(address + i * job.stride, dtype, size)
         result = BAD
         if good:
-            found = cut(row, numba.carray(pointer(params + i * params_stride), 1, RECORD)[0])
-            if lists:
-                listed = found.listed if found.listed.x.size else list_kept(row, found.kept)
-                return write_list(row, listed, found.exp2, lists)
+            params = numba.carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
+            kept, listed, block_mass, exp2 = cut(row, params)
+            if job.ids:
+                if not listed.x.size:
+                    listed = list_kept(row, kept)
+                return write_list(listed, weigh(row, listed, exp2), job)
             u = philox_uniform(seed, 0, offset)
-            if uniforms:
-                u = numba.carray(pointer(uniforms), last, np.float64)[i]
-            result = draw(row, found, u)
-        if not tokens:
+            if job.uniforms:
+                u = numba.carray(pointer(job.uniforms), last, np.float64)[i]
+            result = draw(row, kept, listed, block_mass, exp2, u)
+        if not job.tokens:
             return result
-        numba.carray(pointer(tokens), last, np.int64)[i] = result
-        if result == CHANGED or (result == BAD and not mark):
+        numba.carray(pointer(job.tokens), last, np.int64)[i] = result
+        if result == CHANGED or (result == BAD and not job.mark):
             return i
     return last
 
