@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _numba_kernels as kernels
+from ._numba_kernels import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, address_of, run
 from .arrays import MAX_VOCAB
 from .params import RECORD, Records
 from .reference import Floats, Ids, Rows, find_defect, to_float32
@@ -17,12 +18,12 @@ from .reference import Floats, Ids, Rows, find_defect, to_float32
 __all__ = ["Plan", "probs", "sample", "survivors", "uniform"]
 
 _DTYPES = {
-    np.dtype(np.float32): kernels.FLOAT32,
-    np.dtype(np.float16): kernels.FLOAT16,
-    np.dtype(np.uint16): kernels.BFLOAT16,  # as the public functions hand it on
-    np.dtype(np.float64): kernels.FLOAT64,
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.float16): FLOAT16,
+    np.dtype(np.uint16): BFLOAT16,  # as the public functions hand it on
+    np.dtype(np.float64): FLOAT64,
 }
-_TYPED = (kernels.FLOAT32, kernels.FLOAT64)  # numba has no arrays of the others
+_TYPED = (FLOAT32, FLOAT64)  # numba has no arrays of the others
 #: Values that are worth a thread of their own: about a millisecond.
 _WORTH_A_THREAD = 2_000_000
 
@@ -73,7 +74,7 @@ def sample(
     fixed = rows.ctypes.data, _DTYPES[rows.dtype], rows.shape[1], job.ctypes.data, 0, 0
 
     def draw(first: int, last: int) -> int:
-        return kernels.run(*fixed, first, last)
+        return run(*fixed, first, last)
 
     parts = _thread_count(threads, rows)
     ends = [len(rows) * i // parts for i in range(parts + 1)]
@@ -102,7 +103,7 @@ def _list(rows: Rows, params: Records, i: int) -> _Listed:
     record = params if params.size == 1 else params[i : i + 1]
     job = _job(record, **dict(zip(("ids", "x", "weights"), room, strict=True)))
     at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
-    count = kernels.run(*at, 0, 0, 0, 1)
+    count = run(*at, 0, 0, 0, 1)
     if count < 1:
         raise _defect(rows, i)
     return _Listed(*(array[:count] for array in room))
@@ -137,14 +138,13 @@ class Plan:
         """Return the token, or -1 where the general path has to look at the arguments."""
         if type(row) is not np.ndarray or type(seed) is not int or type(offset) is not int:
             return -1
-        size, flags, dtype = row.size, row.flags, _DTYPES.get(row.dtype, kernels.BFLOAT16)
-        if dtype == kernels.BFLOAT16 and row.dtype.name != "bfloat16":
+        size, flags, dtype = row.size, row.flags, _DTYPES.get(row.dtype, BFLOAT16)
+        if dtype == BFLOAT16 and row.dtype.name != "bfloat16":
             return -1
         if row.ndim != 1 or not (flags.c_contiguous and flags.aligned and 0 < size <= MAX_VOCAB):
             return -1
-        if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
+        if not (0 <= seed < 2**64 and 0 <= offset < 2**63):
             return -1
-        typed = row if dtype in _TYPED else row.view(np.uint16)
-        at = kernels.address_of(typed), dtype, size, self._job_at
-        token = kernels.run(*at, _signed(seed), _signed(offset), 0, 1)
-        return max(token, -1)
+        address = address_of(row if dtype in _TYPED else row.view(np.uint16))
+        key = seed if seed < 2**63 else seed - 2**64
+        return max(run(address, dtype, size, self._job_at, key, offset, 0, 1), -1)

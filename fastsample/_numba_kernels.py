@@ -65,7 +65,10 @@ TEMPERATURE, TOP_K, TOP_P, MIN_P = range(1, len(STAGES) + 1)
 FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = range(4)
 SAMPLE = 2048  # values of a row that tell of the rest
 ATTEMPTS = 8  # to find a cut with the help of the sample
-BAD, CHANGED = -1, -2  # in place of a token: of a row with NaN, +inf or only -inf; of one written to
+BAD, CHANGED = (
+    -1,
+    -2,
+)  # in place of a token: of a row with NaN, +inf or only -inf; of one written to
 SMALL_ROW = 512  # up to here a list of all is faster than a search
 
 
@@ -105,8 +108,13 @@ def mask_within(context: Any, x: Any, start: Any, low: Any, high: Any) -> Any:
         vector = ir.VectorType(ir.FloatType(), 64)
         at = builder.bitcast(builder.gep(array.data, [values[1]]), vector.as_pointer())
         v = builder.load(at, align=4)
-        first, zeros = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.VectorType(ir.IntType(32), 64), None)
-        bounds = [builder.insert_element(ir.Constant(vector, ir.Undefined), b, first) for b in values[2:]]
+        first, zeros = (
+            ir.Constant(ir.IntType(32), 0),
+            ir.Constant(ir.VectorType(ir.IntType(32), 64), None),
+        )
+        bounds = [
+            builder.insert_element(ir.Constant(vector, ir.Undefined), b, first) for b in values[2:]
+        ]
         from_, to = (builder.shuffle_vector(b, b, zeros) for b in bounds)
         inside = builder.and_(
             builder.fcmp_ordered(">=", v, from_), builder.fcmp_ordered("<", v, to)
@@ -559,7 +567,7 @@ class Sample(NamedTuple):
 
 @njit
 def sample_of(row: Row, exp2: Exp2) -> Sample:
-    each = (row.x.size + SAMPLE - 1) // SAMPLE
+    each = max((row.x.size + SAMPLE - 1) // SAMPLE, 32)
     size = (row.x.size + each - 1) // each
     blocks = row.block_max.size
     ids, x = np.empty(size + blocks, np.uint32), np.empty(size + blocks, np.float32)
@@ -576,8 +584,8 @@ def sample_of(row: Row, exp2: Exp2) -> Sample:
 @njit
 def beside(sample: Sample, v: Scalar, mass_between: Scalar) -> Scalar:
     """Return the value that has a mass between itself and v: above v where that is negative."""
-    wanted = mass_at_least(sample.x, sample.weight, v) + mass_between
-    x = highest_reaching(sample.x, sample.weight, max(wanted, 1.0))
+    wanted = min(max(mass_at_least(sample.x, sample.weight, v) + mass_between, 1.0), 2.0**62)
+    x = highest_reaching(sample.x, sample.weight, np.int64(wanted))
     return next_above(x) if mass_between < 0 else x
 
 
@@ -637,7 +645,7 @@ def cut_top_p(row: Row, exp2: Exp2, p: float, tau: Scalar) -> tuple[Kept, Ids]:
         if not next_above(low) < high:
             break
 
-        missing = target - reached
+        missing = np.float64(target - reached)
         edge = beside(sample, v, 1.5 * 4.0**attempt * missing)
         start, end, limit = max(edge, low), min(edge, high), max(4096, row.size // 16)
         if up:
@@ -759,9 +767,7 @@ def locate(weight: Ids, at: Scalar) -> tuple[int, Scalar]:
 
 
 @inline
-def draw(
-    row: Row, kept: Kept, listed: Survivors, block_mass: Ids, exp2: Exp2, u: float
-) -> Scalar:
+def draw(row: Row, kept: Kept, listed: Survivors, block_mass: Ids, exp2: Exp2, u: float) -> Scalar:
     """Return the token where the cumulative weight exceeds u; CHANGED where there is none."""
     if not listed.x.size and not block_mass.size and row.size <= SMALL_ROW:
         listed = list_kept(row, kept)
