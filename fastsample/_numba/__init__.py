@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _numba_kernels as kernels
-from ._numba_kernels import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, address_of, run
-from .arrays import MAX_VOCAB
-from .params import RECORD, Records
-from .reference import Floats, Ids, Rows, find_defect, to_float32
+from ..arrays import MAX_VOCAB
+from ..params import RECORD, Records
+from ..reference import Floats, Ids, Rows, find_defect, to_float32
+from . import draw as compiled
+from .draw import address_of, run
+from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 
 __all__ = ["Plan", "probs", "sample", "survivors", "uniform"]
 
@@ -35,7 +36,7 @@ def _signed(number: int) -> int:
 
 def uniform(seed: int, stream: int, offset: int) -> float:
     """Return the uniform in [0, 1) of a seed, a stream and a step: NumPy's own."""
-    return kernels.uniform(_signed(seed), _signed(stream), _signed(offset))
+    return compiled.uniform(_signed(seed), _signed(stream), _signed(offset))
 
 
 def _defect(rows: Rows, i: int) -> ValueError:
@@ -53,7 +54,7 @@ def _thread_count(threads: int, rows: Rows) -> int:
 
 def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     """Return what compiled code is told; the arrays must live as long as it is used."""
-    job = np.zeros(1, kernels.JOB)
+    job = np.zeros(1, compiled.JOB)
     job["params_stride"] = 0 if params.size == 1 else RECORD.itemsize
     for name, array in {"params": params, **arrays}.items():
         job[name] = array.ctypes.data
