@@ -1,0 +1,152 @@
+"""The twin of ``_core`` for platforms without the extension: the same functions, equal bits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import MAX_VOCAB
+from ..params import RECORD, Records
+from ..reference import Floats, Ids, Rows, find_defect, to_float32
+from . import draw as compiled
+from .draw import address_of, run
+from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+
+__all__ = ["plan", "probs", "sample", "survivors", "uniform"]
+
+_DTYPES = {
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.float16): FLOAT16,
+    np.dtype(np.uint16): BFLOAT16,  # as the public functions hand it on
+    np.dtype(np.float64): FLOAT64,
+}
+_TYPED = (FLOAT32, FLOAT64)  # numba has no arrays of the others
+#: Values that are worth a thread of their own: about a millisecond.
+_WORTH_A_THREAD = 2_000_000
+
+
+def _signed(number: int) -> int:
+    # Compiled code takes one type of integer, and wraps it back.
+    return number if number < 2**63 else number - 2**64
+
+
+def uniform(seed: int, stream: int, offset: int) -> float:
+    """Return the uniform in [0, 1) of a seed, a stream and a step: NumPy's own."""
+    return compiled.uniform(_signed(seed), _signed(stream), _signed(offset))
+
+
+def _defect(rows: Rows, i: int) -> ValueError:
+    changed = f"logits row {i} must not change while it is sampled"
+    return ValueError(find_defect(to_float32(rows[i]), i) or changed)
+
+
+def _thread_count(threads: int, rows: Rows) -> int:
+    if threads == 0:
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        threads = min(cores, rows.size // _WORTH_A_THREAD)
+    return max(1, min(threads, len(rows)))
+
+
+def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """Return what compiled code is told; the arrays must live as long as it is used."""
+    job = np.zeros(1, compiled.JOB)
+    job["params_stride"] = 0 if params.size == 1 else RECORD.itemsize
+    for name, array in {"params": params, **arrays}.items():
+        job[name] = array.ctypes.data
+    return job
+
+
+def sample(
+    rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
+) -> None:
+    """Draw one token per row into `tokens`: the inverse CDF of u, in index order.
+
+    0 threads are as many as pay. What is drawn does not depend on them.
+    """
+    drawn = np.empty_like(tokens)
+    job = _job(params, uniforms=u, tokens=drawn)
+    job["mark"] = mark
+    job["stride"] = rows.strides[0]
+    fixed = rows.ctypes.data, _DTYPES[rows.dtype], rows.shape[1], job.ctypes.data, 0, 0
+
+    def draw(first: int, last: int) -> int:
+        return run(*fixed, first, last)
+
+    parts = _thread_count(threads, rows)
+    ends = [len(rows) * i // parts for i in range(parts + 1)]
+    if parts == 1:
+        reached = [draw(0, len(rows))]
+    else:
+        with ThreadPoolExecutor(parts) as pool:
+            reached = list(pool.map(draw, ends[:-1], ends[1:]))
+    for i, end in zip(reached, ends[1:], strict=True):
+        if i < end:
+            raise _defect(rows, i)
+    tokens[:] = drawn
+
+
+class _Listed(NamedTuple):
+    """What is kept of a row, by rising id."""
+
+    ids: npt.NDArray[np.uint32]
+    x: npt.NDArray[np.float32]
+    weight: Ids
+
+
+def _list(rows: Rows, params: Records, i: int) -> _Listed:
+    size, row = rows.shape[1], rows[i]
+    ids, x = np.empty(size, np.uint32), np.empty(size, np.float32)
+    weights = np.empty(size, np.int64)
+    record = params if params.size == 1 else params[i : i + 1]
+    job = _job(record, ids=ids, x=x, weights=weights)
+    at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
+    count = run(*at, 0, 0, 0, 1)
+    if count < 1:
+        raise _defect(rows, i)
+    return _Listed(ids[:count], x[:count], weights[:count])
+
+
+def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
+    """Return the distribution that `sample` draws from."""
+    out = np.zeros(rows.shape, np.float32)
+    for i in range(len(rows)):
+        ids, _, weight = _list(rows, params, i)
+        out[i, ids] = weight / weight.sum()
+    return out
+
+
+def survivors(rows: Rows, params: Records) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Return ids and probabilities of what is kept of one row, by falling probability."""
+    ids, x, weight = _list(rows, params, 0)
+    falling = np.argsort(-x, kind="stable")
+    p = (weight / weight.sum()).astype(np.float32)
+    return ids[falling].astype(np.int64), p[falling]
+
+
+def plan(params: Records) -> Callable[[Any, Any, Any], int]:
+    """Return the low-latency path: parameters held ready, one contiguous row."""
+    params = params.copy()
+    job = _job(params)
+    job_at = job.ctypes.data
+
+    def draw(row: Any, seed: Any, offset: Any, *, alive: object = (params, job)) -> int:
+        # The token, or -1 where the general path has to look at the arguments.
+        if type(row) is not np.ndarray or type(seed) is not int or type(offset) is not int:
+            return -1
+        size, flags, dtype = row.size, row.flags, _DTYPES.get(row.dtype, BFLOAT16)
+        if dtype == BFLOAT16 and row.dtype.name != "bfloat16":
+            return -1
+        if row.ndim != 1 or not (flags.c_contiguous and flags.aligned and 0 < size <= MAX_VOCAB):
+            return -1
+        if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
+            return -1
+        address = address_of(row if dtype in _TYPED else row.view(np.uint16))
+        return max(run(address, dtype, size, job_at, _signed(seed), _signed(offset), 0, 1), -1)
+
+    return draw

@@ -1,0 +1,125 @@
+"""What Python calls: rows, and what else comes from there, are addresses.
+
+So all dtypes and layouts share one compiled function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..params import RECORD
+from .cut import SMALL_ROW, cut
+from .row import Exp2, Kept, Row, Survivors, kept_mass, list_block, list_kept, scan, weigh
+from .words import Ids, Scalar, carray, entry, inline, njit, philox_uniform, pointer
+
+# In place of a token: of a row with NaN, +inf or only -inf; of one that is written to meanwhile.
+BAD, CHANGED = -1, -2
+
+
+@njit
+def locate(weight: Ids, at: Scalar) -> tuple[int, Scalar]:
+    """Return the first place whose cumulative weight exceeds `at`, and what is left inside."""
+    i = 0
+    while i + 1 < weight.size and at >= weight[i]:
+        at -= weight[i]
+        i += 1
+    return i, at
+
+
+@inline
+def draw(row: Row, kept: Kept, listed: Survivors, block_mass: Ids, exp2: Exp2, u: float) -> Scalar:
+    """Return the token where the cumulative weight exceeds u; CHANGED where there is none."""
+    if not listed.x.size and not block_mass.size and row.size <= SMALL_ROW:
+        listed = list_kept(row, kept)
+    if listed.x.size:
+        weight = weigh(row, listed, exp2)
+        total = weight.sum()
+        at = min(np.int64(u * total), total - 1)
+    else:
+        if not block_mass.size:
+            block_mass = kept_mass(row, exp2, kept)
+        total = block_mass.sum()
+        b, at = locate(block_mass, min(np.int64(u * total), total - 1))
+        listed = list_block(row, b, kept)
+        weight = weigh(row, listed, exp2)
+    if not weight.size:  # something has written to the row meanwhile
+        return CHANGED
+    return np.int64(listed.ids[locate(weight, at)[0]])
+
+
+#: What a call of `run` has in common for all rows. Arrays are addresses, strides count bytes.
+JOB = np.dtype(
+    [
+        ("stride", np.int64),
+        ("params", np.int64),
+        ("params_stride", np.int64),
+        ("uniforms", np.int64),  # or 0: seed and offset give one
+        ("tokens", np.int64),  # or 0: the first row's token, or number of kept ones, is returned
+        ("mark", np.int64),
+        ("ids", np.int64),  # what is kept of the first row goes here, or 0
+        ("x", np.int64),
+        ("weights", np.int64),
+    ]
+)
+
+
+@njit
+def write_list(listed: Survivors, weight: Ids, job: Scalar) -> Scalar:
+    ids = carray(pointer(job.ids), weight.size, np.uint32)
+    x = carray(pointer(job.x), weight.size, np.float32)
+    weights = carray(pointer(job.weights), weight.size, np.int64)
+    for i in range(weight.size):
+        ids[i], x[i], weights[i] = listed.ids[i], listed.x[i], weight[i]
+    return weight.size
+
+
+@entry
+def run(
+    address: int,
+    dtype: int,
+    size: int,
+    job_address: int,
+    seed: int,
+    offset: int,
+    first: int,
+    last: int,
+) -> int:
+    """Draw a token for each of the rows first..last-1; return the first that is bad, or last.
+
+    Listing what is kept is here too: a function apart would take as long again to compile.
+    """
+    job = carray(pointer(job_address), 1, JOB)[0]
+    for i in range(first, last):
+        row, good = scan(address + i * job.stride, dtype, size)
+        result = BAD
+        if good:
+            params = carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
+            kept, listed, block_mass, exp2 = cut(row, params)
+            if job.ids:
+                if not listed.x.size:
+                    listed = list_kept(row, kept)
+                return write_list(listed, weigh(row, listed, exp2), job)
+            u = philox_uniform(seed, 0, offset)
+            if job.uniforms:
+                u = carray(pointer(job.uniforms), last, np.float64)[i]
+            result = draw(row, kept, listed, block_mass, exp2, u)
+        if not job.tokens:
+            return result
+        carray(pointer(job.tokens), last, np.int64)[i] = result
+        if result == CHANGED or (result == BAD and not job.mark):
+            return i
+    return last
+
+
+@entry
+def uniform(seed: int, stream: int, offset: int) -> float:
+    """Return a uniform, of integers that are taken modulo 2**64."""
+    return philox_uniform(seed, stream, offset)
+
+
+@entry
+def address_of(array: npt.NDArray[Any]) -> int:
+    return array.ctypes.data  # type: ignore[no-any-return, unused-ignore]
