@@ -71,13 +71,19 @@ void release(void* memory, size_t alignment) {
 
 }  // namespace
 
-// Those for arrays call these.
+// Those for arrays, too: a sanitizer's do not call the others.
 void* operator new(size_t size) { return allocate(size, 1); }
+void* operator new[](size_t size) { return allocate(size, 1); }
 void* operator new(size_t size, std::align_val_t a) { return allocate(size, size_t(a)); }
+void* operator new[](size_t size, std::align_val_t a) { return allocate(size, size_t(a)); }
 void operator delete(void* p) noexcept { release(p, 1); }
+void operator delete[](void* p) noexcept { release(p, 1); }
 void operator delete(void* p, size_t) noexcept { release(p, 1); }
+void operator delete[](void* p, size_t) noexcept { release(p, 1); }
 void operator delete(void* p, std::align_val_t a) noexcept { release(p, size_t(a)); }
+void operator delete[](void* p, std::align_val_t a) noexcept { release(p, size_t(a)); }
 void operator delete(void* p, size_t, std::align_val_t a) noexcept { release(p, size_t(a)); }
+void operator delete[](void* p, size_t, std::align_val_t a) noexcept { release(p, size_t(a)); }
 
 // ---- calls --------------------------------------------------------------------------------------
 
