@@ -386,8 +386,11 @@ void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t 
   const float* x = row.values(b, scratch);
   int32_t ids[kBlock];
   std::iota(ids, ids + kBlock, int32_t(b * kBlock));
-  row.kernels->weigh(x, ids, kBlock, row.block_max, exp2, weight);
-  for (size_t i = 0; i < size_t(kBlock); ++i)
+  const size_t count = std::min(row.left(b), size_t(kBlock));
+  row.kernels->weigh(x, ids, count, row.block_max, exp2, weight);
+  std::fill(weight + count, weight + kBlock, int64_t(0));
+  if (kept.whole_row()) return;
+  for (size_t i = 0; i < count; ++i)
     if (!kept.has(x[i], b * kBlock + i)) weight[i] = 0;
 }
 

@@ -69,24 +69,19 @@ float Histogram::with_count(double count) const {
 }
 
 float Histogram::below(float x, double mass) const {
-  const int first = bin(x);
-  double part = double(x - edge(first)) * per_unit_;  // of the first bin: what is below x
-  for (int i = first; i >= 0; --i, part = 1.0) {
-    const double here = part * double(count_[i]) * weight_[i];
-    if (here >= mass && here > 0.0) return edge(i) + float(part * (1.0 - mass / here)) / per_unit_;
-    mass -= here;
+  double seen = 0.0;
+  for (int i = bin(x) - 1; i >= 0; --i) {
+    seen += double(count_[i]) * weight_[i];
+    if (seen >= mass) return edge(i);
   }
   return -FLT_MAX;
 }
 
 float Histogram::above(float x, double mass) const {
-  const int first = bin(x);
-  double part = double(edge(first + 1) - x) * per_unit_;
-  for (int i = first; i < kBins; ++i, part = 1.0) {
-    const double here = part * double(count_[i]) * weight_[i];
-    if (here >= mass && here > 0.0)
-      return edge(i + 1) - float(part * (1.0 - mass / here)) / per_unit_;
-    mass -= here;
+  double seen = 0.0;
+  for (int i = bin(x) + 1; i < kBins; ++i) {
+    seen += double(count_[i]) * weight_[i];
+    if (seen >= mass) return edge(i + 1);
   }
   return INFINITY;
 }

@@ -17,7 +17,7 @@ class Histogram {
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
   float with_count(double count) const;
-  // Where values from there to x, or from x to there, weigh about `mass` units.
+  // Edges at least a bin away from x such that values between weigh about `mass` units.
   float below(float x, double mass) const;
   float above(float x, double mass) const;
   // About how many values are in [low, high).

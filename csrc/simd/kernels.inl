@@ -191,7 +191,8 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
 
   for (int first = 0; first < kVectors; first += 16) {
     const auto load = [&](int i) { return Type::load_any(p, first + i); };
-    F n[2][kGroup], r[2][kGroup], w[kGroup];
+    // Set, although each is written before it is read: GCC 12 with ASan and UBSan takes it wrongly.
+    F n[2][kGroup] = {}, r[2][kGroup] = {}, w[kGroup] = {};
     const auto prepare = [&](int step, int group) {
       FASTSAMPLE_UNROLL
       for (int u = 0; u < kGroup; ++u) {
