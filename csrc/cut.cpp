@@ -264,7 +264,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     }
 
     // However badly the guess fits the row, the search ends: with a list of any length.
-    const bool last_round = round >= 8;
+    const bool last_round = round >= 24;
     if (last_round) {
       from = up ? v : lowest;
       to = up ? highest : v;
