@@ -135,29 +135,29 @@ struct Prefix {
 };
 
 // Values are in [low, high), and weigh no less than the target.
-Prefix find_prefix(const Kernels* kernels, const Survivors& list, float low, float high,
-                   int64_t target) {
+Prefix find_prefix(const Row& row, const Survivors& list, float low, float high, int64_t target) {
+  const Kernels* kernels = row.kernels;
   const auto mass = [&](float tau) {
     return kernels->mass_at_least(list.x, list.weight, list.size, tau);
   };
   const float tau =
-      highest_reaching(kernels, list.x, list.size, low, high, list.mass(), target, mass);
+      highest_reaching(kernels, list.x, list.size, low, high, list.mass(row), target, mass);
   // Equal values in different blocks may differ in the last bits of their weights.
   int64_t reached = mass(next_above(tau));
   Prefix prefix{tau, 0, 0};
-  for (size_t i = 0; i < list.size && reached < target; ++i)
-    if (list.x[i] == tau) {
-      reached += list.weight[i];
-      ++prefix.ties;
-      prefix.last = size_t(list.ids[i]);
-    }
+  for (size_t i = 0; reached < target; ++i) {
+    i = kernels->find(list.x, i, list.size, tau);
+    if (i == list.size) break;
+    reached += list.weight[i];
+    ++prefix.ties;
+    prefix.last = size_t(list.ids[i]);
+  }
   return prefix;
 }
 
 void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
-  const int64_t target = share_of(p, list.mass());
-  const Prefix prefix =
-      find_prefix(row.kernels, list, list.lower_bound, next_above(row.max), target);
+  const int64_t target = share_of(p, list.mass(row));
+  const Prefix prefix = find_prefix(row, list, list.lower_bound, next_above(row.max), target);
   const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
   if (above + prefix.ties < at_least)
     keep_top_k(row, list, at_least);
@@ -195,13 +195,23 @@ size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64
   return last;
 }
 
-// Adds or takes away, by block, the mass of those in a list that are kept, or of those that are
-// not.
-void adjust(const Survivors& list, const Kept& kept, bool which, int64_t sign, int64_t* mass) {
+// Adds to the masses per block the weights of a list, times `sign`. `so_far` has room for a number
+// per block.
+void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* so_far,
+                  int64_t* mass) {
+  // The sum up to the end of each block that has any: sums of their own would wait for memory with
+  // every token.
+  std::fill(so_far, so_far + blocks, int64_t(-1));
+  int64_t total = 0;
   for (size_t i = 0; i < list.size; ++i) {
-    const auto id = size_t(list.ids[i]);
-    const bool counts = kept.has(list.x[i], id) == which;
-    mass[id / kBlock] += counts ? sign * list.weight[i] : 0;
+    total += list.weight[i];
+    so_far[size_t(list.ids[i]) / kBlock] = total;
+  }
+  int64_t before = 0;
+  for (size_t b = 0; b < blocks; ++b) {
+    if (so_far[b] < 0) continue;
+    mass[b] += sign * (so_far[b] - before);
+    before = so_far[b];
   }
 }
 
@@ -226,8 +236,10 @@ bool is_common(const Row& row, float value) {
 // Cuts the row where the mass of the largest values reaches p of the total, and leaves the kept
 // mass per block in the workspace.
 //
-// A search that holds the exact mass, per block, of the values >= v. A guess says where the cut
-// should be from there; what lies between is listed, weighed and either has the cut or moves v.
+// On a peaked row few tokens weigh p of the total: they are marked while the row is weighed, and
+// listed. Else this is a search that holds the exact mass, per block, of the values >= v. A guess
+// says where the cut should be from there; what lies between is listed, weighed and either has the
+// cut or moves v.
 void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& workspace) {
   const RowKernels& ops = row.ops();
   Survivors& list = workspace.survivors;
@@ -237,18 +249,44 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
 
   const Histogram guess(row, exp2, Histogram::kMass);
   float v = std::max(guess.reaching(p), kept.tau);
+  // More than the guess has above v, for it may be wrong.
+  const double enough = 1.25 * guess.count(v, INFINITY) + 64.0;
+  const bool peaked = kept.whole_row() && enough < std::max(1024.0, double(row.n) / 32.0);
   int64_t total;
-  if (kept.whole_row()) {
-    ops.mass(row.data, row.n, row.block_max, exp2, v, all, mass);
+  bool listed_all = false;
+  if (peaked) {
+    const float low = guess.with_count(enough);
+    Marks* marks = workspace.marks.reserve(row.blocks);
+    const size_t marked = ops.mass_and_marks(row, exp2, low, all, marks);
+    total = sum(all, row.blocks);
+    listed_all = marked <= short_list(row);
+    if (listed_all) {
+      v = low;
+      list.collect_marked(row, marks, marked, v);
+      list.weigh(row, exp2);
+    }
+  } else if (kept.whole_row()) {
+    ops.mass(row, exp2, v, all, mass);
     total = sum(all, row.blocks);
   } else {
     total = sum(kept_mass(row, kept, exp2, workspace), row.blocks);
-    ops.mass(row.data, row.n, row.block_max, exp2, v, nullptr, mass);
   }
   const int64_t target = share_of(p, total);
-  int64_t reached = sum(mass, row.blocks);
   // The cut is in [lowest, highest).
   float lowest = kept.tau, highest = next_above(row.max);
+  if (listed_all && list.mass(row) >= target) {
+    const Prefix prefix = find_prefix(row, list, v, highest, target);
+    list.keep(row, prefix.tau, prefix.ties);
+    kept.listed = true;
+    return;
+  }
+  if (listed_all) {
+    std::fill(mass, mass + row.blocks, int64_t(0));
+    add_by_block(list, 1, row.blocks, high, mass);
+  } else if (peaked || !kept.whole_row()) {
+    ops.mass(row, exp2, v, nullptr, mass);
+  }
+  int64_t reached = sum(mass, row.blocks);
 
   for (int round = 0;; ++round) {
     const bool up = reached >= target;  // the cut is at v or above, else below
@@ -274,18 +312,20 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     list.clear();
     if (!crowded && list.collect(row, from, to, kAllTies, limit)) {
       list.weigh(row, exp2);
-      const int64_t listed = list.mass();
+      const int64_t listed = list.mass(row);
       const int64_t above = up ? reached - listed : reached;  // mass of values >= to
       if (above < target && target <= above + listed) {
-        const Prefix prefix = find_prefix(row.kernels, list, from, to, target - above);
+        const Prefix prefix = find_prefix(row, list, from, to, target - above);
         kept.tau = prefix.tau;
         kept.last = prefix.last;
-        adjust(list, kept, !up, up ? -1 : 1, mass);
+        row.kernels->clear_weights(list.x, list.ids, list.size, kept.tau, kept.last, !up,
+                                   list.weight);
+        add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
         break;
       }
       if (last_round) break;  // only where another thread writes to the row
       // Everything listed lies on one side of the cut.
-      adjust(list, Kept{}, true, up ? -1 : 1, mass);
+      add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
       v = up ? to : from;
       reached = up ? above : above + listed;
       continue;
@@ -294,7 +334,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     // Too many values to list: another exact point. Is v itself the cut, being very common?
     if (up && is_common(row, v)) {
       const float next = next_above(v);
-      ops.mass(row.data, row.n, row.block_max, exp2, next, nullptr, high);
+      ops.mass(row, exp2, next, nullptr, high);
       reached = sum(high, row.blocks);
       if (reached < target) {
         kept.last = last_of_ties(row, exp2, v, target - reached, mass, high);
@@ -308,7 +348,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     v = up ? guess.above(v, missing) : guess.below(v, missing);
     if (round > 3 || !(v > lowest && v < highest))  // no luck: halve the range of float keys
       v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
-    ops.mass(row.data, row.n, row.block_max, exp2, v, nullptr, mass);
+    ops.mass(row, exp2, v, nullptr, mass);
     reached = sum(mass, row.blocks);
   }
   if (mass != workspace.block_mass.get())
@@ -390,8 +430,7 @@ void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t 
   row.kernels->weigh(x, ids, count, row.block_max, exp2, weight);
   std::fill(weight + count, weight + kBlock, int64_t(0));
   if (kept.whole_row()) return;
-  for (size_t i = 0; i < count; ++i)
-    if (!kept.has(x[i], b * kBlock + i)) weight[i] = 0;
+  row.kernels->clear_weights(x, ids, kBlock, kept.tau, kept.last, true, weight);
 }
 
 const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace) {
@@ -399,15 +438,14 @@ const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace&
   if (kept.scale == exp2.scale) return mass;
   const RowKernels& ops = row.ops();
   if (kept.whole_row()) {
-    ops.mass(row.data, row.n, row.block_max, exp2, INFINITY, mass,
-             workspace.high_mass.reserve(row.blocks));
+    ops.mass(row, exp2, INFINITY, mass, workspace.high_mass.reserve(row.blocks));
     return mass;
   }
-  ops.mass(row.data, row.n, row.block_max, exp2, kept.tau, nullptr, mass);
+  ops.mass(row, exp2, kept.tau, nullptr, mass);
   if (kept.last / kBlock < row.blocks) {
     // From the last tie on, values have to be above the threshold.
     int64_t* above = workspace.high_mass.reserve(row.blocks);
-    ops.mass(row.data, row.n, row.block_max, exp2, next_above(kept.tau), nullptr, above);
+    ops.mass(row, exp2, next_above(kept.tau), nullptr, above);
     const size_t b = kept.last / kBlock;
     std::copy(above + b, above + row.blocks, mass + b);
     int64_t weight[kBlock];
@@ -464,7 +502,8 @@ Cut cut(const Row& row, const fs_params& params, Workspace& workspace) {
           keep_top_p(row, list, params.top_p, at_least);
         } else {
           cut_top_p(row, exp2, params.top_p, kept, workspace);
-          if (!has_at_least(row, kept, at_least)) list_largest(exp2, at_least);
+          if (kept.listed ? list.size < at_least : !has_at_least(row, kept, at_least))
+            list_largest(exp2, at_least);
         }
         break;
 

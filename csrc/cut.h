@@ -11,6 +11,7 @@ namespace fastsample {
 struct Workspace {
   Buffer<float> block_max;
   Buffer<int64_t> block_mass, all_mass, high_mass;
+  Buffer<Marks> marks;
   Survivors survivors;
   Buffer<int64_t> tokens;
 };

@@ -26,7 +26,7 @@ int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
     Survivors& list = workspace.survivors;
     if (list.size <= 1) return list.size ? list.ids[0] : -1;
     list.weigh(row, cut.exp2);
-    int64_t at = position(u, list.mass());
+    int64_t at = position(u, list.mass(row));
     return list.ids[locate(list.weight, list.size, at)];
   }
   const int64_t* mass = kept_mass(row, cut.kept, cut.exp2, workspace);
@@ -42,7 +42,7 @@ void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* pr
   if (cut.kept.listed) {
     Survivors& list = workspace.survivors;
     list.weigh(row, cut.exp2);
-    const double total = double(list.mass());
+    const double total = double(list.mass(row));
     std::fill(probs, probs + row.n, 0.0f);
     for (size_t i = 0; i < list.size; ++i)
       probs[list.ids[i]] = float(double(list.weight[i]) / total);
@@ -64,7 +64,7 @@ size_t write_survivors(const Row& row, Cut cut, Workspace& workspace, size_t cap
   if (!cut.kept.listed) make_list(row, cut.kept, list);
   if (list.size > capacity) return list.size;
   list.weigh(row, cut.exp2);
-  const double total = double(list.mass());
+  const double total = double(list.mass(row));
   std::iota(ids, ids + list.size, int64_t(0));
   std::sort(ids, ids + list.size, [&](int64_t a, int64_t b) {
     return list.x[a] != list.x[b] ? list.x[a] > list.x[b] : a < b;

@@ -32,7 +32,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
       std::min(row.blocks, aim == kCount ? kMost : std::clamp<size_t>(row.blocks / 4, 16, kMost));
   const size_t size = pieces * kSampled;
   alignas(64) float sample[kMost * kSampled];
-  low_ = row.ops().sample(row.data, row.n, row.block_max, pieces, sample);
+  low_ = row.ops().sample(row, pieces, sample);
   low_ = std::max(std::min(low_, row.max), row.max - 42.0f / exp2.scale);
   const float range = row.max - low_;
   // A range of nothing, or beyond float32, has no use for bins.
@@ -43,18 +43,25 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
   add(row.kernels, row.block_max, row.blocks, 1.0f);
   count_[0] = 0.0f;
   if (aim == kCount) return;
-  double weight = std::ldexp(1.0, kUnitBits);
-  const double ratio = std::exp2(-double(exp2.scale) / double(per_unit_));
-  for (int i = kBins - 1; i >= 0; --i, weight *= ratio) weight_[i] = float(weight);
+  // The weight of a bin's middle, by steps of four, which do not wait for each other.
+  const double step = -double(exp2.scale) / double(per_unit_);
+  double weight[4];
+  for (int i = 0; i < 4; ++i) weight[i] = std::exp2(double(kUnitBits) + i * step);
+  const double ratio = std::exp2(4 * step);
+  for (int i = kBins - 1; i >= 0; --i) {
+    double& w = weight[(kBins - 1 - i) % 4];
+    mass_[i] = count_[i] * float(w);
+    w *= ratio;
+  }
 }
 
 float Histogram::reaching(double p) const {
-  double total = 0.0;
-  for (int i = 0; i < kBins; ++i) total += double(count_[i]) * weight_[i];
-  double tail = 0.0;
+  float total[4] = {};
+  for (int i = 0; i < kBins; ++i) total[i % 4] += mass_[i];
+  float tail = (1.0f - float(p)) * (total[0] + total[1] + total[2] + total[3]);
   for (int i = 0; i < kBins; ++i) {
-    tail += double(count_[i]) * weight_[i];
-    if (count_[i] > 0.0f && tail >= (1.0 - p) * total) return any_[i];
+    tail -= mass_[i];
+    if (count_[i] > 0.0f && tail <= 0.0f) return any_[i];
   }
   return low_;  // which was sampled: not reached
 }
@@ -68,20 +75,20 @@ float Histogram::with_count(double count) const {
   return -FLT_MAX;
 }
 
-float Histogram::below(float x, double mass) const {
+float Histogram::below(float x, double mass_between) const {
   double seen = 0.0;
   for (int i = bin(x) - 1; i >= 0; --i) {
-    seen += double(count_[i]) * weight_[i];
-    if (seen >= mass) return edge(i);
+    seen += double(mass_[i]);
+    if (seen >= mass_between) return edge(i);
   }
   return -FLT_MAX;
 }
 
-float Histogram::above(float x, double mass) const {
+float Histogram::above(float x, double mass_between) const {
   double seen = 0.0;
   for (int i = bin(x) + 1; i < kBins; ++i) {
-    seen += double(count_[i]) * weight_[i];
-    if (seen >= mass) return edge(i + 1);
+    seen += double(mass_[i]);
+    if (seen >= mass_between) return edge(i + 1);
   }
   return INFINITY;
 }

@@ -17,9 +17,9 @@ class Histogram {
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
   float with_count(double count) const;
-  // Edges at least a bin away from x such that values between weigh about `mass` units.
-  float below(float x, double mass) const;
-  float above(float x, double mass) const;
+  // Edges at least a bin away from x such that values between weigh about so many units.
+  float below(float x, double mass_between) const;
+  float above(float x, double mass_between) const;
   // About how many values are in [low, high).
   double count(float low, float high) const;
 
@@ -29,9 +29,9 @@ class Histogram {
   float edge(int i) const { return low_ + (float(i) - 1.5f) / per_unit_; }
 
   float low_, per_unit_;
-  float count_[kBins];   // expected number of values
-  float any_[kBins];     // one of them
-  float weight_[kBins];  // of the middle of the bin; not with kCount
+  float count_[kBins];  // expected number of values
+  float any_[kBins];    // one of them
+  float mass_[kBins];   // what they weigh; not with kCount
 };
 
 }  // namespace fastsample

@@ -36,10 +36,10 @@ void diagnose(Row& row) {
 
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
          Buffer<float>& block_max) {
-  Row row{kernels, type, data, n, (n + kBlock - 1) / kBlock, nullptr, 0.0f, 0.0f, Defect::kNone, 0};
-  float* maxima = block_max.reserve(row.blocks);
-  const ScanResult result = row.ops().scan(data, n, maxima);
-  row.block_max = maxima;
+  const size_t blocks = (n + kBlock - 1) / kBlock;
+  float* max = block_max.reserve(blocks);
+  Row row{{data, n, max}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0};
+  const ScanResult result = row.ops().scan(data, n, max);
   row.max = result.max;
   row.lowest_max = std::max(result.lowest_max, -FLT_MAX);
   if (result.suspect || !std::isfinite(result.max)) diagnose(row);

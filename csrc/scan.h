@@ -35,13 +35,10 @@ class Buffer {
 enum class Defect { kNone, kNan, kPositiveInfinity, kNothingFinite };
 
 // One row and what the scan found in it. `block_max` belongs to the thread's workspace.
-struct Row {
+struct Row : Scanned {
   const Kernels* kernels;
   RowType type;
-  const void* data;
-  size_t n;
   size_t blocks;
-  const float* block_max;
   float max;
   float lowest_max;  // finite: of the maxima, or below them
   Defect defect;

@@ -24,8 +24,7 @@ void Survivors::assign(size_t id, float value) {
 void Survivors::append(const Row& row, size_t first, size_t last, float low, float high) {
   reserve(size + (last - first) * kBlock);
   lower_bound = size ? std::min(lower_bound, low) : low;
-  size += row.ops().collect(row.data, row.n, row.block_max, first, last, low, high, ids + size,
-                            x + size);
+  size += row.ops().collect(row, first, last, low, high, ids + size, x + size);
 }
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
@@ -46,6 +45,15 @@ bool Survivors::collect(const Row& row, float low, float high, size_t ties, size
   return !over();
 }
 
+void Survivors::collect_marked(const Row& row, const Marks* marks, size_t marked, float low) {
+  reserve(size + marked);
+  lower_bound = size ? std::min(lower_bound, low) : low;
+  constexpr size_t kBlocks = 16;  // at a time, read and read again
+  for (size_t b = 0; b < row.blocks; b += kBlocks)
+    size += row.ops().collect_marked(row, marks, b, std::min(b + kBlocks, row.blocks), ids + size,
+                                     x + size);
+}
+
 void Survivors::weigh(const Row& row, Exp2 exp2) {
   if (scale_ == exp2.scale) return;
   scale_ = exp2.scale;
@@ -57,20 +65,8 @@ void Survivors::weigh(const Row& row, Exp2 exp2) {
 }
 
 void Survivors::keep(const Row& row, float tau, size_t ties) {
-  if (scale_ == 0.0f) {  // not weighed yet
-    size = row.kernels->keep(ids, x, size, tau, ties);
-    return;
-  }
-  size_t kept = 0;
-  for (size_t i = 0; i < size; ++i) {
-    const bool tied = x[i] == tau, stays = x[i] > tau || (tied && ties > 0);
-    ties -= tied && ties > 0;  // kAllTies of them do not run out
-    ids[kept] = ids[i];
-    x[kept] = x[i];
-    weight[kept] = weight[i];
-    kept += stays;
-  }
-  size = kept;
+  const bool weighed = scale_ != 0.0f;
+  size = row.kernels->keep(ids, x, weighed ? weight : nullptr, size, tau, ties);
 }
 
 void Survivors::keep(const Row& row, const Kept& kept) {
@@ -78,7 +74,5 @@ void Survivors::keep(const Row& row, const Kept& kept) {
   for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
   keep(row, kept.tau, ties);
 }
-
-int64_t Survivors::mass() const { return std::accumulate(weight, weight + size, int64_t(0)); }
 
 }  // namespace fastsample

@@ -36,6 +36,8 @@ class Survivors {
   // Appends the row's values in [low, high). Of those equal to low, blocks in which `ties` and more
   // have been seen before give none. Stops, and returns false, once there are more than `limit`.
   bool collect(const Row& row, float low, float high, size_t ties, size_t limit);
+  // Appends what is marked, so many values that are at least `low`.
+  void collect_marked(const Row& row, const Marks* marks, size_t marked, float low);
   void append_block(const Row& row, size_t b, float low, float high) {
     append(row, b, b + 1, low, high);
   }
@@ -44,7 +46,9 @@ class Survivors {
   // Drops what is below tau and, of those equal to tau, all but the first `ties`.
   void keep(const Row& row, float tau, size_t ties);
   void keep(const Row& row, const Kept& kept);
-  int64_t mass() const;
+  int64_t mass(const Row& row) const {
+    return row.kernels->mass_at_least(x, weight, size, -INFINITY);
+  }
   void clear() {
     size = 0;
     scale_ = 0.0f;

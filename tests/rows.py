@@ -24,8 +24,8 @@ Ids = npt.NDArray[np.int64]
 LOG2E = 1.4426950408889634
 FLT_MIN, FLT_MAX = 2.0**-126, float(np.finfo(np.float32).max)
 
-# The contract: blocks of 256; a weight is a multiple of 2^(e - 27), e the rounded exponent of the
-# block's largest weight, between -13 and 0; the polynomial for 2^r is within 2 ULP.
+# The contract: blocks of 256; a weight is a multiple of 2^(e - 27), e the exponent of the block's
+# largest weight rounded up, between -13 and 0; the polynomial for 2^r is within 2 ULP.
 BLOCK, MANTISSA_BITS, LOWEST_EXPONENT = 256, 27, -13
 POLYNOMIAL_ERROR = 2 * 2.0**-23  # a ULP is at most 2^-23 of the value
 
@@ -109,15 +109,15 @@ def exact_weights(x: Float32s, temperature: float) -> Floats:
 def weight_error_bound(x: Float32s, temperature: float) -> Floats:
     """How far a kernel's weight of each token of a row may be from the exact one.
 
-    A kernel computes 2^y, y = (x - max) * s, s = log2(e) / temperature, in float32:
+    A kernel computes 2^y, y - 1 = (x - max) * s - 1, s = log2(e) / temperature, in float32:
 
-    * argument: x - max, s and their product are rounded once each, 2^-24 relative; so y is off by
-      |y| * 3 * 2^-24 (second-order terms make it 3.01), 2^y by the factor 2^that. s is kept between
-      FLT_MIN and FLT_MAX, which matters for absurd temperatures; a difference beyond FLT_MAX is
+    * argument: x - max, s and y - 1 are rounded once each, 2^-24 relative; so y is off by
+      (3 * |y| + 1) * 2^-24 (second-order terms make it 3.01), 2^y by the factor 2^that. s is kept
+      between FLT_MIN and FLT_MAX, which matters for absurd temperatures; a difference beyond FLT_MAX is
       infinite and its weight 0.
     * polynomial: 2 ULP.
-    * quantum: half of 2^(e - 27); e rounds the argument of the block's maximum, half to even, and
-      is at least -13: so 2^-41 at the least, which is also what a token loses that is too light.
+    * quantum: half of 2^(e - 27); e rounds the argument of the block's maximum up, and is at least
+      -13: so 2^-41 at the least, which is also what a token loses that is too light.
     """
     distance = x.astype(np.float64) - float(x.max())
     weights = exact_weights(x, temperature)
@@ -125,7 +125,7 @@ def weight_error_bound(x: Float32s, temperature: float) -> Floats:
         exact_scale = LOG2E / temperature
         scale = min(max(exact_scale, FLT_MIN), FLT_MAX)
         y = distance * scale
-        argument = np.abs(y) * (3.01 * 2.0**-24) + 2.0**-148
+        argument = (np.abs(y) * 3.01 + 1.0) * 2.0**-24
         if scale != exact_scale:
             argument += np.abs(distance * exact_scale - y)
         argument[distance == -np.inf] = 0.0
@@ -134,7 +134,7 @@ def weight_error_bound(x: Float32s, temperature: float) -> Floats:
         padded = np.full(blocks * BLOCK, -np.inf)
         padded[: x.size] = y + argument
         heaviest = padded.reshape(blocks, BLOCK).max(axis=1)
-        exponent = np.clip(np.floor(heaviest + 0.5), LOWEST_EXPONENT, 0)
+        exponent = np.clip(np.ceil(heaviest), LOWEST_EXPONENT, 0)
         quantum = np.repeat(np.exp2(exponent - MANTISSA_BITS), BLOCK)[: x.size]
         bound = np.minimum(weights * relative + quantum / 2, 1.0)
         # Weights that are zero for certain: too light by far, or the difference overflows.

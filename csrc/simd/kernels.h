@@ -18,12 +18,12 @@ constexpr int kBlock = 256;
 
 // The weight of a token is 2^((x - max) * scale), scale = log2(e) / temperature, so max weighs 1.
 //
-// Weights are summed as block floating point: inside a block whose largest weight is about 2^e, a
-// weight is rounded to an integer multiple of 2^(e - kMantissaBits), e clamped to
-// [kMantissaBits - kUnitBits, 0]. Every weight is then a whole number of units of 2^-kUnitBits.
-// Integer sums do not depend on their order, so no instruction set, backend, thread count or
-// algorithm can change a total, a cut or a draw.
-//   - 27 bits: a 32-bit lane holds 16 weights of at most sqrt(2) * 2^27 without overflow.
+// Weights are summed as block floating point: inside a block whose largest weight is at most 2^e
+// and more than half of it, a weight is rounded to an integer multiple of 2^(e - kMantissaBits), e
+// clamped to [kMantissaBits - kUnitBits, 0]. Every weight is then a whole number of units of
+// 2^-kUnitBits. Integer sums do not depend on their order, so no instruction set, backend, thread
+// count or algorithm can change a total, a cut or a draw.
+//   - 27 bits: a 32-bit lane holds 16 weights of at most 2^27 without overflow.
 //   - 40 bits: tokens too light to count (2^-41) are lost, and 2^17 of them are below 2^-24. In a
 //     block with heavy tokens the grain is coarser, 2^-28 of its heaviest at most: 255 tokens just
 //     under it are 2^-20 of that one.
@@ -40,47 +40,21 @@ constexpr int kBins = 256;
 // A weight under 2^kLightest rounds to zero units, whatever its block.
 constexpr float kLightest = -42.0f;
 
-static inline int lowest_bit(uint32_t word) {
+static inline int lowest_bit(uint64_t word) {
 #if defined(_MSC_VER)
   unsigned long index;
-  _BitScanForward(&index, word);
+  _BitScanForward64(&index, word);
   return int(index);
 #else
-  return __builtin_ctz(word);
+  return __builtin_ctzll(word);
 #endif
 }
 
-// Writes first + i for every i whose mask, out of 16, is not zero; returns how many.
-static inline size_t nonzero_of(const uint16_t* masks, int32_t first, int32_t* which) {
+// Moves those values of a list that a mask has to `to`, which may be where they are.
+template <class T>
+static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
   size_t count = 0;
-  for (int i = 0; i < 16; ++i) {
-    which[count] = first + i;
-    count += masks[i] != 0;
-  }
-  return count;
-}
-
-// Writes the lanes of a mask next to each other, and their ids; returns how many.
-static inline size_t append_lanes(const float* lanes, uint32_t mask, int32_t first_id, int32_t* ids,
-                                  float* x) {
-  size_t count = 0;
-  for (; mask; mask &= mask - 1, ++count) {
-    const int lane = lowest_bit(mask);
-    ids[count] = first_id + lane;
-    x[count] = lanes[lane];
-  }
-  return count;
-}
-
-// The same for lanes that are in a list; it may be the one that is written.
-static inline size_t keep_lanes(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
-                                float* to_x) {
-  size_t count = 0;
-  for (; mask; mask &= mask - 1, ++count) {
-    const int lane = lowest_bit(mask);
-    to_ids[count] = ids[lane];
-    to_x[count] = x[lane];
-  }
+  for (; mask; mask &= mask - 1) to[count++] = from[lowest_bit(mask)];
   return count;
 }
 
@@ -89,15 +63,31 @@ struct Exp2 {
   float scale;
 };
 
-// Largest exponent argument of a block, rounded as the kernels round theirs: half to even.
-static inline int block_exponent(float block_max, Exp2 exp2) {
-  float y = (block_max - exp2.max) * exp2.scale;
-  if (!(y > kLightest)) y = kLightest;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
-  const float rounded = (y + kRound) - kRound;
-  constexpr int kLowest = kMantissaBits - kUnitBits;
-  return rounded < float(kLowest) ? kLowest : int(rounded);
+// The logarithm of half a weight: its fraction, the distance from the next lower integer, is exact
+// in float32 because it is not above -1. Of 0 to -1 the fraction has more bits than there are.
+static inline float log2_of_half(float x, Exp2 exp2) {
+  return fmaf(x - exp2.max, exp2.scale, -1.0f);
 }
+
+// e of a block: the logarithm of its largest weight rounded up.
+static inline int block_exponent(float block_max, Exp2 exp2) {
+  const float y = log2_of_half(block_max, exp2);
+  constexpr int kLowest = kMantissaBits - kUnitBits;
+  return y > float(kLowest - 1) ? int(y) + 1 : kLowest;  // towards zero is up
+}
+
+// A bit for each value of a block: of value 64 * j + i, bit i of word j.
+struct Marks {
+  static constexpr int kWords = kBlock / 64;
+  uint64_t word[kWords];
+};
+
+// A row that has been scanned.
+struct Scanned {
+  const void* data;
+  size_t n;
+  const float* block_max;
+};
 
 struct ScanResult {
   float max;         // of all values
@@ -111,15 +101,19 @@ struct RowKernels {
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
   // Per block, in units of 2^-kUnitBits: the sum of all weights (unless `all` is null), and of
   // those of values >= tau.
-  void (*mass)(const void* row, size_t n, const float* block_max, Exp2 exp2, float tau,
-               int64_t* all, int64_t* at_least);
-  // Writes the values in [low, high) of blocks first to last - 1, and their ids, by rising id.
-  // Returns how many. There must be room for all of those blocks' values and kSlack more.
-  size_t (*collect)(const void* row, size_t n, const float* block_max, size_t first, size_t last,
-                    float low, float high, int32_t* ids, float* x);
+  void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
+  // The sum of all weights again, while the values >= tau are marked. Returns how many these are.
+  size_t (*mass_and_marks)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, Marks* marks);
+  // Writes the values that are marked in blocks first to last - 1, and their ids, by rising id.
+  // Returns how many. There must be room for all of them and kSlack more.
+  size_t (*collect_marked)(const Scanned& row, const Marks* marks, size_t first, size_t last,
+                           int32_t* ids, float* x);
+  // The same for values in [low, high), with room for all of those blocks' values.
+  size_t (*collect)(const Scanned& row, size_t first, size_t last, float low, float high,
+                    int32_t* ids, float* x);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
   // those that are their block's maximum. Returns the smallest finite one, or +inf.
-  float (*sample)(const void* row, size_t n, const float* block_max, size_t pieces, float* out);
+  float (*sample)(const Scanned& row, size_t pieces, float* out);
   // A block as float32, padded with -inf; `n` is what is left of the row.
   void (*load)(const void* block, size_t n, float out[kBlock]);
 };
@@ -142,9 +136,16 @@ struct Kernels {
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
   float (*largest_below)(const float* x, size_t n, float tau);
+  // The first place from i on that has this value, or n.
+  size_t (*find)(const float* x, size_t i, size_t n, float value);
+  // Makes the weights of a list zero for values below tau and those equal to it beyond the id
+  // `last`; where not `kept`, for all others.
+  void (*clear_weights)(const float* x, const int32_t* ids, size_t n, float tau, size_t last,
+                        bool kept, int64_t* weight);
   // Drops the values of a list below tau and, of those equal to it, all but the first `ties`;
   // returns how many are left. Slack as above.
-  size_t (*keep)(int32_t* ids, float* x, size_t n, float tau, size_t ties);
+  // Weights, unless null, go with them.
+  size_t (*keep)(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties);
 };
 
 }  // namespace fastsample

@@ -69,30 +69,34 @@ inline const typename Type::T* whole(const typename Type::T* block, size_t left,
   return padded;
 }
 
-// 2^r for r in [-1/2, 1/2], by falling degree: minimax in ULP with the constant term held at
-// exactly 1, so that the maximum weighs exactly 1. At most 1.82 ULP off in float32.
-constexpr float kPolynomial[] = {1.3224551e-03f, 9.671721e-03f, 5.550896e-02f,
-                                 2.4022238e-01f, 6.931468e-01f, 1.0f};
+// 2^r for r in [0, 1), by falling degree: minimax in ULP with the constant term held at exactly 1,
+// so that the maximum weighs exactly 1. At most 1.91 ULP off in float32, and never above 2.
+constexpr float kPolynomial[] = {1.89187855e-03f, 8.96213483e-03f, 5.58401980e-02f,
+                                 2.40153819e-01f, 6.93151951e-01f, 1.0f};
 constexpr int kDegree = 5;
 
-// The same times 2^lift, which is exact, for every lift that a block may have.
+// The same times 2^(1 + lift), which is exact, for every lift that a block may have.
 struct LiftedPolynomials {
   float of_lift[kUnitBits - kMantissaBits + 1][kDegree + 1];
   constexpr LiftedPolynomials() : of_lift() {
     for (int i = 0; i <= kUnitBits - kMantissaBits; ++i)
       for (int k = 0; k <= kDegree; ++k)
-        of_lift[i][k] = kPolynomial[k] * float(uint64_t(1) << (kMantissaBits + i));
+        of_lift[i][k] = kPolynomial[k] * float(uint64_t(1) << (kMantissaBits + 1 + i));
   }
 };
 constexpr LiftedPolynomials kLifted;
 
-// 2^((x - max) * scale) * 2^lift, for x <= max.
+// log2_of_half, in step, for x <= max.
+inline F log2_of_half(F x, F max, F scale) {
+  return Vec::clamp_low(Vec::fma(Vec::sub(x, max), scale, Vec::set1(-1.0f)));
+}
+
+// The weight of x times 2^lift.
 inline F exp2_lifted(F x, F max, F scale, F lift) {
-  const F y = Vec::clamp_low(Vec::mul(Vec::sub(x, max), scale));
-  const F n = Vec::round(y), r = Vec::sub(y, n);
+  const F y = log2_of_half(x, max, scale), n = Vec::floor(y), r = Vec::sub(y, n);
   F w = Vec::set1(kPolynomial[0]);
   for (int k = 1; k <= kDegree; ++k) w = Vec::fma(w, r, Vec::set1(kPolynomial[k]));
-  return Vec::ldexp(w, Vec::add(n, lift));
+  return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
 // Calls body(i, vector) with vectors of `width` elements that cover a block, some of it twice:
@@ -120,7 +124,8 @@ FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) 
     F max[4];
     FASTSAMPLE_UNROLL
     for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
-    for_aligned(whole<Type>(x + start, n - start, padded), kWidth, Type::load, [&](int i, F v) {
+    const auto* p = whole<Type>(x + start, n - start, padded);
+    for_aligned(p, kWidth, Type::load, [&](int i, F v) {
       max[i % 4] = Vec::max(max[i % 4], v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
     });
@@ -133,8 +138,8 @@ FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) 
 }
 
 // The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
-// the largest is the largest integer; of those with one, the smallest. A NaN lies beyond the
-// infinity of its sign.
+// the largest is the largest integer; of those with one alone, the smallest without its sign. A NaN
+// lies beyond the infinity of its sign.
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* block_max) {
   using S = Vec::S;
@@ -150,22 +155,26 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
     uint16_t maxima[kWidth] = {};  // turned into floats as a vector
     for (size_t i = 0; i < count; ++i) {
       const size_t start = (first + i) * kBlock;
+      const auto* p = whole<Type>(x + start, n - start, padded);
       S max[2] = {Vec::set1s(-0x8000), Vec::set1s(-0x8000)};
-      S min = Vec::set1s(-1);
-      for_aligned(whole<Type>(x + start, n - start, padded), Vec::kHalves, Vec::loads,
-                  [&](int k, S v) {
-                    max[k % 2] = Vec::maxs(max[k % 2], v);
-                    min = Vec::minu(min, v);
-                    highest = Vec::maxu(highest, v);
-                  });
-      const int largest = Vec::hmaxs(Vec::maxs(max[0], max[1]));
+      for_aligned(p, Vec::kHalves, Vec::loads, [&](int k, S v) {
+        max[k % 2] = Vec::maxs(max[k % 2], v);
+        highest = Vec::maxu(highest, v);
+      });
+      int largest = Vec::hmaxs(Vec::maxs(max[0], max[1]));
       nan |= largest > kPlusInf;
-      maxima[i] = uint16_t(largest >= 0 ? largest : Vec::hminu(min));
+      if (largest < 0) {
+        S min = Vec::set1s(-1);
+        for (int k = 0; k < kBlock; k += Vec::kHalves) min = Vec::minu(min, Vec::loads(p + k));
+        largest = Vec::hminu(min);
+      }
+      maxima[i] = uint16_t(largest);
     }
     alignas(64) float values[kWidth];
     Vec::store(values, Type::load(maxima));
     for (size_t i = 0; i < count; ++i) {
-      block_max[first + i] = values[i];
+      const size_t b = first + i;
+      block_max[b] = values[i];
       if (values[i] > row_max) row_max = values[i];
       if (values[i] < lowest_max) lowest_max = values[i];
     }
@@ -173,15 +182,19 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
   return {row_max, lowest_max, nan || Vec::hmaxu(highest) > int(Type::kMinusInf)};
 }
 
-// Integer weights of a block summed, all of them and (kCut) those of values >= tau.
+// What is done with values >= tau.
+enum Task { kNothing, kSum, kMark };
+
+// Integer weights of a block summed, all of them and (kSum) those of values >= tau.
 //
 // The steps of one group of vectors alternate with those of the next: the chain through a vector is
 // longer than what a processor holds ready to run, and would leave half of its units idle.
-template <bool kCut, class Type>
+template <Task kTask, class Type>
 inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float tau, int64_t* all,
-                       int64_t* at_least) {
+                       int64_t* at_least, Marks* marks) {
   constexpr int kGroup = Vec::kGroup, kGroups = 16 / kGroup;
   const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale), cut = Vec::set1(tau);
+  const F minus_one = Vec::set1(-1.0f);
   F c[kDegree + 1];
   FASTSAMPLE_UNROLL
   for (int k = 0; k <= kDegree; ++k) c[k] = Vec::set1(kLifted.of_lift[-exponent][k]);
@@ -190,7 +203,9 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
   for (int u = 0; u < kUnroll; ++u) sum[u] = sum_cut[u] = Vec::zero();
 
   for (int first = 0; first < kVectors; first += 16) {
-    const auto load = [&](int i) { return Type::load_any(p, first + i); };
+    const auto load = [&](int i) {  // marks need to know the places
+      return kTask == kMark ? Type::load(p + (first + i) * kWidth) : Type::load_any(p, first + i);
+    };
     // Set, although each is written before it is read: GCC 12 with ASan and UBSan takes it wrongly.
     F n[2][kGroup] = {}, r[2][kGroup] = {}, w[kGroup] = {};
     const auto prepare = [&](int step, int group) {
@@ -199,9 +214,9 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
         F &ru = r[group % 2][u], &nu = n[group % 2][u];
         switch (step) {
           case 1: ru = Vec::sub(load(group * kGroup + u), max); break;
-          case 2: ru = Vec::clamp_low(Vec::mul(ru, scale)); break;
-          case 3: nu = Vec::round(ru); break;
-          case 4: ru = Vec::sub(ru, nu); break;
+          case 2: ru = Vec::clamp_low(Vec::fma(ru, scale, minus_one)); break;
+          case 3: nu = Vec::exponent(ru); break;
+          case 4: ru = Vec::fraction(ru, nu); break;
         }
       }
     };
@@ -221,13 +236,26 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
         const int i = group * kGroup + u;
         const I q = Vec::to_int(Vec::ldexp(w[u], n[group % 2][u]));
         sum[i % kUnroll] = Vec::addi(sum[i % kUnroll], q);
-        if (kCut) sum_cut[i % kUnroll] = Vec::add_ge(sum_cut[i % kUnroll], q, load(i), cut);
+        if (kTask == kSum)
+          sum_cut[i % kUnroll] = Vec::add_ge(sum_cut[i % kUnroll], q, load(i), cut);
+        if (kTask == kMark) Vec::mark(marks, first + i, Vec::mask_ge(load(i), cut));
       }
     }
   }
   const int shift = kUnitBits - kMantissaBits + exponent;
   *all = int64_t(Vec::hsum(sum) << shift);
-  *at_least = kCut ? int64_t(Vec::hsum(sum_cut) << shift) : 0;
+  *at_least = kTask == kSum ? int64_t(Vec::hsum(sum_cut) << shift) : 0;
+}
+
+inline bool any(const Marks& m) { return (m.word[0] | m.word[1] | m.word[2] | m.word[3]) != 0; }
+
+template <class Type>
+inline Marks marks_within(const typename Type::T* p, F from, F to) {
+  Marks marks = {};
+  FASTSAMPLE_UNROLL
+  for (int i = 0; i < kBlock; i += kWidth)
+    marks.word[i / 64] |= uint64_t(Vec::mask_within(Type::load(p + i), from, to)) << i % 64;
+  return marks;
 }
 
 // What two values weigh in a block of some exponent. Blocks of two values mostly have the same two.
@@ -252,20 +280,24 @@ struct Pair {
 // The same for a block of at most two different values, as masks and coarse logits give them:
 // counts instead of exponentials. Says whether the block is one. `high` is its maximum.
 template <class Type>
-FASTSAMPLE_NOINLINE FASTSAMPLE_FLATTEN bool block_mass_of_two(const typename Type::T* p, Exp2 exp2,
-                                                              int exponent, float tau, float high,
-                                                              Pair& pair, int64_t* all,
-                                                              int64_t* at_least) {
+inline bool block_mass_of_two(const typename Type::T* p, Exp2 exp2, int exponent, float tau,
+                              float high, Pair& pair, int64_t* all, int64_t* at_least) {
+  // Out of three of its values two are equal: enough to let a random block go.
+  if (!((p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]))) return false;
   const float low = Vec::hmin(Type::load(p));  // or a third value, found out below
   const F from = Vec::set1(high), to = Vec::set1(low);
-  int64_t highs = 0, lows = 0;
+  constexpr int kLows = 1 << 16;  // so that one sum has both numbers
+  I counts[kUnroll];
+  FASTSAMPLE_UNROLL
+  for (int u = 0; u < kUnroll; ++u) counts[u] = Vec::zero();
   FASTSAMPLE_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const F v = Type::load_any(p, i);
-    highs += Vec::popcount(Vec::mask_eq(v, from));
-    lows += Vec::popcount(Vec::mask_eq(v, to));
+    counts[i % kUnroll] = Vec::count_eq(counts[i % kUnroll], v, from, 1);
+    counts[i % kUnroll] = Vec::count_eq(counts[i % kUnroll], v, to, kLows);
   }
-  if (low == high) lows = 0;
+  const auto count = int64_t(Vec::hsum(counts));
+  const int64_t highs = count % kLows, lows = low == high ? 0 : count / kLows;
   if (highs + lows != kBlock) return false;
   pair.weigh(high, low, exp2, exponent);
   *all = highs * pair.of_high + lows * pair.of_low;
@@ -273,11 +305,14 @@ FASTSAMPLE_NOINLINE FASTSAMPLE_FLATTEN bool block_mass_of_two(const typename Typ
   return true;
 }
 
-template <class Type>
-FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, Exp2 exp2,
-                             float tau, int64_t* all, int64_t* at_least) {
-  const auto* x = static_cast<const typename Type::T*>(row);
-  const size_t blocks = (n + kBlock - 1) / kBlock;
+// Walks the blocks of a row; `at_least` and `marks` are for kSum and kMark alone. Returns how many
+// values are marked.
+template <Task kTask, class Type>
+inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least,
+                        Marks* marks) {
+  const auto* x = static_cast<const typename Type::T*>(row.data);
+  const float* block_max = row.block_max;
+  const size_t n = row.n, blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
   Pair pair;
   int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
@@ -286,65 +321,114 @@ FASTSAMPLE_FLATTEN void mass(const void* row, size_t n, const float* block_max, 
     if (b % kBatch == 0)
       for (size_t i = b; i < blocks && i < b + kBatch; ++i)
         exponent[i - b] = block_exponent(block_max[i], exp2);
-    int64_t ignored;
-    int64_t* all_b = all ? all + b : &ignored;
-    *all_b = at_least[b] = 0;
+    int64_t ignored[2] = {};
+    int64_t* all_b = all ? all + b : ignored;
+    int64_t* at_least_b = kTask == kSum ? at_least + b : ignored + 1;
+    *all_b = *at_least_b = 0;
+    if (kTask == kMark) marks[b] = {};
     const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
-    if (light || (!all && block_max[b] < tau)) continue;
+    const bool reaches = block_max[b] >= tau;
+    if ((light && (kTask != kMark || !reaches)) || (!all && !reaches)) continue;
     const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
     const int e = exponent[b % kBatch];
-    // Out of three of its values two are equal then: enough to let a random block go.
-    const bool maybe_of_two = (p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]);
-    if (maybe_of_two &&
-        block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], pair, all_b, at_least + b))
-      continue;
-    if (block_max[b] < tau)
-      block_mass<false, Type>(p, exp2, e, tau, all_b, at_least + b);
-    else
-      block_mass<true, Type>(p, exp2, e, tau, all_b, at_least + b);
+    if (block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], pair, all_b, at_least_b)) {
+      if (kTask == kMark) marks[b] = marks_within<Type>(p, Vec::set1(tau), Vec::set1(INFINITY));
+    } else if (reaches) {
+      block_mass<kTask, Type>(p, exp2, e, tau, all_b, at_least_b, marks + (kTask == kMark ? b : 0));
+    } else {
+      block_mass<kNothing, Type>(p, exp2, e, tau, all_b, at_least_b, nullptr);
+    }
   }
+  size_t marked = 0;
+  for (size_t b = 0; kTask == kMark && b < blocks; ++b)
+    for (uint64_t word : marks[b].word) marked += Vec::popcount(word);
+  return marked;
 }
 
 template <class Type>
-FASTSAMPLE_FLATTEN size_t collect(const void* row, size_t n, const float* block_max, size_t first,
-                                  size_t last, float low, float high, int32_t* ids, float* x) {
-  using T = typename Type::T;
-  const auto* values = static_cast<const T*>(row);
-  const F from = Vec::set1(low), to = Vec::set1(high);
-  size_t size = 0;
-  constexpr size_t kBatch = 8;  // blocks at a time, so that loops are long enough to be predicted
-  while (first < last) {
-    T padded[kBlock];
-    const T* block[kBatch];
-    int32_t id[kBatch];
-    uint16_t masks[kBatch * kVectors];
-    size_t blocks = 0, hits = 0;
-    for (size_t end = first + kBatch; first < last && first < end; ++first) {
-      if (block_max[first] < low) continue;
-      id[blocks] = int32_t(first * kBlock);
-      const T* p = block[blocks] = whole<Type>(values + id[blocks], n - size_t(id[blocks]), padded);
-      uint16_t* mask = masks + kVectors * blocks++;
-      FASTSAMPLE_UNROLL
-      for (int i = 0; i < kVectors; ++i)
-        Vec::store_within(mask + i, Type::load(p + i * kWidth), from, to);
-    }
-    int32_t hit[kBatch * kVectors + kSlack];
-    for (size_t i = 0; i < blocks * kVectors; i += 16)
-      hits += Vec::nonzero(masks + i, int32_t(i), hit + hits);
-    for (size_t h = 0; h < hits; ++h) {
-      const int b = hit[h] / kVectors, place = hit[h] % kVectors * kWidth;
-      const F v = Type::load(block[b] + place);
-      size += Vec::append(v, masks[hit[h]], id[b] + place, ids + size, x + size);
-    }
+FASTSAMPLE_FLATTEN void mass(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
+                             int64_t* at_least) {
+  weigh_row<kSum, Type>(row, exp2, tau, all, at_least, nullptr);
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN size_t mass_and_marks(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
+                                         Marks* marks) {
+  return weigh_row<kMark, Type>(row, exp2, tau, all, nullptr, marks);
+}
+
+// Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
+inline size_t write_places(uint64_t word, int32_t first, int32_t* places) {
+  constexpr int kTogether =
+      4;  // without a branch: how many there are is mostly few, and a surprise
+  constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
+  const size_t count = Vec::popcount(word);
+  size_t i = 0;
+  do {
+    FASTSAMPLE_UNROLL
+    for (int k = 0; k < kTogether; ++k, word &= word - 1)
+      places[i + size_t(k)] = first + lowest_bit(word | kEnd);
+    i += kTogether;
+  } while (i < count);
+  return count;
+}
+
+// The elements at `ids` as float32.
+template <class Type>
+inline void gather(const typename Type::T* row, const int32_t* ids, size_t n, float* x) {
+  for (size_t i = 0; i < n; i += kBlock) {
+    // Many at a time: a vector loaded right behind its scalar stores would wait for them.
+    const size_t count = n - i < size_t(kBlock) ? n - i : size_t(kBlock);
+    typename Type::T elements[kBlock];
+    for (size_t k = 0; k < count; ++k) elements[k] = row[ids[i + k]];
+    for (size_t k = count; k % kWidth; ++k) elements[k] = Type::kMinusInf;
+    for (size_t k = 0; k < count; k += kWidth) Vec::store(x + i + k, Type::load(elements + k));
   }
+}
+template <>
+inline void gather<F32>(const float* row, const int32_t* ids, size_t n, float* x) {
+  for (size_t i = 0; i < n; ++i) x[i] = row[ids[i]];
+}
+
+inline size_t write_places(const Marks& marks, int32_t first, int32_t* places) {
+  size_t count = 0;
+  for (int j = 0; j < Marks::kWords; ++j)
+    count += write_places(marks.word[j], first + 64 * j, places + count);
+  return count;
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks, size_t first,
+                                         size_t last, int32_t* ids, float* x) {
+  size_t size = 0;
+  for (size_t b = first; b < last; ++b)
+    if (any(marks[b])) size += write_places(marks[b], int32_t(b * kBlock), ids + size);
+  gather<Type>(static_cast<const typename Type::T*>(row.data), ids, size, x);
   return size;
 }
 
 template <class Type>
-FASTSAMPLE_FLATTEN float sample(const void* row, size_t n, const float* block_max, size_t pieces,
-                                float* out) {
-  const auto* x = static_cast<const typename Type::T*>(row);
-  const size_t blocks = (n + kBlock - 1) / kBlock;
+FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, size_t first, size_t last, float low,
+                                  float high, int32_t* ids, float* x) {
+  using T = typename Type::T;
+  const auto* values = static_cast<const T*>(row.data);
+  const F from = Vec::set1(low), to = Vec::set1(high);
+  size_t size = 0;
+  T padded[kBlock];
+  for (size_t b = first; b < last; ++b) {
+    if (row.block_max[b] < low) continue;
+    const auto* p = whole<Type>(values + b * kBlock, row.n - b * kBlock, padded);
+    const Marks marks = marks_within<Type>(p, from, to);
+    if (any(marks)) size += write_places(marks, int32_t(b * kBlock), ids + size);
+  }
+  gather<Type>(values, ids, size, x);
+  return size;
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN float sample(const Scanned& row, size_t pieces, float* out) {
+  const auto* x = static_cast<const typename Type::T*>(row.data);
+  const size_t n = row.n, blocks = (n + kBlock - 1) / kBlock;
   const double stride = double(blocks) / double(pieces);
   const F minus_inf = Vec::set1(-INFINITY), plus_inf = Vec::set1(INFINITY);
   F lowest = plus_inf;
@@ -352,7 +436,7 @@ FASTSAMPLE_FLATTEN float sample(const void* row, size_t n, const float* block_ma
   for (size_t i = 0; i < pieces; ++i) {
     const auto b = size_t((double(i) + 0.5) * stride);
     const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded) + i * kSampled % kBlock;
-    const F max = Vec::set1(block_max[b]);
+    const F max = Vec::set1(row.block_max[b]);
     FASTSAMPLE_UNROLL
     for (int j = 0; j < kSampled; j += kWidth) {
       const F v = Vec::replace(Type::load(p + j), max, minus_inf);
@@ -376,8 +460,9 @@ void weigh(const float* x, const int32_t* ids, size_t n, const float* block_max,
   constexpr int kShift = kUnitBits - kMantissaBits;
   for (size_t i = 0; i < n; i += kWidth) {
     // block_exponent, in step.
-    const F y = Vec::mul(Vec::sub(Vec::of_blocks(block_max, Vec::loadi(ids + i)), max), scale);
-    const F e = Vec::max(Vec::round(Vec::max(y, Vec::set1(kLightest))), Vec::set1(float(-kShift)));
+    const F y = log2_of_half(Vec::of_blocks(block_max, Vec::loadi(ids + i)), max, scale);
+    const F up = Vec::sub(Vec::set1(-1.0f), Vec::max(y, Vec::set1(float(-kShift - 1))));
+    const F e = Vec::sub(Vec::set1(0.0f), Vec::floor(up));
     const F lift = Vec::sub(Vec::set1(float(kMantissaBits)), e);
     const F w = exp2_lifted(Vec::load(x + i), max, scale, lift);
     const I shift = Vec::to_int(Vec::add(e, Vec::set1(float(kShift))));
@@ -418,6 +503,16 @@ float largest_below(const float* x, size_t n, float tau) {
   return result;
 }
 
+size_t find(const float* x, size_t i, size_t n, float value) {
+  const F v = Vec::set1(value);
+  for (; i + kWidth <= n; i += kWidth) {
+    const uint32_t mask = Vec::mask_eq(Vec::load(x + i), v);
+    if (mask) return i + size_t(lowest_bit(mask));
+  }
+  while (i < n && x[i] != value) ++i;
+  return i;
+}
+
 size_t count_at_least(const float* x, size_t n, float tau) {
   const F cut = Vec::set1(tau);
   size_t count = 0, i = 0;
@@ -437,7 +532,21 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   return total;
 }
 
-size_t keep(int32_t* ids, float* x, size_t n, float tau, size_t ties) {
+void clear_weights(const float* x, const int32_t* ids, size_t n, float tau, size_t last, bool kept,
+                   int64_t* weight) {
+  const F cut = Vec::set1(tau);
+  for (size_t i = 0; i < n; i += kWidth) {
+    const F v = Vec::load(x + i);
+    uint32_t stay = Vec::mask_ge(v, cut);
+    for (uint32_t tied = Vec::mask_eq(v, cut); tied; tied &= tied - 1) {
+      const int lane = lowest_bit(tied);
+      if (size_t(ids[i + size_t(lane)]) > last) stay &= ~(1u << lane);
+    }
+    Vec::clear64(weight + i, kept ? ~stay : stay);
+  }
+}
+
+size_t keep(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties) {
   const F cut = Vec::set1(tau);
   size_t size = 0;
   for (size_t i = 0; i < n; i += kWidth) {
@@ -452,7 +561,10 @@ size_t keep(int32_t* ids, float* x, size_t n, float tau, size_t ties) {
       tied &= ~left;
     }
     ties -= take;
-    size += Vec::keep(ids + i, x + i, above | tied, ids + size, x + size);
+    const uint32_t stay = above | tied;
+    Vec::keep(ids + i, stay, ids + size);
+    if (weight) Vec::keep(weight + i, stay, weight + size);
+    size += Vec::keep(x + i, stay, x + size);
   }
   return size;
 }
@@ -461,7 +573,8 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row, mass<Type>, collect<Type>, sample<Type>, load<Type>};
+  return {scan_row,     mass<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>,
+          sample<Type>, load<Type>};
 }
 
 }  // namespace
@@ -477,6 +590,8 @@ constexpr Kernels kernels = {
     count_at_least,
     mass_at_least,
     largest_below,
+    find,
+    clear_weights,
     keep,
 };
 

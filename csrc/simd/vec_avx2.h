@@ -68,29 +68,28 @@ struct Vec {
     return uint32_t(_mm256_movemask_ps(
         _mm256_and_ps(_mm256_cmp_ps(v, from, _CMP_GE_OQ), _mm256_cmp_ps(v, to, _CMP_LT_OQ))));
   }
-  static void store_within(uint16_t* p, F v, F from, F to) {
-    *p = uint16_t(mask_within(v, from, to));
+  static void mark(Marks* marks, int i, uint32_t mask) {
+    marks->word[i * kWidth / 64] |= uint64_t(mask) << i * kWidth % 64;
   }
-  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
-    return nonzero_of(masks, first, which);
+  static size_t keep(const float* from, uint32_t mask, float* to) {
+    return keep_lanes(from, mask, to);
   }
-  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
-    alignas(64) float lanes[kWidth];
-    store(lanes, v);
-    return append_lanes(lanes, mask, first_id, ids, x);
+  static size_t keep(const int32_t* from, uint32_t mask, int32_t* to) {
+    return keep_lanes(from, mask, to);
   }
-  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
-                     float* to_x) {
-    return keep_lanes(ids, x, mask, to_ids, to_x);
+  static size_t keep(const int64_t* from, uint32_t mask, int64_t* to) {
+    return keep_lanes(from, mask, to);
   }
   static F of_blocks(const float* block_max, I ids) {
     return _mm256_i32gather_ps(block_max, _mm256_srli_epi32(ids, 8), 4);
   }
-  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
+  static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }
-  static F round(F y) { return _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static F floor(F y) { return _mm256_round_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+  static F exponent(F y) { return floor(y); }
+  static F fraction(F y, F n) { return sub(y, n); }
   static F ldexp(F p, F n) {
     const I exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
@@ -107,6 +106,11 @@ struct Vec {
   }
   static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }
   static __m256i high(I v) { return _mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1)); }
+  // counts, so many more where a equals b.
+  static I count_eq(I counts, F a, F b, int more) {
+    const I equal = _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+    return addi(counts, _mm256_and_si256(equal, _mm256_set1_epi32(more)));
+  }
   static uint64_t hsum(const I* s) {
     const I a = addi(s[0], s[1]), b = addi(s[2], s[3]);  // 16 weights a lane in each
     return uint64_t(hsum64(
@@ -139,6 +143,9 @@ struct Vec {
     const I* p = reinterpret_cast<const I*>(w);
     sum = _mm256_add_epi64(sum, _mm256_and_si256(lo, _mm256_loadu_si256(p)));
     return _mm256_add_epi64(sum, _mm256_and_si256(hi, _mm256_loadu_si256(p + 1)));
+  }
+  static void clear64(int64_t* p, uint32_t mask) {
+    for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   static int64_t hsum64(Sum64 sum) {
     const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));

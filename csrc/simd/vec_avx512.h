@@ -56,44 +56,43 @@ struct Vec {
   static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
   static uint32_t mask_eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
-  static void store_within(uint16_t* p, F v, F from, F to) {
-    const __mmask16 at_least = _mm512_cmp_ps_mask(v, from, _CMP_GE_OQ);
-    _store_mask16(reinterpret_cast<__mmask16*>(p),
-                  _mm512_mask_cmp_ps_mask(at_least, v, to, _CMP_LT_OQ));
+  static uint32_t mask_within(F v, F from, F to) {
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, from, _CMP_GE_OQ), v, to, _CMP_LT_OQ);
   }
-  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
-    const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks));
-    const __mmask16 m = _mm256_test_epi16_mask(sixteen, sixteen);
-    const I places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const I kept = _mm512_mask_compress_epi32(places, m, places);
-    _mm512_storeu_si512(which, _mm512_add_epi32(kept, _mm512_set1_epi32(first)));
-    return popcount(m);
+  // A store of the mask alone; by way of a word it would take three more instructions.
+  static void mark(Marks* marks, int i, uint32_t mask) {
+    _store_mask16(reinterpret_cast<__mmask16*>(reinterpret_cast<char*>(marks) + 2 * i),
+                  __mmask16(mask));
   }
-  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
-    const auto m = __mmask16(mask);
-    const I places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const I kept = _mm512_mask_compress_epi32(places, m, places);
-    _mm512_storeu_si512(ids, _mm512_add_epi32(kept, _mm512_set1_epi32(first_id)));
-    _mm512_storeu_ps(x, _mm512_mask_compress_ps(v, m, v));
+  // vcompressps to memory would be slow; with a mask that merges, the register is not waited for.
+  static size_t keep(const float* from, uint32_t mask, float* to) {
+    const F v = load(from);
+    _mm512_storeu_ps(to, _mm512_mask_compress_ps(v, __mmask16(mask), v));
     return popcount(mask);
   }
-  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
-                     float* to_x) {
-    const auto m = __mmask16(mask);
-    const I i = loadi(ids);
-    const F v = load(x);
-    _mm512_storeu_si512(to_ids, _mm512_mask_compress_epi32(i, m, i));
-    _mm512_storeu_ps(to_x, _mm512_mask_compress_ps(v, m, v));
+  static size_t keep(const int32_t* from, uint32_t mask, int32_t* to) {
+    const I v = loadi(from);
+    _mm512_storeu_si512(to, _mm512_mask_compress_epi32(v, __mmask16(mask), v));
+    return popcount(mask);
+  }
+  static size_t keep(const int64_t* from, uint32_t mask, int64_t* to) {
+    const I low = loadi(from), high = loadi(from + 8);
+    _mm512_storeu_si512(to, _mm512_mask_compress_epi64(low, __mmask8(mask), low));
+    to += popcount(mask & 0xff);
+    _mm512_storeu_si512(to, _mm512_mask_compress_epi64(high, __mmask8(mask >> 8), high));
     return popcount(mask);
   }
   static F of_blocks(const float* block_max, I ids) {
     return _mm512_i32gather_ps(_mm512_srli_epi32(ids, 8), block_max, 4);
   }
-  static unsigned popcount(uint32_t mask) { return unsigned(_mm_popcnt_u32(mask)); }
+  static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
 
   // No clamp: vscalefps underflows to zero by itself, and scales even a NaN by 2^-inf to 0.
   static F clamp_low(F y) { return y; }
-  static F round(F y) { return _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | 8); }
+  static F floor(F y) { return _mm512_roundscale_ps(y, _MM_FROUND_TO_NEG_INF | 8); }
+  // vscalefps takes the floor by itself, too.
+  static F exponent(F y) { return y; }
+  static F fraction(F y, F) { return _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | 8); }
   static F ldexp(F p, F n) { return _mm512_scalef_ps(p, n); }
 
   static I to_int(F v) { return _mm512_cvtps_epi32(v); }
@@ -106,6 +105,11 @@ struct Vec {
   }
   static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
   static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }
+  // counts, so many more where a equals b.
+  static I count_eq(I counts, F a, F b, int more) {
+    const __mmask16 equal = _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+    return _mm512_mask_add_epi32(counts, equal, counts, _mm512_set1_epi32(more));
+  }
   static uint64_t hsum(const I* s) {
     const I sum = addi(addi(s[0], s[1]), addi(s[2], s[3]));  // 16 weights a lane in all
     return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(low(sum), high(sum))));
@@ -135,6 +139,10 @@ struct Vec {
     const __mmask16 m = _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ);
     sum = _mm512_mask_add_epi64(sum, __mmask8(m), sum, _mm512_loadu_si512(w));
     return _mm512_mask_add_epi64(sum, __mmask8(m >> 8), sum, _mm512_loadu_si512(w + 8));
+  }
+  static void clear64(int64_t* p, uint32_t mask) {
+    _mm512_mask_storeu_epi64(p, __mmask8(mask), _mm512_setzero_si512());
+    _mm512_mask_storeu_epi64(p + 8, __mmask8(mask >> 8), _mm512_setzero_si512());
   }
   static int64_t hsum64(Sum64 sum) { return _mm512_reduce_add_epi64(sum); }
 };

@@ -55,20 +55,17 @@ struct Vec {
   static uint32_t mask_eq(F a, F b) { return bits(vceqq_f32(a, b)); }
   static uint32_t mask_ge(F a, F b) { return bits(vcgeq_f32(a, b)); }
   static uint32_t mask_within(F v, F from, F to) { return mask_ge(v, from) & ~mask_ge(v, to); }
-  static void store_within(uint16_t* p, F v, F from, F to) {
-    *p = uint16_t(mask_within(v, from, to));
+  static void mark(Marks* marks, int i, uint32_t mask) {
+    marks->word[i * kWidth / 64] |= uint64_t(mask) << i * kWidth % 64;
   }
-  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
-    return nonzero_of(masks, first, which);
+  static size_t keep(const float* from, uint32_t mask, float* to) {
+    return keep_lanes(from, mask, to);
   }
-  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
-    alignas(64) float lanes[kWidth];
-    store(lanes, v);
-    return append_lanes(lanes, mask, first_id, ids, x);
+  static size_t keep(const int32_t* from, uint32_t mask, int32_t* to) {
+    return keep_lanes(from, mask, to);
   }
-  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
-                     float* to_x) {
-    return keep_lanes(ids, x, mask, to_ids, to_x);
+  static size_t keep(const int64_t* from, uint32_t mask, int64_t* to) {
+    return keep_lanes(from, mask, to);
   }
   static F of_blocks(const float* block_max, I ids) {
     int32_t place[kWidth];
@@ -77,11 +74,13 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) lanes[i] = block_max[place[i] / kBlock];
     return vld1q_f32(lanes);
   }
-  static unsigned popcount(uint32_t mask) { return unsigned(__builtin_popcount(mask)); }
+  static unsigned popcount(uint64_t mask) { return unsigned(__builtin_popcountll(mask)); }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }
-  static F round(F y) { return vrndnq_f32(y); }
+  static F floor(F y) { return vrndmq_f32(y); }
+  static F exponent(F y) { return floor(y); }
+  static F fraction(F y, F n) { return sub(y, n); }
   static F ldexp(F p, F n) {
     const I exponent = vshlq_n_s32(vcvtq_s32_f32(n), 23);
     return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), exponent));
@@ -94,6 +93,11 @@ struct Vec {
   static I addi(I a, I b) { return vaddq_s32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut))));
+  }
+  // counts, so many more where a equals b.
+  static I count_eq(I counts, F a, F b, int more) {
+    const I equal = vreinterpretq_s32_u32(vceqq_f32(a, b));
+    return vaddq_s32(counts, vandq_s32(equal, vdupq_n_s32(more)));
   }
   static uint64_t hsum(const I* s) {
     uint64_t total = 0;
@@ -124,6 +128,9 @@ struct Vec {
     const I keep = vreinterpretq_s32_u32(vcgeq_f32(x, cut));
     sum = vaddq_s64(sum, vandq_s64(vmovl_s32(vget_low_s32(keep)), vld1q_s64(w)));
     return vaddq_s64(sum, vandq_s64(vmovl_high_s32(keep), vld1q_s64(w + 2)));
+  }
+  static void clear64(int64_t* p, uint32_t mask) {
+    for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   static int64_t hsum64(Sum64 sum) { return vaddvq_s64(sum); }
 };

@@ -65,27 +65,33 @@ struct Vec {
   static uint32_t mask_eq(F a, F b) { return a == b; }
   static uint32_t mask_ge(F a, F b) { return a >= b; }
   static uint32_t mask_within(F v, F from, F to) { return v >= from && v < to; }
-  static void store_within(uint16_t* p, F v, F from, F to) {
-    *p = uint16_t(mask_within(v, from, to));
+  static void mark(Marks* marks, int i, uint32_t mask) {
+    marks->word[i * kWidth / 64] |= uint64_t(mask) << i * kWidth % 64;
   }
-  static size_t nonzero(const uint16_t* masks, int32_t first, int32_t* which) {
-    return nonzero_of(masks, first, which);
+  static size_t keep(const float* from, uint32_t mask, float* to) {
+    return keep_lanes(from, mask, to);
   }
-  static size_t append(F v, uint32_t mask, int32_t first_id, int32_t* ids, float* x) {
-    alignas(64) float lanes[kWidth];
-    store(lanes, v);
-    return append_lanes(lanes, mask, first_id, ids, x);
+  static size_t keep(const int32_t* from, uint32_t mask, int32_t* to) {
+    return keep_lanes(from, mask, to);
   }
-  static size_t keep(const int32_t* ids, const float* x, uint32_t mask, int32_t* to_ids,
-                     float* to_x) {
-    return keep_lanes(ids, x, mask, to_ids, to_x);
+  static size_t keep(const int64_t* from, uint32_t mask, int64_t* to) {
+    return keep_lanes(from, mask, to);
   }
   static F of_blocks(const float* block_max, I ids) { return block_max[ids / kBlock]; }
-  static unsigned popcount(uint32_t mask) { return mask; }
+  static unsigned popcount(uint64_t mask) {
+    unsigned count = 0;
+    for (; mask; mask &= mask - 1) ++count;
+    return count;
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
-  static F round(F y) { return (y + 12582912.0f) - 12582912.0f; }
+  static F floor(F y) {
+    const float n = (y + 12582912.0f) - 12582912.0f;  // rounded: 1.5 * 2^23 leaves no fraction bits
+    return n > y ? n - 1.0f : n;
+  }
+  static F exponent(F y) { return floor(y); }
+  static F fraction(F y, F n) { return y - n; }
   static F ldexp(F p, F n) { return from_bits(to_bits(p) + (uint32_t(int32_t(n)) << 23)); }
 
   // 2^52 + 2^51: leaves no fraction bits, so the sum is rounded half to even.
@@ -95,6 +101,8 @@ struct Vec {
   static I zero() { return 0; }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
   static I add_ge(I sum, I q, F x, F cut) { return x >= cut ? addi(sum, q) : sum; }
+  // counts, so many more where a equals b.
+  static I count_eq(I counts, F a, F b, int more) { return counts + (a == b ? more : 0); }
   static uint64_t hsum(const I* sum) {
     uint64_t total = 0;
     for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);
@@ -115,6 +123,9 @@ struct Vec {
   static Sum64 zero64() { return 0; }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
     return x >= cut ? sum + *w : sum;
+  }
+  static void clear64(int64_t* p, uint32_t mask) {
+    for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   static int64_t hsum64(Sum64 sum) { return sum; }
 };

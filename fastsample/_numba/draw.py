@@ -5,6 +5,7 @@ So all dtypes and layouts share one compiled function.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,17 @@ import numpy.typing as npt
 from ..params import RECORD
 from .cut import SMALL_ROW, cut
 from .row import Exp2, Kept, Row, Survivors, kept_mass, list_block, list_kept, scan, weigh
-from .words import Ids, Scalar, carray, entry, inline, njit, philox_uniform, pointer
+from .words import (
+    Ids,
+    Scalar,
+    carray,
+    digest_of_sources,
+    entry,
+    inline,
+    njit,
+    philox_uniform,
+    pointer,
+)
 
 # In place of a token: of a row with NaN, +inf or only -inf; of one that is written to meanwhile.
 BAD, CHANGED = -1, -2
@@ -76,48 +87,61 @@ def write_list(listed: Survivors, weight: Ids, job: Scalar) -> Scalar:
     return weight.size
 
 
-@entry
-def run(
-    address: int,
-    dtype: int,
-    size: int,
-    job_address: int,
-    seed: int,
-    offset: int,
-    first: int,
-    last: int,
-) -> int:
-    """Draw a token for each of the rows first..last-1; return the first that is bad, or last.
+def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int], float]]:
+    """Return `run` and `uniform`; another digest of the sources makes them anew.
 
-    Listing what is kept is here too: a function apart would take as long again to compile.
+    numba keeps what it compiled for as long as the function's own file and the variables of its
+    closure are the same, whatever becomes of the functions that it calls.
     """
-    job = carray(pointer(job_address), 1, JOB)[0]
-    for i in range(first, last):
-        row, good = scan(address + i * job.stride, dtype, size)
-        result = BAD
-        if good:
-            params = carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
-            kept, listed, block_mass, exp2 = cut(row, params)
-            if job.ids:
-                if not listed.x.size:
-                    listed = list_kept(row, kept)
-                return write_list(listed, weigh(row, listed, exp2), job)
-            u = philox_uniform(seed, 0, offset)
-            if job.uniforms:
-                u = carray(pointer(job.uniforms), last, np.float64)[i]
-            result = draw(row, kept, listed, block_mass, exp2, u)
-        if not job.tokens:
-            return result
-        carray(pointer(job.tokens), last, np.int64)[i] = result
-        if result == CHANGED or (result == BAD and not job.mark):
-            return i
-    return last
+
+    @entry
+    def run(
+        address: int,
+        dtype: int,
+        size: int,
+        job_address: int,
+        seed: int,
+        offset: int,
+        first: int,
+        last: int,
+    ) -> int:
+        """Draw a token for each of the rows first..last-1; return the first that is bad, or last.
+
+        Listing what is kept is here too: a function apart would take as long again to compile.
+        """
+        _ = sources
+        job = carray(pointer(job_address), 1, JOB)[0]
+        for i in range(first, last):
+            row, good = scan(address + i * job.stride, dtype, size)
+            result = BAD
+            if good:
+                params = carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
+                kept, listed, block_mass, exp2 = cut(row, params)
+                if job.ids:
+                    if not listed.x.size:
+                        listed = list_kept(row, kept)
+                    return write_list(listed, weigh(row, listed, exp2), job)
+                u = philox_uniform(seed, 0, offset)
+                if job.uniforms:
+                    u = carray(pointer(job.uniforms), last, np.float64)[i]
+                result = draw(row, kept, listed, block_mass, exp2, u)
+            if not job.tokens:
+                return result
+            carray(pointer(job.tokens), last, np.int64)[i] = result
+            if result == CHANGED or (result == BAD and not job.mark):
+                return i
+        return last
+
+    @entry
+    def uniform(seed: int, stream: int, offset: int) -> float:
+        """Return a uniform, of integers that are taken modulo 2**64."""
+        _ = sources
+        return philox_uniform(seed, stream, offset)
+
+    return run, uniform
 
 
-@entry
-def uniform(seed: int, stream: int, offset: int) -> float:
-    """Return a uniform, of integers that are taken modulo 2**64."""
-    return philox_uniform(seed, stream, offset)
+run, uniform = _entries(digest_of_sources())
 
 
 @entry

@@ -32,10 +32,16 @@ INFINITY = np.float32(np.inf)
 LARGEST: Scalar = np.float32(np.finfo(np.float32).max)
 SMALLEST: Scalar = np.float32(np.finfo(np.float32).tiny)
 ALL_TIES = 2**32
-ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves no fraction bits
 POLYNOMIAL = tuple(
     np.float32(c)
-    for c in (1.3224551e-03, 9.671721e-03, 5.550896e-02, 2.4022238e-01, 6.931468e-01, 1.0)
+    for c in (
+        1.89187855e-03,
+        8.96213483e-03,
+        5.58401980e-02,
+        2.40153819e-01,
+        6.93151951e-01,
+        1.0,
+    )
 )
 FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = range(4)
 
@@ -53,22 +59,29 @@ def exp2_scale(temperature: float) -> Scalar:
 
 
 @njit
+def log2_of_half(x: Scalar, exp2: Exp2) -> Scalar:
+    """Return the logarithm of half a weight: not above -1, so that its fraction is exact."""
+    return fma(np.float32(x - exp2.max), exp2.scale, np.float32(-1.0))
+
+
+@njit
 def block_exponent(block_max: Scalar, exp2: Exp2) -> Scalar:
-    y = (block_max - exp2.max) * exp2.scale
-    return np.int32(np.rint(y if y > np.float32(LEAST_EXPONENT) else np.float32(LEAST_EXPONENT)))
+    """Return the logarithm of a block's largest weight, rounded up, or the least exponent."""
+    y, least = log2_of_half(block_max, exp2), np.float32(LEAST_EXPONENT - 1)
+    return np.int32(np.int32(y if y > least else least) + 1)
 
 
 @njit
 def weight_in_block(x: Scalar, exp2: Exp2, exponent: Scalar) -> Scalar:
-    y = (x - exp2.max) * exp2.scale
+    y = log2_of_half(x, exp2)
     y = y if y > np.float32(-100.0) else np.float32(-100.0)
-    rounded = y + ROUND  # the integer is in its low bits
-    r = y - (rounded - ROUND)
+    n = np.floor(y)
+    r = y - n
     p = POLYNOMIAL[0]
     for c in POLYNOMIAL[1:]:
         p = fma(p, r, c)
-    lift = MANTISSA_BITS - exponent
-    w = bitcast(np.int32(bitcast(p) + ((bitcast(rounded) + lift) << 23)))
+    lift = MANTISSA_BITS + 1 - exponent
+    w = bitcast(np.int32(bitcast(p) + ((np.int32(n) + lift) << 23)))
     return np.int32(np.rint(w))
 
 

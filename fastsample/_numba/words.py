@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
@@ -29,12 +31,15 @@ inline = cast(Callable[[Function], Function], numba.njit(**_OPTIONS, inline="alw
 intrinsic: Callable[[Function], Any] = numba.extending.intrinsic
 
 
-def entry(function: Function) -> Function:
-    """Compile a function that Python calls; keep the result where a directory can be written to.
+def digest_of_sources() -> str:
+    """Return a digest of all that is compiled."""
+    package = Path(__file__).parent
+    files = [*sorted(package.glob("*.py")), package.parent / "params.py"]
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
-    The cache compares the date of the function's own file only: after a change elsewhere install
-    anew, which dates all files.
-    """
+
+def entry(function: Function) -> Function:
+    """Compile a function that Python calls; keep the result where a directory can be written to."""
     try:
         return cast(Function, numba.njit(**_OPTIONS, cache=True)(function))
     except RuntimeError:  # numba found no place for its cache
