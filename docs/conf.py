@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -119,10 +120,19 @@ def visit_math(self: Any, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def relabel_citations(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Show [1] for [R20469e24442f-1], where numpydoc 1.11 with Sphinx 9 does not."""
+    for text in list(doctree.findall(nodes.Text)):
+        shown = re.sub(r"^\[R[0-9a-f]{12}-(\w+)\]$", r"[\1]", text)
+        if shown != text:
+            text.parent.replace(text, nodes.Text(shown))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is above."""
     stand_in_for_llama_cpp()
     app.add_role("name", name_role)
     app.add_directive("usage", Usage)
+    app.connect("doctree-resolved", relabel_citations)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
