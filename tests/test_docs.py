@@ -38,8 +38,8 @@ def sections(name: str) -> dict[str, str]:
 
 
 def documented_parameters(text: str) -> set[str]:
-    """Names of entries like ``a, b : type`` or ``a, b``, which a backslash may continue."""
-    entries = [line for line in text.replace("\\\n", "").splitlines() if line[:1].strip()]
+    """Names of entries like ``a, b : type`` or ``a, b``."""
+    entries = [line for line in text.splitlines() if line[:1].strip()]
     return {name.strip() for line in entries for name in line.partition(" : ")[0].split(",")}
 
 
@@ -209,6 +209,8 @@ def test_there_is_a_checkout() -> None:
     if not CHECKOUT:
         pytest.skip("these tests run outside of a checkout, which has the documentation")
     assert {"README.md", C_PAGE, "docs/index.md", *NEEDS} <= {block.page for block in BLOCKS}
+    commands = {c for block in BLOCKS if block.language == "sh" for c in commands_of(block)}
+    assert commands >= set(ELSEWHERE), "ELSEWHERE has what no page has any more"
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
