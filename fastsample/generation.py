@@ -79,8 +79,9 @@ def stream(
 
     Parameters
     ----------
-    model, input_ids, max_length, max_new_tokens, do_sample, temperature, top_k, top_p, min_p, \
-    eos_token_id, seed, order
+    model, input_ids, max_length, max_new_tokens, do_sample
+        As in `generate`.
+    temperature, top_k, top_p, min_p, eos_token_id, seed, order
         As in `generate`.
 
     Yields

