@@ -59,6 +59,7 @@ FAMILIES = (
 HEADLINE: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "x": 0.01, "ha": "left"}
 
 Write: TypeAlias = "Callable[[str], str]"  # makes a text fit for the picture
+Head: TypeAlias = "tuple[Sequence[str], Sequence[str]]"  # parts of a title, and of a note below it
 
 
 def _characters(path: str) -> set[str]:
@@ -128,12 +129,6 @@ def _lines(parts: Sequence[str], room: float, points: float, weight: str = "norm
     return lines
 
 
-def _room(names: Iterable[str], columns: int) -> float:
-    """Return how many inches a panel has, of several beside each other and the names."""
-    left = max((_inches(name, 12) for name in names), default=0.0)
-    return (WIDTH - left - 0.3) / columns - 2 * GAP
-
-
 def _layout() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(h_pad=0.12, w_pad=GAP)
 
@@ -151,8 +146,8 @@ def _bars(
             axes.barh(place, 100 * length, left=100 * left, height=0.72, color=colour)
 
 
-def _draw_stage(axes: Axes, e: Explanation, stage: Stage, room: float) -> None:
-    """Draw what a stage saw: kept, cut, and the threshold between."""
+def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> Head:
+    """Draw what a stage saw: kept, cut, and the threshold between; return what to say of it."""
     zeros = [0.0] * len(e.tokens)
     if stage.name == "temperature":
         _bars(axes, e, stage, zeros, stage.after)
@@ -181,15 +176,22 @@ def _draw_stage(axes: Axes, e: Explanation, stage: Stage, room: float) -> None:
         axes.set_xlabel(f"p at T = {stage.temperature:g}, %")
     if stage.name in ("softmax", "greedy"):
         title = {"softmax": "no stage", "greedy": "temperature 0: greedy"}[stage.name]
-    _head(axes, [title], note, room)
+    return [title], note
 
 
-def _head(axes: Axes, title: Sequence[str], note: Sequence[str], room: float) -> None:
-    """Write above a panel, where no bar can be in the way, and no wider than it."""
-    below = _lines(note, room, NOTE)
-    axes.annotate("\n".join(below), (0, 1), (0, 6), "axes fraction", "offset points", fontsize=NOTE)
-    above = "\n".join(_lines(title, room, HEAD, "bold"))
-    axes.set_title(above, pad=23 + 1.25 * NOTE * (len(below) - 1))
+def _write_heads(panels: Sequence[Axes], heads: Sequence[Head], names: Sequence[str]) -> None:
+    """Write above panels, where no bar can be in the way, no wider than they are."""
+    left = max((_inches(name, 12) for name in names), default=0.0)
+    columns = panels[0].get_gridspec().ncols
+    room = (WIDTH - left - 0.3) / columns - 2 * GAP
+    titles = [_lines(title, room, HEAD, "bold") for title, _ in heads]
+    notes = [_lines(note, room, NOTE) for _, note in heads]
+    above, below = max(map(len, titles)), max(map(len, notes))
+    for axes, title, note in zip(panels, titles, notes, strict=False):
+        # As many lines for each: they begin at one height.
+        axes.set_title("\n".join(title) + "\n" * (above - len(title)), pad=23 + 14 * (below - 1))
+        text = "\n".join(note) + "\n" * (below - len(note))
+        axes.annotate(text, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=NOTE)
 
 
 def _name_tokens(panels: Sequence[Axes], names: list[str]) -> None:
@@ -267,8 +269,8 @@ def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
     parts: Any = figure.subfigures(2, 1, height_ratios=[4.6, 1.6])
     above, below = parts
     panels = above.subplots(1, len(e.stages), sharey=True, squeeze=False)[0]
-    for axes, stage in zip(panels, e.stages, strict=True):
-        _draw_stage(axes, e, stage, _room(names, len(panels)))
+    heads = [_draw_stage(axes, e, stage) for axes, stage in zip(panels, e.stages, strict=True)]
+    _write_heads(panels, heads, names)
     _name_tokens(panels, names)
     _draw_uniform(below.subplots(), e, write, inches=12)
     _legend(figure)
@@ -306,14 +308,15 @@ def draw_grid(
         panels = band.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in across)
         names = [_name(write(t.text)) for t in across[0].tokens[:leading]]
-        room = _room(names, columns)
+        heads = []
         for axes, label, e in zip(panels, labels, across, strict=False):
             for place, t in enumerate(e.tokens[:leading]):
                 axes.barh(place, t.prob, height=0.72, color=_colour(e, place, t.cut_by is None))
                 _label_bar(axes, place, t)
             note = [f"kept {counted(e.kept)}", f"{percent(e.mass)} of p"]
             note.append(f"draws {_name(write(e.drawn.text))}")
-            _head(axes, label.split(", "), note, room)
+            heads.append((label.split(", "), note))
+        _write_heads(panels, heads, names)
         for axes in panels:
             axes.xaxis.set_visible(False)
             axes.spines.bottom.set_visible(False)

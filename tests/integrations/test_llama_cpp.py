@@ -423,7 +423,7 @@ def test_a_hook_that_has_moved_is_named(monkeypatch):
         adapter._hook_signature()
 
 
-# ---- llama.cpp's AMX, compiled by a GCC that breaks it --------------------------------------------
+# ---- llama.cpp's AMX, compiled by a GCC that breaks it ---------------------------------------
 
 
 @pytest.mark.parametrize(
