@@ -179,10 +179,11 @@ def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> Head:
     return [title], note
 
 
-def _write_heads(panels: Sequence[Axes], heads: Sequence[Head], names: Sequence[str]) -> None:
+def _write_heads(
+    panels: Sequence[Axes], columns: int, heads: Sequence[Head], names: Sequence[str]
+) -> None:
     """Write above panels, where no bar can be in the way, no wider than they are."""
     left = max((_inches(name, 12) for name in names), default=0.0)
-    columns = panels[0].get_gridspec().ncols
     room = (WIDTH - left - 0.3) / columns - 2 * GAP
     titles = [_lines(title, room, HEAD, "bold") for title, _ in heads]
     notes = [_lines(note, room, NOTE) for _, note in heads]
@@ -270,7 +271,7 @@ def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
     above, below = parts
     panels = above.subplots(1, len(e.stages), sharey=True, squeeze=False)[0]
     heads = [_draw_stage(axes, e, stage) for axes, stage in zip(panels, e.stages, strict=True)]
-    _write_heads(panels, heads, names)
+    _write_heads(panels, len(panels), heads, names)
     _name_tokens(panels, names)
     _draw_uniform(below.subplots(), e, write, inches=12)
     _legend(figure)
@@ -316,7 +317,7 @@ def draw_grid(
             note = [f"kept {counted(e.kept)}", f"{percent(e.mass)} of p"]
             note.append(f"draws {_name(write(e.drawn.text))}")
             heads.append((label.split(", "), note))
-        _write_heads(panels, heads, names)
+        _write_heads(panels, columns, heads, names)
         for axes in panels:
             axes.xaxis.set_visible(False)
             axes.spines.bottom.set_visible(False)
