@@ -318,7 +318,8 @@ def test_help_has_an_example_of_each_command(capsys):
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_examples_run(name, capsys):
+def test_examples_run(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where one writes its report
     if name == "generate":
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     assert cli.main(shlex.split(cli.COMMANDS[name].example)[1:]) == 0

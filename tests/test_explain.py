@@ -496,6 +496,59 @@ def test_pictures(matplotlib, run, tmp_path, options, kind):
         assert any(f"kept {e['kept']:,}" in text for text in texts) or len(e["stages"]) == 1
 
 
+LONG = ("temperature=1.5", "temperature=1.5,top_p=0.95,min_p=0.001,order=llama.cpp", "top_k=500")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        STAGES,
+        f"{STAGES} --order llama.cpp --u 0.999",
+        "--prompt 10 --top-p 0.6 --top 14 --seed 3",
+        "--prompt 12 --seed 18446744073709551615 --offset 18446744073709551615",
+        "--logits 3,2,1 --tokens tokens-with-names-too-long-to-show,$,B --top-k 2 --min-p 0.5",
+        *(
+            f"--prompt 9 --compare {';'.join(f'{s},u={u}' for s in LONG)}"
+            for u in (0.4, 0.93, 0.97)
+        ),
+        *(f"--story {s}" for s in stories.STORIES),
+    ],
+)
+def test_texts_of_a_picture_are_whole_and_apart(matplotlib, run, tmp_path, monkeypatch, options):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    drawn, found = [], []
+    draw = Text.draw
+
+    def spy(self, renderer):
+        if self.get_visible() and self.get_text().strip():
+            drawn.append(self)
+        draw(self, renderer)
+
+    def measure(figure, *_, **__):
+        FigureCanvasAgg(figure).draw()
+        found.extend((text.get_text(), text.get_window_extent()) for text in dict.fromkeys(drawn))
+        found.append(figure.bbox)
+
+    monkeypatch.setattr(Text, "draw", spy)
+    monkeypatch.setattr(Figure, "savefig", measure)
+    run(*options.split(), "--plot", tmp_path / "x.png")
+    whole = found.pop()
+    assert len(found) > 8
+    for i, (text, box) in enumerate(found):
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= whole.x1, text
+        assert box.y1 <= whole.y1, text
+        for other, its in found[:i]:
+            across = min(box.x1, its.x1) - max(box.x0, its.x0)
+            down = min(box.y1, its.y1) - max(box.y0, its.y0)
+            # Lines are higher than what stands in them.
+            assert across <= 0 or down <= 0.35 * min(box.height, its.height), (text, other)
+
+
 def test_a_picture_is_the_same_each_time(matplotlib, run, tmp_path):
     paths = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for path in paths:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastsample
-from fastsample.integrations.llama_cpp import smollm2_path
+from fastsample.integrations.llama_cpp import FastLlama, smollm2_path
 
 SLOTS = 8  # sequences that the context holds at a time
 CONTEXT = 256  # tokens of each
@@ -58,7 +58,7 @@ class Model:
     """llama.cpp's model with a context for several sequences at a time."""
 
     def __init__(self, path: str) -> None:
-        self.llm = llama_cpp.Llama(path, n_ctx=CONTEXT, verbose=False)  # loads, tokenizes
+        self.llm = FastLlama(path, n_ctx=CONTEXT, verbose=False)  # loads, tokenizes
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = SLOTS * CONTEXT, SLOTS
         params.n_threads = params.n_threads_batch = self.llm.n_threads

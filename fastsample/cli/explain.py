@@ -115,7 +115,9 @@ def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
         raise ValueError(f"model must be a GGUF file, got {model!r}")
     import llama_cpp
 
-    llm: Any = llama_cpp.Llama(model, n_ctx=0, verbose=False)
+    from ..integrations.llama_cpp import FastLlama
+
+    llm: Any = FastLlama(model, n_ctx=0, verbose=False)
     rows = []
     for text in texts:
         ids = llm.tokenize(text.encode(), special=True)

@@ -14,14 +14,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+from matplotlib.textpath import text_to_path
 
 from ..explain import Explanation, Stage, Token
 from ..recorded import visible
 from .explain_text import counted, percent
-from .screen import cells
+from .screen import cells, fold
 
 KEPT, CUT, DRAWN, LINE, INK = "#2b6cb0", "#cbd5e0", "#dd6b20", "#c53030", "#2d3748"
 SEGMENTS = ("#bcd4ec", "#dde9f5")  # neighbours differ
+
+WIDTH = 12.8  # inches, of a slide
+TITLE = 64  # columns of a title, beside the legend
+NAME = 24  # columns of a token's name
+HEAD, NOTE = 13, 11  # points, above a panel
+GAP = 0.1  # inches, on each side of a panel
 
 STYLE = {
     "font.size": 12,
@@ -30,7 +37,7 @@ STYLE = {
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 13,
+    "axes.titlesize": HEAD,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "xtick.color": INK,
@@ -51,9 +58,8 @@ FAMILIES = (
 
 HEADLINE: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "x": 0.01, "ha": "left"}
 
-TITLE = 64  # columns of a title, beside the legend
-
 Write: TypeAlias = "Callable[[str], str]"  # makes a text fit for the picture
+Head: TypeAlias = "tuple[Sequence[str], Sequence[str]]"  # parts of a title, and of a note below it
 
 
 def _characters(path: str) -> set[str]:
@@ -99,6 +105,34 @@ def _one_line(text: str, width: int) -> str:
     return "…" + text
 
 
+def _name(text: str) -> str:
+    """Return a token's name, cut where it would leave no room for the bars."""
+    return text if cells(text) <= NAME else fold(text, NAME - 1)[0] + "…"
+
+
+def _inches(text: str, points: float, weight: str = "normal") -> float:
+    """Return how wide a text is, in the fonts of the picture."""
+    font = font_manager.FontProperties(size=points, weight=weight)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / 72
+
+
+def _lines(parts: Sequence[str], room: float, points: float, weight: str = "normal") -> list[str]:
+    """Join parts by commas, on as few lines as fit."""
+    lines = [*parts[:1]]
+    for part in parts[1:]:
+        if _inches(f"{lines[-1]}, {part},", points, weight) <= room:
+            lines[-1] += f", {part}"
+        else:
+            lines[-1] += ","
+            lines.append(part)
+    return lines
+
+
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(h_pad=0.12, w_pad=GAP)
+
+
 def _colour(e: Explanation, place: int, kept: bool) -> str:
     return DRAWN if place == e.draw.token else KEPT if kept else CUT
 
@@ -112,17 +146,17 @@ def _bars(
             axes.barh(place, 100 * length, left=100 * left, height=0.72, color=colour)
 
 
-def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> None:
-    """Draw what a stage saw: kept, cut, and the threshold between."""
+def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> Head:
+    """Draw what a stage saw: kept, cut, and the threshold between; return what to say of it."""
     zeros = [0.0] * len(e.tokens)
     if stage.name == "temperature":
         _bars(axes, e, stage, zeros, stage.after)
         seen = [100 * p for p in stage.before if p is not None]
         axes.barh(range(len(seen)), seen, height=0.72, fill=False, edgecolor=INK, linestyle=":")
-        title, note = f"temperature {stage.value:g}", "dotted: T = 1"
+        title, note = f"temperature {stage.value:g}", ["dotted: T = 1"]
     else:
         title = f"{stage.name} {stage.value:g}"
-        note = f"kept {stage.kept:,} of {stage.entered:,}, {percent(stage.mass)} of p"
+        note = [f"kept {stage.kept:,} of {stage.entered:,}", f"{percent(stage.mass)} of p"]
     if stage.name == "top_p":
         pairs = zip(stage.cumulative, stage.before, strict=True)
         _bars(axes, e, stage, [(s or 0.0) - (p or 0.0) for s, p in pairs], stage.before)
@@ -142,13 +176,23 @@ def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> None:
         axes.set_xlabel(f"p at T = {stage.temperature:g}, %")
     if stage.name in ("softmax", "greedy"):
         title = {"softmax": "no stage", "greedy": "temperature 0: greedy"}[stage.name]
-    _head(axes, title, note)
+    return [title], note
 
 
-def _head(axes: Axes, title: str, note: str) -> None:
-    """Write above a panel, where no bar can be in the way."""
-    axes.set_title(title, pad=23)
-    axes.annotate(note, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=11)
+def _write_heads(
+    panels: Sequence[Axes], columns: int, heads: Sequence[Head], names: Sequence[str]
+) -> None:
+    """Write above panels, where no bar can be in the way, no wider than they are."""
+    left = max((_inches(name, 12) for name in names), default=0.0)
+    room = (WIDTH - left - 0.3) / columns - 2 * GAP
+    titles = [_lines(title, room, HEAD, "bold") for title, _ in heads]
+    notes = [_lines(note, room, NOTE) for _, note in heads]
+    above, below = max(map(len, titles)), max(map(len, notes))
+    for axes, title, note in zip(panels, titles, notes, strict=False):
+        # As many lines for each: they begin at one height.
+        axes.set_title("\n".join(title) + "\n" * (above - len(title)), pad=23 + 14 * (below - 1))
+        text = "\n".join(note) + "\n" * (below - len(note))
+        axes.annotate(text, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=NOTE)
 
 
 def _name_tokens(panels: Sequence[Axes], names: list[str]) -> None:
@@ -189,12 +233,12 @@ def _draw_uniform(axes: Axes, e: Explanation, write: Write, inches: float) -> No
         )
         text = f"{segment.count:,} more"
         if segment.token is not None:
-            text = e.tokens[segment.token].text
-        if cells(text) * 12 * 0.66 + 4 < length * inches * 72:
+            text = _name(write(e.tokens[segment.token].text))
+        if _inches(text, 12) + 0.06 < length * inches:
             axes.text(
                 segment.low + length / 2,
                 0,
-                write(text),
+                text,
                 ha="center",
                 va="center",
                 color="white" if mine else INK,
@@ -205,7 +249,7 @@ def _draw_uniform(axes: Axes, e: Explanation, write: Write, inches: float) -> No
         ("left", 0) if e.draw.u < 0.33 else ("right", 1) if e.draw.u > 0.67 else ("center", 0.5)
     )
     axes.annotate(
-        f"u = {e.draw.u:.4f} ({source}) draws  {write(e.drawn.text)}  "
+        f"u = {e.draw.u:.4f} ({source}) draws {_name(write(e.drawn.text))} "
         f"(id {e.drawn.id}, p {percent(e.drawn.final)})",
         xy=(e.draw.u, 0), xytext=(e.draw.u, 1.1), fontsize=13, fontweight="bold", color=LINE,
         ha=side, va="center",
@@ -220,14 +264,15 @@ def _draw_uniform(axes: Axes, e: Explanation, write: Write, inches: float) -> No
 
 def draw_stages(title: str, label: str, e: Explanation, write: Write) -> Figure:
     """Draw one explanation: a panel for each stage, and the draw below."""
-    figure = Figure(figsize=(12.8, 7.2), layout=ConstrainedLayoutEngine(h_pad=0.12))
+    names = [_name(write(token.text)) for token in e.tokens]
+    figure = Figure(figsize=(WIDTH, 7.2), layout=_layout())
     figure.suptitle(f"{write(_one_line(title, TITLE))}\n{label}", **HEADLINE)
     parts: Any = figure.subfigures(2, 1, height_ratios=[4.6, 1.6])
     above, below = parts
     panels = above.subplots(1, len(e.stages), sharey=True, squeeze=False)[0]
-    for axes, stage in zip(panels, e.stages, strict=True):
-        _draw_stage(axes, e, stage)
-    _name_tokens(panels, [write(token.text) for token in e.tokens])
+    heads = [_draw_stage(axes, e, stage) for axes, stage in zip(panels, e.stages, strict=True)]
+    _write_heads(panels, len(panels), heads, names)
+    _name_tokens(panels, names)
     _draw_uniform(below.subplots(), e, write, inches=12)
     _legend(figure)
     return figure
@@ -239,7 +284,10 @@ def _label_bar(axes: Axes, place: int, t: Token) -> None:
     if t.final and percent(t.final) != text:
         text = f"{text} → {percent(t.final)}"
         axes.barh(place, t.final, height=0.72, fill=False, edgecolor=INK, linestyle=":")
-    axes.text(end, place, f" {text}", va="center", fontsize=11)
+    # Not a space before it: in an SVG that is nothing.
+    axes.annotate(
+        text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=NOTE
+    )
 
 
 def draw_grid(
@@ -252,20 +300,24 @@ def draw_grid(
     lines = -(-len(labels) // 3)  # of panels, for each row of logits
     columns = -(-len(labels) // lines)
     figure = Figure(
-        figsize=(12.8, max(5.4, 3.6 * lines * len(titles))),
-        layout=ConstrainedLayoutEngine(h_pad=0.12),
+        figsize=(WIDTH, max(5.4, 3.6 * lines * len(titles))),
+        layout=_layout(),
     )
     bands: Any = figure.subfigures(len(titles), 1, squeeze=False)
     for band, title, across in zip(bands[:, 0], titles, grid, strict=True):
         band.suptitle(write(_one_line(title, TITLE)), **HEADLINE)
         panels = band.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in across)
+        names = [_name(write(t.text)) for t in across[0].tokens[:leading]]
+        heads = []
         for axes, label, e in zip(panels, labels, across, strict=False):
             for place, t in enumerate(e.tokens[:leading]):
                 axes.barh(place, t.prob, height=0.72, color=_colour(e, place, t.cut_by is None))
                 _label_bar(axes, place, t)
-            drawn = write(e.drawn.text)
-            _head(axes, label, f"kept {counted(e.kept)}, {percent(e.mass)} of p, draws {drawn}")
+            note = [f"kept {counted(e.kept)}", f"{percent(e.mass)} of p"]
+            note.append(f"draws {_name(write(e.drawn.text))}")
+            heads.append((label.split(", "), note))
+        _write_heads(panels, columns, heads, names)
         for axes in panels:
             axes.xaxis.set_visible(False)
             axes.spines.bottom.set_visible(False)
@@ -273,7 +325,7 @@ def draw_grid(
             axes.set_visible(False)
         longest = max(max(e.tokens[0].prob, e.tokens[0].final) for e in across)
         panels[0].set_xlim(0, (1.2 + 0.1 * columns) * longest)  # with room for the numbers
-        _name_tokens(panels, [write(t.text) for t in across[0].tokens[:leading]])
+        _name_tokens(panels, names)
     _legend(figure, Patch(fill=False, edgecolor=INK, linestyle=":", label="renormalised"))
     return figure
 

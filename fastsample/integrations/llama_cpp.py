@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import inspect
 import math
+import re
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -57,6 +59,26 @@ _SIGNATURE = _hook_signature()
 _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
     ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
 )
+
+
+def _loses_tiles(library: bytes) -> bool:
+    """Return whether a library is of a GCC that loses the configuration of AMX's tiles.
+
+    Before 11.5, 12.4 and 13.3, `_tile_loadconfig` tells GCC that 8 of its 64 bytes are read (GCC's
+    bug 114098), and it leaves the rest unwritten.
+    """
+    fixed = {11: 5, 12: 4, 13: 3}
+    found = re.search(rb"GCC: \([^)]*\) (\d+)\.(\d+)\.", library)
+    return found is not None and int(found[2]) < fixed.get(int(found[1]), 0)
+
+
+@cache
+def _amx_crashes() -> bool:
+    """Return whether llama.cpp has kernels for AMX that such a GCC compiled."""
+    if b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info():
+        return False
+    files = Path(llama_cpp.__file__).parent.glob("lib/*ggml-cpu*")
+    return any(_loses_tiles(file.read_bytes()) for file in files)
 
 
 def smollm2_path() -> str:
@@ -136,6 +158,17 @@ class FastLlama(Llama):
 
     order: Order = "llama.cpp"
     delegated: tuple[str, ...] = ()
+
+    @property
+    def model_params(self) -> Any:
+        """How llama.cpp loads the model: without AMX, where it would crash."""
+        return self._model_params
+
+    @model_params.setter
+    def model_params(self, params: Any) -> None:
+        if _amx_crashes():
+            params.use_extra_bufts = False  # the weights stay in a layout that is not AMX's
+        self._model_params = params
 
     @property
     def draws(self) -> int:

@@ -1,6 +1,6 @@
 """ONNX Runtime GenAI: a generator that draws with fastsample.
 
-Install with ``pip install 'fastsample[onnxruntime-genai]'``.
+Needs the extra ``fastsample[onnxruntime-genai]``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime_genai as og
 
 from ..params import Order
 from ..sampling import Sampler
+
+try:
+    import onnxruntime_genai as og
+except ImportError as error:
+    raise ImportError(
+        f"this needs onnxruntime-genai ({error}): pip install 'fastsample[onnxruntime-genai]'"
+    ) from error
 
 # Search options that act inside the runtime's own step, and the value that turns them off.
 _LACKING = {"num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0}

@@ -1,6 +1,6 @@
 """Hugging Face transformers: ``model.generate`` that draws with fastsample.
 
-Install with ``pip install 'fastsample[transformers]'``.
+Needs the extra ``fastsample[transformers]``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.generation import GenerationMode
-
 from ..params import Order
 from ..sampling import Sampler, survivors
+
+try:
+    import torch
+    from transformers import LogitsProcessor, LogitsProcessorList
+    from transformers.generation import GenerationMode
+except ImportError as error:
+    raise ImportError(
+        f"this needs transformers and torch ({error}): pip install 'fastsample[transformers]'"
+    ) from error
 
 # What `generate` would apply where the draw has been made already, and the values that turn it off.
 _LACKING: dict[str, tuple[Any, ...]] = {

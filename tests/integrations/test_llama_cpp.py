@@ -52,6 +52,12 @@ def load(kind, **options):
     return kind(MODEL, **own | options)
 
 
+class Original(llama_cpp.Llama):
+    """llama-cpp-python's own, with the weights laid out as FastLlama's: for equal logits."""
+
+    model_params = adapter.FastLlama.model_params
+
+
 @pytest.fixture(scope="module")
 def fast():
     llm = load(adapter.FastLlama)
@@ -61,7 +67,7 @@ def fast():
 
 @pytest.fixture(scope="module")
 def original():
-    llm = load(llama_cpp.Llama)
+    llm = load(Original)
     yield llm
     llm.close()
 
@@ -415,6 +421,39 @@ def test_a_hook_that_has_moved_is_named(monkeypatch):
     monkeypatch.delattr(llama_cpp.Llama, "_init_sampler")
     with pytest.raises(ImportError, match=r"Llama\._init_sampler lacks frequency_penalty"):
         adapter._hook_signature()
+
+
+# ---- llama.cpp's AMX, compiled by a GCC that breaks it ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("compiler", "expected"),
+    [
+        ("GCC: (Debian 12.2.0-14+deb12u1) 12.2.0", True),
+        ("GCC: (Ubuntu 11.4.0-1ubuntu1~22.04) 11.4.0", True),
+        ("GCC: (GNU) 13.2.1 20240316", True),
+        ("GCC: (GNU) 11.5.0", False),
+        ("GCC: (GNU) 12.4.0", False),
+        ("GCC: (Ubuntu 13.3.0-6ubuntu2~24.04) 13.3.0", False),
+        ("GCC: (GNU) 14.1.0", False),
+        ("clang version 17.0.6", False),
+    ],
+)
+def test_compilers_that_lose_the_tiles(compiler, expected):
+    assert adapter._loses_tiles(b"\x7fELF\0" + compiler.encode() + b"\0") is expected
+
+
+@pytest.mark.parametrize("crashes", [True, False])
+def test_amx_is_off_where_it_would_crash(fast, monkeypatch, crashes):
+    if not crashes and adapter._amx_crashes():
+        crashes = True  # the other case cannot be loaded here
+    else:
+        monkeypatch.setattr(adapter, "_amx_crashes", lambda: crashes)
+    llm = load(adapter.FastLlama, n_ctx=64)
+    assert llm.model_params.use_extra_bufts is not crashes
+    assert llm._model.params.use_extra_bufts is not crashes, "llama.cpp was given other parameters"
+    assert complete(llm, temperature=0.0, max_tokens=3)
+    llm.close()
 
 
 @pytest.mark.parametrize("name", ["FastLlama", "smollm2_path"])

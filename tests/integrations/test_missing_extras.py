@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -25,6 +26,25 @@ def without(monkeypatch):
         monkeypatch.delitem(sys.modules, f"fastsample.integrations.{name}", raising=False)
 
     return hide
+
+
+@pytest.mark.parametrize(
+    ("adapter", "missing", "names", "extra"),
+    [
+        ("llama_cpp", "llama_cpp", "llama-cpp-python", "llama"),
+        ("transformers", "transformers", "transformers and torch", "transformers"),
+        ("transformers", "torch", "transformers and torch", "transformers"),
+        ("onnxruntime_genai", "onnxruntime_genai", "onnxruntime-genai", "onnxruntime-genai"),
+    ],
+)
+def test_an_adapter_says_what_it_needs(without, adapter, missing, names, extra):
+    without(adapter)
+    without(missing)
+    with pytest.raises(ImportError) as caught:
+        import_module(f"fastsample.integrations.{adapter}")
+    message = str(caught.value)
+    assert message.startswith(f"this needs {names} (")
+    assert message.endswith(f"): pip install 'fastsample[{extra}]'")
 
 
 def test_generate_without_llama_cpp(without, capsys):

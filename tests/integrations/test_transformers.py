@@ -495,6 +495,7 @@ def test_real_text(real: tuple[Any, Any]) -> None:
     """Left padding, scores, logits and the warpers' support, on the real weights."""
     model, tokenizer = real
     tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # not every version reads it
     prompts = ["The weather today is", "Once upon a time there was a"]
     ids = tokenizer(prompts, return_tensors="pt", padding=True)
     chain = {"temperature": 0.8, "top_p": 0.95, "top_k": 50}
