@@ -87,8 +87,7 @@ void list_by_maxima(const Row& row, size_t k, Survivors& list) {
   const size_t few = std::min(row.blocks, k / 64 + 1);
   const float best = kth_largest(row, row.block_max, row.blocks, bound, few);
   list.clear();
-  for (size_t b = 0; b < row.blocks; ++b)
-    if (row.block_max[b] >= best) list.append_block(row, b, bound, INFINITY);
+  list.collect_best(row, best, bound);
   if (list.size >= k) bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
   list.clear();
   list.collect(row, bound, INFINITY, k, kNoLimit);

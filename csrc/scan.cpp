@@ -37,7 +37,7 @@ void diagnose(Row& row) {
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
          Buffer<float>& block_max) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
-  float* max = block_max.reserve(blocks);
+  float* max = block_max.reserve(blocks + kSlack);
   Row row{{data, n, max}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0};
   const ScanResult result = row.ops().scan(data, n, max);
   row.max = result.max;

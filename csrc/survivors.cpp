@@ -21,10 +21,23 @@ void Survivors::assign(size_t id, float value) {
   size = 1;
 }
 
+// A list first: whether a block has some is a surprise each time to a loop that asks it.
+size_t Survivors::list_blocks(const Row& row, float low) {
+  int32_t* blocks = blocks_.reserve(row.blocks + kSlack);
+  return row.kernels->places_at_least(row.block_max, row.blocks, low, blocks);
+}
+
+// Of the listed blocks first to last - 1.
 void Survivors::append(const Row& row, size_t first, size_t last, float low, float high) {
   reserve(size + (last - first) * kBlock);
   lower_bound = size ? std::min(lower_bound, low) : low;
-  size += row.ops().collect(row, first, last, low, high, ids + size, x + size);
+  size +=
+      row.ops().collect(row, blocks_.get() + first, last - first, low, high, ids + size, x + size);
+}
+
+void Survivors::collect_best(const Row& row, float best, float low) {
+  const size_t blocks = list_blocks(row, best);
+  append(row, 0, blocks, low, INFINITY);
 }
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
@@ -32,8 +45,9 @@ bool Survivors::collect(const Row& row, float low, float high, size_t ties, size
   constexpr size_t kBlocks = 8;  // at a time
   size_t counted = 0, tied = 0;
   const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
-  for (size_t b = 0; b < row.blocks; b += kBlocks) {
-    append(row, b, std::min(b + kBlocks, row.blocks), low, high);
+  const size_t blocks = list_blocks(row, low);
+  for (size_t i = 0; i < blocks; i += kBlocks) {
+    append(row, i, std::min(i + kBlocks, blocks), low, high);
     if (size - counted < 4 * size_t(kBlock)) continue;
     // Many at once. Are they equal, and enough of them?
     tied += row.kernels->count_at_least(x + counted, size - counted, low) -

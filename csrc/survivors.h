@@ -38,9 +38,8 @@ class Survivors {
   bool collect(const Row& row, float low, float high, size_t ties, size_t limit);
   // Appends what is marked, so many values that are at least `low`.
   void collect_marked(const Row& row, const Marks* marks, size_t marked, float low);
-  void append_block(const Row& row, size_t b, float low, float high) {
-    append(row, b, b + 1, low, high);
-  }
+  // Appends those of blocks whose maximum reaches `best`.
+  void collect_best(const Row& row, float best, float low);
   // Weighs every survivor as its block of the row does, unless it is weighed so already.
   void weigh(const Row& row, Exp2 exp2);
   // Drops what is below tau and, of those equal to tau, all but the first `ties`.
@@ -56,11 +55,13 @@ class Survivors {
 
  private:
   void reserve(size_t n);
+  size_t list_blocks(const Row& row, float low);
   void append(const Row& row, size_t first, size_t last, float low, float high);
 
   Buffer<int32_t> ids_;
   Buffer<float> x_;
   Buffer<int64_t> weight_;
+  Buffer<int32_t> blocks_;
   float scale_ = 0.0f;  // of the weights at hand; 0 is none
 };
 

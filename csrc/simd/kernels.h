@@ -97,7 +97,7 @@ struct ScanResult {
 
 // The primitives that read a row of one element type.
 struct RowKernels {
-  // Maximum of every block, and of the row.
+  // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
   // Per block, in units of 2^-kUnitBits: the sum of all weights (unless `all` is null), and of
   // those of values >= tau.
@@ -108,8 +108,8 @@ struct RowKernels {
   // Returns how many. There must be room for all of them and kSlack more.
   size_t (*collect_marked)(const Scanned& row, const Marks* marks, size_t first, size_t last,
                            int32_t* ids, float* x);
-  // The same for values in [low, high), with room for all of those blocks' values.
-  size_t (*collect)(const Scanned& row, size_t first, size_t last, float low, float high,
+  // The same for values in [low, high) of the listed blocks, with room for all of their values.
+  size_t (*collect)(const Scanned& row, const int32_t* blocks, size_t count, float low, float high,
                     int32_t* ids, float* x);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
   // those that are their block's maximum. Returns the smallest finite one, or +inf.
@@ -131,6 +131,8 @@ struct Kernels {
   // in turn, and notes a value of each bin.
   void (*count_bins)(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
                      float* any);
+  // Writes where values reach tau, and returns how many do. There must be room for kSlack more.
+  size_t (*places_at_least)(const float* x, size_t n, float tau, int32_t* places);
   // What can be asked of a list: how many values reach tau, what they weigh, and which is the
   // largest below tau.
   size_t (*count_at_least)(const float* x, size_t n, float tau);

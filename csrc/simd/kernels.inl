@@ -148,11 +148,11 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
   constexpr int kPlusInf = Type::kMinusInf & 0x7fff;
   S highest = Vec::set1s(0);
   bool nan = false;
-  float row_max = -INFINITY, lowest_max = INFINITY;
+  F row_max = Vec::set1(-INFINITY), lowest_max = Vec::set1(INFINITY);
   uint16_t padded[kBlock];
   for (size_t first = 0; first < blocks; first += kWidth) {
     const size_t count = blocks - first < size_t(kWidth) ? blocks - first : size_t(kWidth);
-    uint16_t maxima[kWidth] = {};  // turned into floats as a vector
+    uint16_t maxima[kWidth];  // turned into floats as a vector
     for (size_t i = 0; i < count; ++i) {
       const size_t start = (first + i) * kBlock;
       const auto* p = whole<Type>(x + start, n - start, padded);
@@ -170,16 +170,14 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
       }
       maxima[i] = uint16_t(largest);
     }
-    alignas(64) float values[kWidth];
-    Vec::store(values, Type::load(maxima));
-    for (size_t i = 0; i < count; ++i) {
-      const size_t b = first + i;
-      block_max[b] = values[i];
-      if (values[i] > row_max) row_max = values[i];
-      if (values[i] < lowest_max) lowest_max = values[i];
-    }
+    for (size_t i = count; i < size_t(kWidth); ++i) maxima[i] = maxima[0];
+    const F values = Type::load(maxima);
+    row_max = Vec::max(row_max, values);
+    lowest_max = Vec::min(lowest_max, values);
+    Vec::store(block_max + first, values);
   }
-  return {row_max, lowest_max, nan || Vec::hmaxu(highest) > int(Type::kMinusInf)};
+  return {Vec::hmax(row_max), Vec::hmin(lowest_max),
+          nan || Vec::hmaxu(highest) > int(Type::kMinusInf)};
 }
 
 // What is done with values >= tau.
@@ -408,18 +406,18 @@ FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks,
 }
 
 template <class Type>
-FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, size_t first, size_t last, float low,
-                                  float high, int32_t* ids, float* x) {
+FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const int32_t* blocks, size_t count,
+                                  float low, float high, int32_t* ids, float* x) {
   using T = typename Type::T;
   const auto* values = static_cast<const T*>(row.data);
   const F from = Vec::set1(low), to = Vec::set1(high);
   size_t size = 0;
   T padded[kBlock];
-  for (size_t b = first; b < last; ++b) {
-    if (row.block_max[b] < low) continue;
-    const auto* p = whole<Type>(values + b * kBlock, row.n - b * kBlock, padded);
+  for (size_t i = 0; i < count; ++i) {
+    const auto start = size_t(blocks[i]) * kBlock;
+    const auto* p = whole<Type>(values + start, row.n - start, padded);
     const Marks marks = marks_within<Type>(p, from, to);
-    if (any(marks)) size += write_places(marks, int32_t(b * kBlock), ids + size);
+    if (any(marks)) size += write_places(marks, int32_t(start), ids + size);
   }
   gather<Type>(values, ids, size, x);
   return size;
@@ -490,6 +488,28 @@ void count_bins(const float* x, size_t n, float low, float per_unit, uint32_t (*
       any[bin[i]] = x[start + i];
     }
   }
+}
+
+inline uint32_t mask_of_tail(const float* x, size_t n, float tau) {
+  uint32_t mask = 0;
+  for (size_t i = 0; i < n; ++i) mask |= uint32_t(x[i] >= tau) << i;
+  return mask;
+}
+
+size_t places_at_least(const float* x, size_t n, float tau, int32_t* places) {
+  const F cut = Vec::set1(tau);
+  size_t count = 0;
+  for (size_t i = 0; i < n; i += 64) {
+    uint64_t word = 0;
+    for (size_t k = 0; k < 64 && i + k < n; k += kWidth) {
+      const size_t left = n - i - k;
+      const uint32_t mask = left >= size_t(kWidth) ? Vec::mask_ge(Vec::load(x + i + k), cut)
+                                                   : mask_of_tail(x + i + k, left, tau);
+      word |= uint64_t(mask) << k;
+    }
+    count += write_places(word, int32_t(i), places + count);
+  }
+  return count;
 }
 
 float largest_below(const float* x, size_t n, float tau) {
@@ -587,6 +607,7 @@ constexpr Kernels kernels = {
      row_kernels<BF16>(scan_halves<BF16>), row_kernels<F64>(scan<F64>)},
     weigh,
     count_bins,
+    places_at_least,
     count_at_least,
     mass_at_least,
     largest_below,
