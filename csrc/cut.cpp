@@ -83,8 +83,9 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
 void list_by_maxima(const Row& row, size_t k, Survivors& list) {
   float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
   if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
-  // A sorted row has its largest values in few blocks: what these hold is a better bound.
-  const size_t few = std::min(row.blocks, k / 64 + 1);
+  // A sorted row has its largest values in few blocks, of which the last may be short: what these
+  // hold is a better bound.
+  const size_t few = std::min(row.blocks, k / 64 + 2);
   const float best = kth_largest(row, row.block_max, row.blocks, bound, few);
   list.clear();
   list.collect_best(row, best, bound);
@@ -99,7 +100,7 @@ void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   for (double count : {1.1 * double(k) + 250.0, 4.0 * double(k) + 1000.0, double(row.n)}) {
     float bound = count < double(row.n) ? guess.with_count(count) : -FLT_MAX;
     list.clear();
-    if (!list.collect(row, bound, INFINITY, k, 8 * k + 4096)) {
+    if (!list.collect(row, bound, INFINITY, k, size_t(1.5 * count) + 2048)) {
       // Equal values crowd above the bound. What is here by now gives a better one.
       bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
       list.clear();
@@ -250,7 +251,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   float v = std::max(guess.reaching(p), kept.tau);
   // More than the guess has above v, for it may be wrong.
   const double enough = 1.25 * guess.count(v, INFINITY) + 64.0;
-  const bool peaked = kept.whole_row() && enough < std::max(1024.0, double(row.n) / 32.0);
+  const bool peaked = kept.whole_row() && enough < std::clamp(double(row.n) / 32.0, 1024.0, 4096.0);
   int64_t total;
   bool listed_all = false;
   if (peaked) {
@@ -258,7 +259,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     Marks* marks = workspace.marks.reserve(row.blocks);
     const size_t marked = ops.mass_and_marks(row, exp2, low, all, marks);
     total = sum(all, row.blocks);
-    listed_all = marked <= short_list(row);
+    listed_all = marked <= 4096;
     if (listed_all) {
       v = low;
       list.collect_marked(row, marks, marked, v);
@@ -290,7 +291,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   for (int round = 0;; ++round) {
     const bool up = reached >= target;  // the cut is at v or above, else below
     const double missing = double(up ? reached - target : target - reached);
-    const double reach = std::ldexp(1.5, 2 * round) * missing;
+    const double reach = std::ldexp(1.5 * missing + guess.mass_of_sample(v), 2 * round);
     float from, to;
     if (up) {
       lowest = from = v;

@@ -24,13 +24,14 @@ void Histogram::add(const Kernels* kernels, const float* x, size_t n, float each
   }
 }
 
-Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
+Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
   // Some values out of each of many blocks; and all block maxima, since the mass of a peaked row is
   // in a few of them.
   constexpr size_t kMost = 128;
   const size_t pieces =
       std::min(row.blocks, aim == kCount ? kMost : std::clamp<size_t>(row.blocks / 4, 16, kMost));
   const size_t size = pieces * kSampled;
+  each_ = float(row.n) / float(size);
   alignas(64) float sample[kMost * kSampled];
   low_ = row.ops().sample(row, pieces, sample);
   low_ = std::max(std::min(low_, row.max), row.max - 42.0f / exp2.scale);
@@ -39,7 +40,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) {
   per_unit_ = range > 0.0f && range <= FLT_MAX ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
 
   std::fill(count_, count_ + kBins, 0.0f);
-  add(row.kernels, sample, size, float(row.n) / float(size));
+  add(row.kernels, sample, size, each_);
   add(row.kernels, row.block_max, row.blocks, 1.0f);
   count_[0] = 0.0f;
   if (aim == kCount) return;
@@ -75,22 +76,38 @@ float Histogram::with_count(double count) const {
   return -FLT_MAX;
 }
 
+// Of a part of a bin.
+double Histogram::mass_within(int i, float bottom, float top) const {
+  return double(mass_[i]) * double(std::clamp((top - bottom) * per_unit_, 0.0f, 1.0f));
+}
+
 float Histogram::below(float x, double mass_between) const {
-  double seen = 0.0;
-  for (int i = bin(x) - 1; i >= 0; --i) {
-    seen += double(mass_[i]);
-    if (seen >= mass_between) return edge(i);
+  float top = x;
+  for (int i = bin(x); i > 0; --i) {
+    const float bottom = edge(i);
+    const double mass = mass_within(i, bottom, top);
+    if (mass >= mass_between) return top - (top - bottom) * float(mass_between / mass);
+    mass_between -= mass;
+    top = bottom;
   }
   return -FLT_MAX;
 }
 
 float Histogram::above(float x, double mass_between) const {
-  double seen = 0.0;
-  for (int i = bin(x) + 1; i < kBins; ++i) {
-    seen += double(mass_[i]);
-    if (seen >= mass_between) return edge(i + 1);
+  float bottom = x;
+  for (int i = bin(x); i < kBins; ++i) {
+    const float top = edge(i + 1);
+    const double mass = mass_within(i, bottom, top);
+    if (mass >= mass_between) return bottom + (top - bottom) * float(mass_between / mass);
+    mass_between -= mass;
+    bottom = top;
   }
   return INFINITY;
+}
+
+double Histogram::mass_of_sample(float x) const {
+  const double y = (double(x) - double(exp2_.max)) * double(exp2_.scale);
+  return double(each_) * std::exp2(double(kUnitBits) + y);
 }
 
 double Histogram::count(float low, float high) const {

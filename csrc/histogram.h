@@ -17,17 +17,22 @@ class Histogram {
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
   float with_count(double count) const;
-  // Edges at least a bin away from x such that values between weigh about so many units.
+  // Such that values between it and x weigh about so many units.
   float below(float x, double mass_between) const;
   float above(float x, double mass_between) const;
+  // What the values weigh that one of the sample at x stands for.
+  double mass_of_sample(float x) const;
   // About how many values are in [low, high).
   double count(float low, float high) const;
 
  private:
   int bin(float x) const;
+  double mass_within(int i, float bottom, float top) const;
   void add(const Kernels* kernels, const float* x, size_t n, float each);
   float edge(int i) const { return low_ + (float(i) - 1.5f) / per_unit_; }
 
+  Exp2 exp2_;
+  float each_;  // how many values one of the sample stands for
   float low_, per_unit_;
   float count_[kBins];  // expected number of values
   float any_[kBins];    // one of them

@@ -17,7 +17,7 @@ class Buffer {
   // Room for n values; what was there is kept up to `keep`.
   T* reserve(size_t n, size_t keep = 0) {
     if (n > capacity_) {
-      const size_t capacity = n + n / 2 + 64;
+      const size_t capacity = keep ? n + n / 4 : n;  // what is kept may go on growing
       std::unique_ptr<T[]> grown(new T[capacity]);
       if (keep) std::memcpy(grown.get(), data_.get(), keep * sizeof(T));
       data_ = std::move(grown);

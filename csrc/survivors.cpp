@@ -45,16 +45,24 @@ bool Survivors::collect(const Row& row, float low, float high, size_t ties, size
   constexpr size_t kBlocks = 8;  // at a time
   size_t counted = 0, tied = 0;
   const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
-  const size_t blocks = list_blocks(row, low);
-  for (size_t i = 0; i < blocks; i += kBlocks) {
-    append(row, i, std::min(i + kBlocks, blocks), low, high);
+  size_t blocks = list_blocks(row, low);
+  if (limit <= 4096) reserve(size + limit + kBlocks * kBlock);  // at once: growing holds more
+  for (size_t i = 0; i < blocks;) {
+    const size_t end = std::min(i + kBlocks, blocks);
+    append(row, i, end, low, high);
+    i = end;
     if (size - counted < 4 * size_t(kBlock)) continue;
     // Many at once. Are they equal, and enough of them?
     tied += row.kernels->count_at_least(x + counted, size - counted, low) -
             row.kernels->count_at_least(x + counted, size - counted, above_low);
     counted = size;
-    if (tied >= ties) low = above_low;
     if (over()) return false;
+    if (tied >= ties && low < above_low) {  // blocks that have no more than ties are done
+      low = above_low;
+      const int32_t done = blocks_.get()[end - 1];
+      blocks = list_blocks(row, low);
+      i = size_t(std::upper_bound(blocks_.get(), blocks_.get() + blocks, done) - blocks_.get());
+    }
   }
   return !over();
 }
@@ -84,6 +92,7 @@ void Survivors::keep(const Row& row, float tau, size_t ties) {
 }
 
 void Survivors::keep(const Row& row, const Kept& kept) {
+  if (kept.whole_row()) return;
   size_t ties = 0;
   for (size_t i = 0; i < size; ++i) ties += x[i] == kept.tau && size_t(ids[i]) <= kept.last;
   keep(row, kept.tau, ties);

@@ -20,7 +20,7 @@ struct Kept {
   float scale = 0.0f;      // block_mass holds their mass so scaled
 
   bool has(float x, size_t id) const { return x > tau || (x == tau && id <= last); }
-  bool whole_row() const { return !listed && tau == -FLT_MAX && last == kNoLimit; }
+  bool whole_row() const { return tau == -FLT_MAX && last == kNoLimit; }
 };
 
 // A short list of tokens by rising id. Weights are whole numbers of units of 2^-kUnitBits.

@@ -247,13 +247,18 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
 
 inline bool any(const Marks& m) { return (m.word[0] | m.word[1] | m.word[2] | m.word[3]) != 0; }
 
-template <class Type>
-inline Marks marks_within(const typename Type::T* p, F from, F to) {
+// Of values whose mask(value) is set.
+template <class Type, class Mask>
+inline Marks marks_of(const typename Type::T* p, Mask mask) {
   Marks marks = {};
   FASTSAMPLE_UNROLL
   for (int i = 0; i < kBlock; i += kWidth)
-    marks.word[i / 64] |= uint64_t(Vec::mask_within(Type::load(p + i), from, to)) << i % 64;
+    marks.word[i / 64] |= uint64_t(mask(Type::load(p + i))) << i % 64;
   return marks;
+}
+template <class Type>
+inline Marks marks_at_least(const typename Type::T* p, F from) {
+  return marks_of<Type>(p, [&](F v) { return Vec::mask_ge(v, from); });
 }
 
 // What two values weigh in a block of some exponent. Blocks of two values mostly have the same two.
@@ -330,7 +335,7 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
     const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
     const int e = exponent[b % kBatch];
     if (block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], pair, all_b, at_least_b)) {
-      if (kTask == kMark) marks[b] = marks_within<Type>(p, Vec::set1(tau), Vec::set1(INFINITY));
+      if (kTask == kMark) marks[b] = marks_at_least<Type>(p, Vec::set1(tau));
     } else if (reaches) {
       block_mass<kTask, Type>(p, exp2, e, tau, all_b, at_least_b, marks + (kTask == kMark ? b : 0));
     } else {
@@ -411,12 +416,15 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const int32_t* blocks, siz
   using T = typename Type::T;
   const auto* values = static_cast<const T*>(row.data);
   const F from = Vec::set1(low), to = Vec::set1(high);
+  const bool bounded = high < INFINITY;
   size_t size = 0;
   T padded[kBlock];
   for (size_t i = 0; i < count; ++i) {
     const auto start = size_t(blocks[i]) * kBlock;
     const auto* p = whole<Type>(values + start, row.n - start, padded);
-    const Marks marks = marks_within<Type>(p, from, to);
+    const Marks marks = bounded
+                            ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
+                            : marks_at_least<Type>(p, from);
     if (any(marks)) size += write_places(marks, int32_t(start), ids + size);
   }
   gather<Type>(values, ids, size, x);
