@@ -287,21 +287,22 @@ inline bool block_mass_of_two(const typename Type::T* p, Exp2 exp2, int exponent
                               float high, Pair& pair, int64_t* all, int64_t* at_least) {
   // Out of three of its values two are equal: enough to let a random block go.
   if (!((p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]))) return false;
-  const float low = Vec::hmin(Type::load(p));  // or a third value, found out below
-  const F from = Vec::set1(high), to = Vec::set1(low);
-  constexpr int kLows = 1 << 16;  // so that one sum has both numbers
-  I counts[kUnroll];
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < kUnroll; ++u) counts[u] = Vec::zero();
+  const F from = Vec::set1(high);
+  alignas(64) float lanes[kWidth];
+  Vec::store(lanes, Type::load(p));
+  const uint32_t others = Vec::mask_ne(Type::load(p), from);
+  const float low = others ? lanes[lowest_bit(others)] : high;  // or there is a third value
+  const F to = Vec::set1(low);
+  int64_t lows = 0;
+  I third[2] = {Vec::zero(), Vec::zero()};  // the bits in which a value is neither
   FASTSAMPLE_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const F v = Type::load_any(p, i);
-    counts[i % kUnroll] = Vec::count_eq(counts[i % kUnroll], v, from, 1);
-    counts[i % kUnroll] = Vec::count_eq(counts[i % kUnroll], v, to, kLows);
+    lows += Vec::popcount(Vec::mask_ne(v, from));
+    third[i % 2] = Vec::or_neither(third[i % 2], v, from, to);
   }
-  const auto count = int64_t(Vec::hsum(counts));
-  const int64_t highs = count % kLows, lows = low == high ? 0 : count / kLows;
-  if (highs + lows != kBlock) return false;
+  if (Vec::any_bit(third[0]) || Vec::any_bit(third[1])) return false;
+  const int64_t highs = kBlock - lows;
   pair.weigh(high, low, exp2, exponent);
   *all = highs * pair.of_high + lows * pair.of_low;
   *at_least = (high >= tau ? highs * pair.of_high : 0) + (low >= tau ? lows * pair.of_low : 0);

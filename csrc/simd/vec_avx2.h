@@ -61,6 +61,15 @@ struct Vec {
   static uint32_t mask_eq(F a, F b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)));
   }
+  static uint32_t mask_ne(F a, F b) {
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ)));
+  }
+  // bits, and those in which v differs from `low` unless it equals `high`.
+  static I or_neither(I bits, F v, F high, F low) {
+    const F other = _mm256_and_ps(_mm256_cmp_ps(v, high, _CMP_NEQ_UQ), _mm256_xor_ps(v, low));
+    return _mm256_or_si256(bits, _mm256_castps_si256(other));
+  }
+  static bool any_bit(I v) { return !_mm256_testz_si256(v, v); }
   static uint32_t mask_ge(F a, F b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
   }
@@ -106,11 +115,6 @@ struct Vec {
   }
   static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }
   static __m256i high(I v) { return _mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1)); }
-  // counts, so many more where a equals b.
-  static I count_eq(I counts, F a, F b, int more) {
-    const I equal = _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
-    return addi(counts, _mm256_and_si256(equal, _mm256_set1_epi32(more)));
-  }
   static uint64_t hsum(const I* s) {
     const I a = addi(s[0], s[1]), b = addi(s[2], s[3]);  // 16 weights a lane in each
     return uint64_t(hsum64(

@@ -55,6 +55,14 @@ struct Vec {
   static float hmin(F v) { return _mm512_reduce_min_ps(v); }
   static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
   static uint32_t mask_eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  static uint32_t mask_ne(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
+  // bits, and those in which v differs from `low` unless it equals `high`.
+  static I or_neither(I bits, F v, F high, F low) {
+    constexpr int kOrXor = 0xf6;  // a | (b ^ c)
+    return _mm512_mask_ternarylogic_epi32(bits, _mm512_cmp_ps_mask(v, high, _CMP_NEQ_UQ),
+                                          _mm512_castps_si512(v), _mm512_castps_si512(low), kOrXor);
+  }
+  static bool any_bit(I v) { return _mm512_test_epi32_mask(v, v) != 0; }
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static uint32_t mask_within(F v, F from, F to) {
     return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, from, _CMP_GE_OQ), v, to, _CMP_LT_OQ);
@@ -105,11 +113,6 @@ struct Vec {
   }
   static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
   static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }
-  // counts, so many more where a equals b.
-  static I count_eq(I counts, F a, F b, int more) {
-    const __mmask16 equal = _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
-    return _mm512_mask_add_epi32(counts, equal, counts, _mm512_set1_epi32(more));
-  }
   static uint64_t hsum(const I* s) {
     const I sum = addi(addi(s[0], s[1]), addi(s[2], s[3]));  // 16 weights a lane in all
     return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(low(sum), high(sum))));

@@ -53,6 +53,13 @@ struct Vec {
     return vaddvq_u32(vshlq_u32(vshrq_n_u32(lanes, 31), vld1q_s32(place)));
   }
   static uint32_t mask_eq(F a, F b) { return bits(vceqq_f32(a, b)); }
+  static uint32_t mask_ne(F a, F b) { return bits(vmvnq_u32(vceqq_f32(a, b))); }
+  // bits, and those in which v differs from `low` unless it equals `high`.
+  static I or_neither(I bits, F v, F high, F low) {
+    const uint32x4_t differs = veorq_u32(vreinterpretq_u32_f32(v), vreinterpretq_u32_f32(low));
+    return vorrq_s32(bits, vreinterpretq_s32_u32(vbicq_u32(differs, vceqq_f32(v, high))));
+  }
+  static bool any_bit(I v) { return vmaxvq_u32(vreinterpretq_u32_s32(v)) != 0; }
   static uint32_t mask_ge(F a, F b) { return bits(vcgeq_f32(a, b)); }
   static uint32_t mask_within(F v, F from, F to) { return mask_ge(v, from) & ~mask_ge(v, to); }
   static void mark(Marks* marks, int i, uint32_t mask) {
@@ -93,11 +100,6 @@ struct Vec {
   static I addi(I a, I b) { return vaddq_s32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut))));
-  }
-  // counts, so many more where a equals b.
-  static I count_eq(I counts, F a, F b, int more) {
-    const I equal = vreinterpretq_s32_u32(vceqq_f32(a, b));
-    return vaddq_s32(counts, vandq_s32(equal, vdupq_n_s32(more)));
   }
   static uint64_t hsum(const I* s) {
     uint64_t total = 0;

@@ -63,6 +63,12 @@ struct Vec {
   static float hmin(F v) { return v; }
   static bool any_nan(F v) { return v != v; }
   static uint32_t mask_eq(F a, F b) { return a == b; }
+  static uint32_t mask_ne(F a, F b) { return a != b; }
+  // bits, and those in which v differs from `low` unless it equals `high`.
+  static I or_neither(I bits, F v, F high, F low) {
+    return v == high ? bits : I(uint32_t(bits) | (to_bits(v) ^ to_bits(low)));
+  }
+  static bool any_bit(I v) { return v != 0; }
   static uint32_t mask_ge(F a, F b) { return a >= b; }
   static uint32_t mask_within(F v, F from, F to) { return v >= from && v < to; }
   static void mark(Marks* marks, int i, uint32_t mask) {
@@ -101,8 +107,6 @@ struct Vec {
   static I zero() { return 0; }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
   static I add_ge(I sum, I q, F x, F cut) { return x >= cut ? addi(sum, q) : sum; }
-  // counts, so many more where a equals b.
-  static I count_eq(I counts, F a, F b, int more) { return counts + (a == b ? more : 0); }
   static uint64_t hsum(const I* sum) {
     uint64_t total = 0;
     for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);
