@@ -1,0 +1,68 @@
+// Where a measure of values, their number or their mass, reaches a target.
+#pragma once
+
+#include <algorithm>
+
+#include "keys.h"
+#include "scan.h"
+
+namespace fastsample {
+
+// The largest tau in [low, high) with measure(tau) >= target: one of the n values that are
+// measured. measure falls as tau rises; it is at_low >= target > 0 at low, and 0 at high.
+//
+// By turns: a little beyond where a straight line has it, on the side that was not narrowed last;
+// the largest value that may be it; and halfway in the order of floats, which bounds the number of
+// turns whatever the values.
+template <class T, class Measure>
+float highest_reaching(const Kernels* kernels, const float* x, size_t n, float low, float high,
+                       T at_low, T target, Measure measure) {
+  T at_high = 0;
+  enum { kLine, kLineAgain, kLargest, kHalfway, kTurns };
+  bool low_was_last = false;
+  for (int round = 0;; ++round) {
+    const int64_t a = to_key(low), b = to_key(high);
+    if (b - a <= 1) return low;
+    const int turn = round % kTurns;
+    float mid = from_key(int32_t(a + (b - a) / 2));
+    if (turn == kLine || turn == kLineAgain) {
+      const double part = double(at_low - target) / double(at_low - at_high);
+      const double beyond = low_was_last ? part + 0.0625 : part - 0.0625;
+      const auto line =
+          float(low + std::clamp(beyond, 0.015625, 0.984375) * (double(high) - double(low)));
+      if (line > low && line < high) mid = line;
+    } else if (turn == kLargest) {
+      mid = kernels->largest_below(x, n, high);
+      if (mid <= low) return low;
+    }
+    const T at_mid = measure(mid);
+    low_was_last = at_mid >= target;
+    if (!low_was_last) {
+      high = mid;
+      at_high = at_mid;
+    } else {
+      low = mid;
+      at_low = at_mid;
+      if (turn == kLargest) return low;
+    }
+  }
+}
+
+// Of a row's values that are at least `low`, which is returned where these are fewer than k.
+inline float kth_largest(const Row& row, const float* x, size_t n, float low, size_t k) {
+  const auto count = [&](float tau) { return row.kernels->count_at_least(x, n, tau); };
+  const size_t in_all = count(low);
+  if (in_all < k) return low;
+  return highest_reaching(row.kernels, x, n, low, next_above(row.max), in_all, k, count);
+}
+
+// A list is worth making while it is short against the row.
+inline size_t short_list(const Row& row) { return std::max<size_t>(4096, row.n / 16); }
+
+inline size_t count_in_block(const Row& row, size_t b, float low, float high) {
+  alignas(64) float scratch[kBlock];
+  const float* x = row.values(b, scratch);
+  return row.kernels->count_at_least(x, kBlock, low) - row.kernels->count_at_least(x, kBlock, high);
+}
+
+}  // namespace fastsample

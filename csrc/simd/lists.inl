@@ -1,0 +1,138 @@
+// The primitives of kernels.h that work on lists; a part of kernels.inl.
+
+void weigh(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
+           int64_t* weight) {
+  const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale);
+  constexpr int kShift = kUnitBits - kMantissaBits;
+  for (size_t i = 0; i < n; i += kWidth) {
+    // block_exponent, in step.
+    const F y = log2_of_half(Vec::of_blocks(block_max, Vec::loadi(ids + i)), max, scale);
+    const F up = Vec::sub(Vec::set1(-1.0f), Vec::max(y, Vec::set1(float(-kShift - 1))));
+    const F e = Vec::sub(Vec::set1(0.0f), Vec::floor(up));
+    const F lift = Vec::sub(Vec::set1(float(kMantissaBits)), e);
+    const F w = exp2_lifted(Vec::load(x + i), max, scale, lift);
+    const I shift = Vec::to_int(Vec::add(e, Vec::set1(float(kShift))));
+    Vec::store_shifted(weight + i, Vec::to_int(w), shift);
+  }
+}
+
+void count_bins(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
+                float* any) {
+  const F from = Vec::set1(low), scale = Vec::set1(per_unit);
+  const F first = Vec::set1(0.0f), last = Vec::set1(float(kBins - 1));
+  for (size_t start = 0; start < n; start += kBlock) {
+    int32_t bin[kBlock];
+    const int count = n - start < size_t(kBlock) ? int(n - start) : kBlock;
+    for (int i = 0; i < count; i += kWidth) {
+      // The rest of the last vector is not looked at.
+      alignas(64) float lanes[kWidth] = {};
+      if (count - i < kWidth) memcpy(lanes, x + start + i, size_t(count - i) * sizeof(float));
+      const F v = Vec::load(count - i < kWidth ? lanes : x + start + i);
+      const F place = Vec::fma(Vec::sub(v, from), scale, Vec::set1(1.0f));
+      Vec::storei(bin + i, Vec::to_int(Vec::min(Vec::max(place, first), last)));
+    }
+    for (int i = 0; i < count; ++i) {
+      ++counters[bin[i]][i % 4];
+      any[bin[i]] = x[start + i];
+    }
+  }
+}
+
+inline uint32_t mask_of_tail(const float* x, size_t n, float tau) {
+  uint32_t mask = 0;
+  for (size_t i = 0; i < n; ++i) mask |= uint32_t(x[i] >= tau) << i;
+  return mask;
+}
+
+size_t places_at_least(const float* x, size_t n, float tau, int32_t* places) {
+  const F cut = Vec::set1(tau);
+  size_t count = 0;
+  for (size_t i = 0; i < n; i += 64) {
+    uint64_t word = 0;
+    for (size_t k = 0; k < 64 && i + k < n; k += kWidth) {
+      const size_t left = n - i - k;
+      const uint32_t mask = left >= size_t(kWidth) ? Vec::mask_ge(Vec::load(x + i + k), cut)
+                                                   : mask_of_tail(x + i + k, left, tau);
+      word |= uint64_t(mask) << k;
+    }
+    count += write_places(word, int32_t(i), places + count);
+  }
+  return count;
+}
+
+float largest_below(const float* x, size_t n, float tau) {
+  const F bound = Vec::set1(tau);
+  F largest = Vec::set1(-INFINITY);
+  size_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) largest = Vec::max_below(largest, Vec::load(x + i), bound);
+  float result = Vec::hmax(largest);
+  for (; i < n; ++i)
+    if (x[i] < tau && x[i] > result) result = x[i];
+  return result;
+}
+
+size_t find(const float* x, size_t i, size_t n, float value) {
+  const F v = Vec::set1(value);
+  for (; i + kWidth <= n; i += kWidth) {
+    const uint32_t mask = Vec::mask_eq(Vec::load(x + i), v);
+    if (mask) return i + size_t(lowest_bit(mask));
+  }
+  while (i < n && x[i] != value) ++i;
+  return i;
+}
+
+size_t count_at_least(const float* x, size_t n, float tau) {
+  const F cut = Vec::set1(tau);
+  size_t count = 0, i = 0;
+  for (; i + kWidth <= n; i += kWidth) count += Vec::popcount(Vec::mask_ge(Vec::load(x + i), cut));
+  for (; i < n; ++i) count += x[i] >= tau;
+  return count;
+}
+
+int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau) {
+  const F cut = Vec::set1(tau);
+  Vec::Sum64 sum = Vec::zero64();
+  size_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) sum = Vec::add64_ge(sum, weight + i, Vec::load(x + i), cut);
+  int64_t total = Vec::hsum64(sum);
+  for (; i < n; ++i)
+    if (x[i] >= tau) total += weight[i];
+  return total;
+}
+
+void clear_weights(const float* x, const int32_t* ids, size_t n, float tau, size_t last, bool kept,
+                   int64_t* weight) {
+  const F cut = Vec::set1(tau);
+  for (size_t i = 0; i < n; i += kWidth) {
+    const F v = Vec::load(x + i);
+    uint32_t stay = Vec::mask_ge(v, cut);
+    for (uint32_t tied = Vec::mask_eq(v, cut); tied; tied &= tied - 1) {
+      const int lane = lowest_bit(tied);
+      if (size_t(ids[i + size_t(lane)]) > last) stay &= ~(1u << lane);
+    }
+    Vec::clear64(weight + i, kept ? ~stay : stay);
+  }
+}
+
+size_t keep(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties) {
+  const F cut = Vec::set1(tau);
+  size_t size = 0;
+  for (size_t i = 0; i < n; i += kWidth) {
+    const F v = Vec::load(x + i);
+    const uint32_t there = n - i < size_t(kWidth) ? (1u << (n - i)) - 1 : ~0u;
+    uint32_t tied = Vec::mask_eq(v, cut) & there;
+    const uint32_t above = Vec::mask_ge(v, cut) & there & ~tied;
+    size_t take = Vec::popcount(tied);
+    if (take > ties) {  // the first of them, then: the lowest bits
+      uint32_t left = tied;
+      for (take = 0; take < ties; ++take) left &= left - 1;
+      tied &= ~left;
+    }
+    ties -= take;
+    const uint32_t stay = above | tied;
+    Vec::keep(ids + i, stay, ids + size);
+    if (weight) Vec::keep(weight + i, stay, weight + size);
+    size += Vec::keep(x + i, stay, x + size);
+  }
+  return size;
+}

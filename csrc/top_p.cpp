@@ -1,0 +1,249 @@
+#include "top_p.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <numeric>
+
+#include "histogram.h"
+#include "search.h"
+#include "top_k.h"
+
+namespace fastsample {
+
+namespace {
+
+int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass + n, int64_t(0)); }
+
+int64_t share_of(double p, int64_t total) {
+  const double share = std::ceil(p * double(total));
+  return std::clamp(int64_t(share), int64_t(1), total);
+}
+
+// Where the mass of the shortest prefix of a list reaches `target`.
+struct Prefix {
+  float tau;
+  size_t ties;  // how many values equal to tau it takes,
+  size_t last;  // and the id of the last of them
+};
+
+// Values are in [low, high), and weigh no less than the target.
+Prefix find_prefix(const Row& row, const Survivors& list, float low, float high, int64_t target) {
+  const Kernels* kernels = row.kernels;
+  const auto mass = [&](float tau) {
+    return kernels->mass_at_least(list.x, list.weight, list.size, tau);
+  };
+  const float tau =
+      highest_reaching(kernels, list.x, list.size, low, high, list.mass(row), target, mass);
+  // Equal values in different blocks may differ in the last bits of their weights.
+  int64_t reached = mass(next_above(tau));
+  Prefix prefix{tau, 0, 0};
+  for (size_t i = 0; reached < target; ++i) {
+    i = kernels->find(list.x, i, list.size, tau);
+    if (i == list.size) break;
+    reached += list.weight[i];
+    ++prefix.ties;
+    prefix.last = size_t(list.ids[i]);
+  }
+  return prefix;
+}
+
+// Takes equal values of a row, block after block, until they fill `missing`; `at_least` and `above`
+// are the masses per block of values >= tau and > tau. Leaves the kept mass in `at_least`.
+size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64_t* at_least,
+                    const int64_t* above) {
+  size_t last = 0;
+  for (size_t b = 0; b < row.blocks; ++b) {
+    const int64_t tied = at_least[b] - above[b];
+    if (missing <= 0) {
+      at_least[b] = above[b];
+    } else if (tied > 0 && tied < missing) {
+      missing -= tied;
+    } else if (tied > 0) {
+      int64_t weight[kBlock];
+      Kept only_ties;
+      only_ties.tau = tau;
+      weigh_block(row, only_ties, exp2, b, weight);
+      alignas(64) float scratch[kBlock];
+      const float* x = row.values(b, scratch);
+      at_least[b] = above[b];
+      for (size_t i = 0; i < size_t(kBlock) && missing > 0; ++i)
+        if (x[i] == tau) {
+          missing -= weight[i];
+          at_least[b] += weight[i];
+          last = b * kBlock + i;
+        }
+    }
+  }
+  return last;
+}
+
+// Adds to the masses per block the weights of a list, times `sign`. `so_far` has room for a number
+// per block.
+void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* so_far,
+                  int64_t* mass) {
+  // The sum up to the end of each block that has any: sums of their own would wait for memory with
+  // every token.
+  std::fill(so_far, so_far + blocks, int64_t(-1));
+  int64_t total = 0;
+  for (size_t i = 0; i < list.size; ++i) {
+    total += list.weight[i];
+    so_far[size_t(list.ids[i]) / kBlock] = total;
+  }
+  int64_t before = 0;
+  for (size_t b = 0; b < blocks; ++b) {
+    if (so_far[b] < 0) continue;
+    mass[b] += sign * (so_far[b] - before);
+    before = so_far[b];
+  }
+}
+
+// Whether a value makes up much of the first blocks that can have it.
+bool is_common(const Row& row, float value) {
+  const float next = next_above(value);
+  size_t looked_at = 0, found = 0;
+  for (size_t b = 0; b < row.blocks && looked_at < 64; ++b) {
+    if (row.block_max[b] < value) continue;
+    found += count_in_block(row, b, value, next);
+    ++looked_at;
+  }
+  return found > 8 * looked_at;
+}
+
+}  // namespace
+
+void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
+  const int64_t target = share_of(p, list.mass(row));
+  const Prefix prefix = find_prefix(row, list, list.lower_bound, next_above(row.max), target);
+  const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
+  if (above + prefix.ties < at_least)
+    keep_top_k(row, list, at_least);
+  else
+    list.keep(row, prefix.tau, prefix.ties);
+}
+
+// Cuts the row where the mass of the largest values reaches p of the total, and leaves the kept
+// mass per block in the workspace.
+//
+// On a peaked row few tokens weigh p of the total: they are marked while the row is weighed, and
+// listed. Else this is a search that holds the exact mass, per block, of the values >= v. A guess
+// says where the cut should be from there; what lies between is listed, weighed and either has the
+// cut or moves v.
+void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& workspace) {
+  const RowKernels& ops = row.ops();
+  Survivors& list = workspace.survivors;
+  int64_t* all = workspace.all_mass.reserve(row.blocks);
+  int64_t* mass = workspace.block_mass.reserve(row.blocks);
+  int64_t* high = workspace.high_mass.reserve(row.blocks);
+
+  const Histogram guess(row, exp2, Histogram::kMass);
+  float v = std::max(guess.reaching(p), kept.tau);
+  // More than the guess has above v, for it may be wrong.
+  const double enough = 1.25 * guess.count(v, INFINITY) + 64.0;
+  const bool peaked = kept.whole_row() && enough < std::clamp(double(row.n) / 32.0, 1024.0, 4096.0);
+  int64_t total;
+  bool listed_all = false;
+  if (peaked) {
+    const float low = guess.with_count(enough);
+    Marks* marks = workspace.marks.reserve(row.blocks);
+    const size_t marked = ops.mass_and_marks(row, exp2, low, all, marks);
+    total = sum(all, row.blocks);
+    listed_all = marked <= 4096;
+    if (listed_all) {
+      v = low;
+      list.collect_marked(row, marks, marked, v);
+      list.weigh(row, exp2);
+    }
+  } else if (kept.whole_row()) {
+    ops.mass(row, exp2, v, all, mass);
+    total = sum(all, row.blocks);
+  } else {
+    total = sum(kept_mass(row, kept, exp2, workspace), row.blocks);
+  }
+  const int64_t target = share_of(p, total);
+  // The cut is in [lowest, highest).
+  float lowest = kept.tau, highest = next_above(row.max);
+  if (listed_all && list.mass(row) >= target) {
+    const Prefix prefix = find_prefix(row, list, v, highest, target);
+    list.keep(row, prefix.tau, prefix.ties);
+    kept.listed = true;
+    return;
+  }
+  if (listed_all) {
+    std::fill(mass, mass + row.blocks, int64_t(0));
+    add_by_block(list, 1, row.blocks, high, mass);
+  } else if (peaked || !kept.whole_row()) {
+    ops.mass(row, exp2, v, nullptr, mass);
+  }
+  int64_t reached = sum(mass, row.blocks);
+
+  for (int round = 0;; ++round) {
+    const bool up = reached >= target;  // the cut is at v or above, else below
+    const double missing = double(up ? reached - target : target - reached);
+    const double reach = std::ldexp(1.5 * missing + guess.mass_of_sample(v), 2 * round);
+    float from, to;
+    if (up) {
+      lowest = from = v;
+      to = std::clamp(guess.above(v, reach), next_above(v), highest);
+    } else {
+      highest = to = v;
+      from = std::max(guess.below(v, reach), lowest);
+    }
+
+    // However badly the guess fits the row, the search ends: with a list of any length.
+    const bool last_round = round >= 24;
+    if (last_round) {
+      from = up ? v : lowest;
+      to = up ? highest : v;
+    }
+    const size_t limit = last_round ? kNoLimit : short_list(row);
+    const bool crowded = !last_round && guess.count(from, to) > 2.0 * double(limit);
+    list.clear();
+    if (!crowded && list.collect(row, from, to, kAllTies, limit)) {
+      list.weigh(row, exp2);
+      const int64_t listed = list.mass(row);
+      const int64_t above = up ? reached - listed : reached;  // mass of values >= to
+      if (above < target && target <= above + listed) {
+        const Prefix prefix = find_prefix(row, list, from, to, target - above);
+        kept.tau = prefix.tau;
+        kept.last = prefix.last;
+        row.kernels->clear_weights(list.x, list.ids, list.size, kept.tau, kept.last, !up,
+                                   list.weight);
+        add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
+        break;
+      }
+      if (last_round) break;  // only where another thread writes to the row
+      // Everything listed lies on one side of the cut.
+      add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
+      v = up ? to : from;
+      reached = up ? above : above + listed;
+      continue;
+    }
+
+    // Too many values to list: another exact point. Is v itself the cut, being very common?
+    if (up && is_common(row, v)) {
+      const float next = next_above(v);
+      ops.mass(row, exp2, next, nullptr, high);
+      reached = sum(high, row.blocks);
+      if (reached < target) {
+        kept.last = last_of_ties(row, exp2, v, target - reached, mass, high);
+        kept.tau = v;
+        break;
+      }
+      std::swap(mass, high);
+      v = next;
+      continue;
+    }
+    v = up ? guess.above(v, missing) : guess.below(v, missing);
+    if (round > 3 || !(v > lowest && v < highest))  // no luck: halve the range of float keys
+      v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
+    ops.mass(row, exp2, v, nullptr, mass);
+    reached = sum(mass, row.blocks);
+  }
+  if (mass != workspace.block_mass.get())
+    std::copy(mass, mass + row.blocks, workspace.block_mass.get());
+  kept.scale = exp2.scale;
+  list.clear();
+}
+
+}  // namespace fastsample
