@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .vectors import BLOCK, LANES, largest_lane, mask_within, scan_block
 from .words import (
     Floats32,
     Ids,
@@ -16,14 +17,12 @@ from .words import (
     carray,
     fma,
     lowest_bit,
-    mask_within,
     next_above,
     njit,
+    inline,
     pointer,
 )
 
-BLOCK = 256
-LANES = 16
 MANTISSA_BITS = 27
 UNIT_BITS = 40
 LEAST_EXPONENT = MANTISSA_BITS - UNIT_BITS
@@ -146,22 +145,8 @@ def block(row: Row, b: Scalar) -> Floats32:
 
 
 @njit
-def scan_block(values: Floats32, lane_max: Floats32) -> bool:
-    """Find the maximum of every lane; return whether there is a NaN."""
-    nan = False
-    for lane in range(LANES):  # a vector, once compiled
-        top = -INFINITY
-        for j in range(0, BLOCK, LANES):
-            v = values[j + lane]
-            top = v if v > top else top
-            nan |= v != v
-        lane_max[lane] = top
-    return nan
-
-
-@njit
 def scan_halves(row: Row, b: Scalar) -> bool:
-    """Do the same to a whole block of 16 bits, as integers: a NaN lies beyond infinity."""
+    """Do what `scan_block` does to a whole block of 16 bits, as integers: a NaN lies beyond infinity."""
     values = carray(pointer(row.address + 2 * b * BLOCK), BLOCK, np.int16)
     magnitude_of, sign_at = np.int16(0x7FFF), np.int16(15)
     largest = np.int16(0)
@@ -183,13 +168,21 @@ def scan_halves(row: Row, b: Scalar) -> bool:
     return largest > (0x7C00 if row.dtype == FLOAT16 else 0x7F80)
 
 
+@inline
+def memory_for(size: Scalar) -> Floats32:
+    """Return what the scan of a row of this size writes to."""
+    return np.empty(BLOCK + (size + BLOCK - 1) // BLOCK * (LANES + 1), np.float32)
+
+
 @njit
-def scan(address: Scalar, dtype: Scalar, size: Scalar) -> tuple[Row, bool]:
-    """Return the scanned row, and whether it can be sampled from."""
+def scan(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> tuple[Row, bool]:
+    """Return the scanned row, good while the memory lives, and whether it can be sampled from."""
     blocks = (size + BLOCK - 1) // BLOCK
-    scratch = np.empty(BLOCK, np.float32)
-    lane_max = np.empty((blocks, LANES), np.float32)
-    block_max = np.empty(blocks, np.float32)
+    # Arrays of addresses: at every step into a function numba counts the references to others.
+    at = memory.ctypes.data
+    scratch = carray(pointer(at), BLOCK, np.float32)
+    lane_max = carray(pointer(at + 4 * BLOCK), (blocks, LANES), np.float32)
+    block_max = carray(pointer(at + 4 * (BLOCK + blocks * LANES)), blocks, np.float32)
     row = Row(address, dtype, size, scratch, lane_max, block_max, -INFINITY)
     whole_halves = size // BLOCK if dtype in (FLOAT16, BFLOAT16) else 0
     row_max = -INFINITY
@@ -197,9 +190,7 @@ def scan(address: Scalar, dtype: Scalar, size: Scalar) -> tuple[Row, bool]:
     for b in range(blocks):
         lanes = lane_max[b]
         nan |= scan_halves(row, b) if b < whole_halves else scan_block(block(row, b), lanes)
-        top = -INFINITY
-        for lane in range(LANES):
-            top = max(top, lanes[lane])
+        top = largest_lane(lanes)
         block_max[b] = top
         row_max = max(row_max, top)
     row = Row(address, dtype, size, scratch, lane_max, block_max, row_max)
