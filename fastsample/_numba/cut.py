@@ -13,21 +13,19 @@ from .row import (
     BLOCK,
     INFINITY,
     LANES,
-    LARGEST,
-    Exp2,
     Kept,
     Row,
     Survivors,
     block,
     collect,
     count_at_least,
-    exp2_scale,
     keep,
     list_block,
     list_kept,
     mass,
     weigh,
 )
+from .weights import LARGEST, Exp2, exp2_scale
 from .words import (
     Floats32,
     Ids,

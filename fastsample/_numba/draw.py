@@ -13,7 +13,18 @@ import numpy.typing as npt
 
 from ..params import RECORD
 from .cut import SMALL_ROW, cut
-from .row import Exp2, Kept, Row, Survivors, kept_mass, list_block, list_kept, memory_for, scan, weigh
+from .row import (
+    Kept,
+    Row,
+    Survivors,
+    kept_mass,
+    list_block,
+    list_kept,
+    memory_for,
+    scan,
+    weigh,
+)
+from .weights import Exp2
 from .words import (
     Floats32,
     Ids,
@@ -136,7 +147,7 @@ def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int]
         first: int,
         last: int,
     ) -> int:
-        """Draw a token for each of the rows first..last-1; return the first that is bad, or last."""
+        """Draw for each of the rows first..last-1; return the first that is bad, or last."""
         _ = sources
         job = carray(pointer(job_address), 1, JOB)[0]
         memory = memory_for(size)  # lives as long as a call that it is given to

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from .vectors import BLOCK, LANES, largest_lane, mask_within, scan_block
+from .vectors import BLOCK, LANES, largest_lane, mask_within, scan_block, scan_block_of_halves
+from .weights import LEAST_EXPONENT, LIGHTEST, Exp2, block_exponent, mass_of_block, weight_in_block
 from .words import (
     Floats32,
     Ids,
@@ -15,73 +15,16 @@ from .words import (
     ShortIds,
     bitcast,
     carray,
-    fma,
+    inline,
     lowest_bit,
     next_above,
     njit,
-    inline,
     pointer,
 )
 
-MANTISSA_BITS = 27
-UNIT_BITS = 40
-LEAST_EXPONENT = MANTISSA_BITS - UNIT_BITS
-LIGHTEST = np.float32(-42.0)  # a weight under 2^-42 rounds to zero units
 INFINITY = np.float32(np.inf)
-LARGEST: Scalar = np.float32(np.finfo(np.float32).max)
-SMALLEST: Scalar = np.float32(np.finfo(np.float32).tiny)
 ALL_TIES = 2**32
-POLYNOMIAL = tuple(
-    np.float32(c)
-    for c in (
-        1.89187855e-03,
-        8.96213483e-03,
-        5.58401980e-02,
-        2.40153819e-01,
-        6.93151951e-01,
-        1.0,
-    )
-)
 FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = range(4)
-
-
-class Exp2(NamedTuple):
-    """The weight of a logit is 2^((x - max) * scale)."""
-
-    max: Scalar
-    scale: Scalar
-
-
-@njit
-def exp2_scale(temperature: float) -> Scalar:
-    return np.float32(max(SMALLEST, min(1.4426950408889634 / temperature, LARGEST)))
-
-
-@njit
-def log2_of_half(x: Scalar, exp2: Exp2) -> Scalar:
-    """Return the logarithm of half a weight: not above -1, so that its fraction is exact."""
-    return fma(np.float32(x - exp2.max), exp2.scale, np.float32(-1.0))
-
-
-@njit
-def block_exponent(block_max: Scalar, exp2: Exp2) -> Scalar:
-    """Return the logarithm of a block's largest weight, rounded up, or the least exponent."""
-    y, least = log2_of_half(block_max, exp2), np.float32(LEAST_EXPONENT - 1)
-    return np.int32(np.int32(y if y > least else least) + 1)
-
-
-@njit
-def weight_in_block(x: Scalar, exp2: Exp2, exponent: Scalar) -> Scalar:
-    y = log2_of_half(x, exp2)
-    y = y if y > np.float32(-100.0) else np.float32(-100.0)
-    n = np.floor(y)
-    r = y - n
-    p = POLYNOMIAL[0]
-    for c in POLYNOMIAL[1:]:
-        p = fma(p, r, c)
-    lift = MANTISSA_BITS + 1 - exponent
-    w = bitcast(np.int32(bitcast(p) + ((np.int32(n) + lift) << 23)))
-    return np.int32(np.rint(w))
 
 
 class Row(NamedTuple):
@@ -146,26 +89,15 @@ def block(row: Row, b: Scalar) -> Floats32:
 
 @njit
 def scan_halves(row: Row, b: Scalar) -> bool:
-    """Do what `scan_block` does to a whole block of 16 bits, as integers: a NaN lies beyond infinity."""
+    """Do to a whole block of 16 bits what `scan_block` does to one of floats."""
     values = carray(pointer(row.address + 2 * b * BLOCK), BLOCK, np.int16)
-    magnitude_of, sign_at = np.int16(0x7FFF), np.int16(15)
-    largest = np.int16(0)
+    half = row.dtype == FLOAT16
+    top = carray(pointer(row.scratch.ctypes.data), LANES, np.int16)
+    nan = scan_block_of_halves(values, top, np.int16(0x7C00 if half else 0x7F80))
     for lane in range(LANES):
-        top, beyond = np.int16(-0x8000), np.int16(0)
-        for j in range(0, BLOCK, LANES):
-            bits = values[j + lane]
-            magnitude = np.int16(bits & magnitude_of)
-            beyond = magnitude if magnitude > beyond else beyond
-            key = np.int16(bits ^ ((bits >> sign_at) & magnitude_of))  # orders as the value does
-            top = key if key > top else top
-        row.scratch[lane] = top
-        largest = max(largest, beyond)
-    for lane in range(LANES):
-        key = np.int32(row.scratch[lane])
-        bits = key ^ ((key >> 31) & 0x7FFF)
-        half, brain = from_float16(bits), from_bfloat16(bits)
-        row.lane_max[b, lane] = half if row.dtype == FLOAT16 else brain
-    return largest > (0x7C00 if row.dtype == FLOAT16 else 0x7F80)
+        bits = top[lane]
+        row.lane_max[b, lane] = from_float16(bits) if half else from_bfloat16(bits)
+    return nan
 
 
 @inline
@@ -308,7 +240,6 @@ def mass(row: Row, exp2: Exp2, low: Scalar, high: Scalar) -> tuple[Ids, Ids]:
     """Return per block the mass of the values >= low, and that of those >= high."""
     from_low = np.zeros(row.block_max.size, np.int64)
     from_high = np.zeros(row.block_max.size, np.int64)
-    weight = np.empty(BLOCK, np.int32)
     for b in range(row.block_max.size):
         top = row.block_max[b]
         if not (top - exp2.max) * exp2.scale > LIGHTEST or top < low:
@@ -322,30 +253,10 @@ def mass(row: Row, exp2: Exp2, low: Scalar, high: Scalar) -> tuple[Ids, Ids]:
             sum_low = of_top + (of_lower if other >= low else 0)
             sum_high = (of_top if top >= high else 0) + (of_lower if other >= high else 0)
         else:
-            for j in range(BLOCK):
-                w = weight_in_block(values[j], exp2, exponent)
-                weight[j] = w if values[j] >= low else np.int32(0)
-            sum_low = add_up(weight)
-            sum_high = 0
-            if top >= high:
-                for j in range(BLOCK):
-                    weight[j] = weight[j] if values[j] >= high else np.int32(0)
-                sum_high = add_up(weight)
+            sum_low, sum_high = mass_of_block(values, exp2, exponent, low, high)
         from_low[b] = sum_low << (exponent - LEAST_EXPONENT)
         from_high[b] = sum_high << (exponent - LEAST_EXPONENT)
     return from_low, from_high
-
-
-@njit
-def add_up(weight: npt.NDArray[np.int32]) -> Scalar:
-    """Return the sum of a block of weights."""
-    total = 0
-    for lane in range(LANES):
-        part = np.uint32(0)  # has room for 16 of them
-        for j in range(0, BLOCK, LANES):
-            part = np.uint32(part + np.uint32(weight[j + lane]))
-        total += np.int64(part)
-    return total
 
 
 @njit

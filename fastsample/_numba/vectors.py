@@ -18,7 +18,7 @@ LANES = 16  # of a vector
 GROUP = 4  # vectors side by side: each step of a sum waits for the one before
 
 Value = Any  # of llvmlite, which has no types
-FLOAT, INT = ir.FloatType(), ir.IntType(32)
+FLOAT, INT, HALF = ir.FloatType(), ir.IntType(32), ir.IntType(16)
 
 
 def constant(like: Value, number: float) -> Value:
@@ -47,9 +47,7 @@ def fold(builder: Value, v: Value, combine: Callable[[Value, Value], Value]) -> 
     while lanes > 1:
         lanes //= 2
         places = list(range(lanes))
-        v = combine(
-            shuffle(builder, v, places), shuffle(builder, v, [lanes + i for i in places])
-        )
+        v = combine(shuffle(builder, v, places), shuffle(builder, v, [lanes + i for i in places]))
     return builder.extract_element(v, ir.Constant(INT, 0))
 
 
@@ -67,12 +65,14 @@ def place(context: Any, builder: Value, array_type: Any, array: Value, i: Value,
     return builder.bitcast(builder.gep(data, [i]), v.as_pointer())
 
 
-def vectors_of(context: Any, builder: Value, array_type: Any, array: Value) -> list[Value]:
-    """Return the vectors of a block of float32."""
-    vector = ir.VectorType(FLOAT, LANES)
+def vectors_of(
+    context: Any, builder: Value, array_type: Any, array: Value, element: Value
+) -> list[Value]:
+    """Return the vectors of a block of such elements."""
+    vector = ir.VectorType(element, LANES)
     starts = (ir.Constant(ir.IntType(64), i) for i in range(0, BLOCK, LANES))
     places = (place(context, builder, array_type, array, i, vector) for i in starts)
-    return [builder.load(at, align=4) for at in places]
+    return [builder.load(at, align=2 if element == HALF else 4) for at in places]
 
 
 def call(builder: Value, name: str, *arguments: Value) -> Value:
@@ -111,7 +111,7 @@ def scan_block(context: Any, x: Any, lane_max: Any) -> Any:
     """Write the maximum of every lane of a block; return whether there is a NaN."""
 
     def build(context: Any, builder: Value, signature: Any, values: Any) -> Value:
-        vectors = vectors_of(context, builder, x, values[0])
+        vectors = vectors_of(context, builder, x, values[0], FLOAT)
         # A NaN gets lost in a maximum. One comparison looks for it in two vectors.
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         numbers = [builder.fcmp_ordered("ord", a, b) for a, b in pairs]
@@ -129,6 +129,40 @@ def scan_block(context: Any, x: Any, lane_max: Any) -> Any:
         return builder.icmp_unsigned("!=", builder.bitcast(good, bits), ir.Constant(bits, -1))
 
     return numba.boolean(x, lane_max), build
+
+
+@intrinsic
+def scan_block_of_halves(context: Any, x: Any, lane_max: Any, inf: Any) -> Any:
+    """Do the same to signs and magnitudes of 16 bits, of which `inf` and larger ones are no number.
+
+    As integers with a sign the largest is the maximum, if it is positive. The smallest of those
+    without a sign is the maximum where all are negative.
+    """
+
+    def build(context: Any, builder: Value, signature: Any, values: Any) -> Value:
+        def pick(compare: Any, how: str) -> Value:
+            return combined(vectors, lambda a, b: builder.select(compare(how, a, b), a, b))
+
+        vectors = vectors_of(context, builder, x, values[0], HALF)
+        signed = pick(builder.icmp_signed, ">")
+        largest = pick(builder.icmp_unsigned, ">")
+        smallest = pick(builder.icmp_unsigned, "<")
+        positive = builder.icmp_signed(">=", signed, constant(signed.type, 0))
+        zero = ir.Constant(ir.IntType(64), 0)
+        builder.store(
+            builder.select(positive, signed, smallest),
+            place(context, builder, lane_max, values[1], zero, signed.type),
+            align=2,
+        )
+        sign = ir.Constant(HALF, -0x8000)
+        plus, minus = (splat(builder, v, LANES) for v in (values[2], builder.or_(values[2], sign)))
+        nan = builder.or_(
+            builder.icmp_signed(">", signed, plus), builder.icmp_unsigned(">", largest, minus)
+        )
+        bits = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(nan, bits), ir.Constant(bits, 0))
+
+    return numba.boolean(x, lane_max, numba.int16), build
 
 
 @intrinsic
