@@ -10,9 +10,7 @@ import numpy as np
 from ..params import STAGES
 from .row import (
     ALL_TIES,
-    BLOCK,
     INFINITY,
-    LANES,
     Kept,
     Row,
     Survivors,
@@ -25,6 +23,7 @@ from .row import (
     mass,
     weigh,
 )
+from .vectors import BLOCK, LANES
 from .weights import LARGEST, Exp2, exp2_scale
 from .words import (
     Floats32,

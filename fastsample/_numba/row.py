@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .vectors import BLOCK, LANES, largest_lane, mask_within, scan_block, scan_block_of_halves
+from .vectors import BLOCK, LANES, largest_lane, mask_within, scan_floats, scan_halves
 from .weights import LEAST_EXPONENT, LIGHTEST, Exp2, block_exponent, mass_of_block, weight_in_block
 from .words import (
     Floats32,
@@ -88,12 +88,12 @@ def block(row: Row, b: Scalar) -> Floats32:
 
 
 @njit
-def scan_halves(row: Row, b: Scalar) -> bool:
-    """Do to a whole block of 16 bits what `scan_block` does to one of floats."""
+def scan_block_of_halves(row: Row, b: Scalar) -> bool:
+    """Do to a whole block of 16 bits what `scan_floats` does to one of floats."""
     values = carray(pointer(row.address + 2 * b * BLOCK), BLOCK, np.int16)
     half = row.dtype == FLOAT16
     top = carray(pointer(row.scratch.ctypes.data), LANES, np.int16)
-    nan = scan_block_of_halves(values, top, np.int16(0x7C00 if half else 0x7F80))
+    nan = scan_halves(values, top, np.int16(0x7C00 if half else 0x7F80))
     for lane in range(LANES):
         bits = top[lane]
         row.lane_max[b, lane] = from_float16(bits) if half else from_bfloat16(bits)
@@ -121,7 +121,10 @@ def scan(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> tupl
     nan = False
     for b in range(blocks):
         lanes = lane_max[b]
-        nan |= scan_halves(row, b) if b < whole_halves else scan_block(block(row, b), lanes)
+        if b < whole_halves:
+            nan |= scan_block_of_halves(row, b)
+        else:
+            nan |= scan_floats(block(row, b), lanes)
         top = largest_lane(lanes)
         block_max[b] = top
         row_max = max(row_max, top)

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 
-from .vectors import FLOAT, LANES, Value, call, combined, constant, fold, splat, vectors_of
+from .vectors import FLOAT, LANES, Value, call, constant, fold, splat, vectors_of
 from .words import Scalar, fma, intrinsic, njit
 
 MANTISSA_BITS = 27
@@ -77,18 +77,15 @@ def mass_of_block(context: Any, x: Any, exp2: Any, exponent: Any, low: Any, high
     def build(context: Any, builder: Value, signature: Any, values: Any) -> Value:
         scalars = [builder.extract_value(values[1], i) for i in range(2)] + list(values[2:])
         max_, scale, exponent, *bounds = (splat(builder, scalar, LANES) for scalar in scalars)
-        vectors = vectors_of(context, builder, x, values[0], FLOAT)
-        weights = [weight_of(builder, v, max_, scale, exponent) for v in vectors]
         none = constant(exponent.type, 0)
-        sums = []
-        for bound in bounds:
-            parts = [
-                builder.select(builder.fcmp_ordered(">=", v, bound), w, none)
-                for v, w in zip(vectors, weights, strict=True)
-            ]
-            # A lane of 32 bits has room for 16 of them, without a sign.
-            lanes = builder.zext(combined(parts, builder.add), ir.VectorType(ir.IntType(64), LANES))
-            sums.append(fold(builder, lanes, builder.add))
+        sums = [none for _ in bounds]
+        for v in vectors_of(context, builder, x, values[0], FLOAT):
+            weight = weight_of(builder, v, max_, scale, exponent)
+            for i, bound in enumerate(bounds):
+                part = builder.select(builder.fcmp_ordered(">=", v, bound), weight, none)
+                sums[i] = builder.add(sums[i], part)  # 16 of them fit without a sign
+        wide = ir.VectorType(ir.IntType(64), LANES)
+        sums = [fold(builder, builder.zext(lanes, wide), builder.add) for lanes in sums]
         return context.make_tuple(builder, signature.return_type, sums)
 
     sums = numba.types.UniTuple(numba.int64, 2)
