@@ -10,24 +10,21 @@ import numpy as np
 from ..params import STAGES
 from .row import (
     ALL_TIES,
-    BLOCK,
     INFINITY,
-    LANES,
-    LARGEST,
-    Exp2,
     Kept,
     Row,
     Survivors,
     block,
     collect,
     count_at_least,
-    exp2_scale,
     keep,
     list_block,
     list_kept,
     mass,
     weigh,
 )
+from .vectors import BLOCK, LANES
+from .weights import LARGEST, Exp2, exp2_scale
 from .words import (
     Floats32,
     Ids,

@@ -13,8 +13,20 @@ import numpy.typing as npt
 
 from ..params import RECORD
 from .cut import SMALL_ROW, cut
-from .row import Exp2, Kept, Row, Survivors, kept_mass, list_block, list_kept, scan, weigh
+from .row import (
+    Kept,
+    Row,
+    Survivors,
+    kept_mass,
+    list_block,
+    list_kept,
+    memory_for,
+    scan,
+    weigh,
+)
+from .weights import Exp2
 from .words import (
+    Floats32,
     Ids,
     Scalar,
     carray,
@@ -87,6 +99,36 @@ def write_list(listed: Survivors, weight: Ids, job: Scalar) -> Scalar:
     return weight.size
 
 
+@njit
+def result_of(
+    address: Scalar,
+    dtype: Scalar,
+    size: Scalar,
+    job: Scalar,
+    i: Scalar,
+    seed: Scalar,
+    offset: Scalar,
+    memory: Floats32,
+) -> Scalar:
+    """Return the token of a row, or what takes its place.
+
+    Listing what is kept is here too: a function apart would take as long again to compile.
+    """
+    row, good = scan(address, dtype, size, memory)
+    if not good:
+        return BAD
+    params = carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
+    kept, listed, block_mass, exp2 = cut(row, params)
+    if job.ids:
+        if not listed.x.size:
+            listed = list_kept(row, kept)
+        return write_list(listed, weigh(row, listed, exp2), job)
+    u = philox_uniform(seed, 0, offset)
+    if job.uniforms:
+        u = carray(pointer(job.uniforms), i + 1, np.float64)[i]
+    return draw(row, kept, listed, block_mass, exp2, u)
+
+
 def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int], float]]:
     """Return `run` and `uniform`; another digest of the sources makes them anew.
 
@@ -105,26 +147,13 @@ def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int]
         first: int,
         last: int,
     ) -> int:
-        """Draw a token for each of the rows first..last-1; return the first that is bad, or last.
-
-        Listing what is kept is here too: a function apart would take as long again to compile.
-        """
+        """Draw for each of the rows first..last-1; return the first that is bad, or last."""
         _ = sources
         job = carray(pointer(job_address), 1, JOB)[0]
+        memory = memory_for(size)  # lives as long as a call that it is given to
         for i in range(first, last):
-            row, good = scan(address + i * job.stride, dtype, size)
-            result = BAD
-            if good:
-                params = carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
-                kept, listed, block_mass, exp2 = cut(row, params)
-                if job.ids:
-                    if not listed.x.size:
-                        listed = list_kept(row, kept)
-                    return write_list(listed, weigh(row, listed, exp2), job)
-                u = philox_uniform(seed, 0, offset)
-                if job.uniforms:
-                    u = carray(pointer(job.uniforms), last, np.float64)[i]
-                result = draw(row, kept, listed, block_mass, exp2, u)
+            at = address + i * job.stride
+            result = result_of(at, dtype, size, job, i, seed, offset, memory)
             if not job.tokens:
                 return result
             carray(pointer(job.tokens), last, np.int64)[i] = result

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from .vectors import BLOCK, LANES, largest_lane, mask_within, scan_floats, scan_halves
+from .weights import LEAST_EXPONENT, LIGHTEST, Exp2, block_exponent, mass_of_block, weight_in_block
 from .words import (
     Floats32,
     Ids,
@@ -14,75 +15,16 @@ from .words import (
     ShortIds,
     bitcast,
     carray,
-    fma,
+    inline,
     lowest_bit,
-    mask_within,
     next_above,
     njit,
     pointer,
 )
 
-BLOCK = 256
-LANES = 16
-MANTISSA_BITS = 27
-UNIT_BITS = 40
-LEAST_EXPONENT = MANTISSA_BITS - UNIT_BITS
-LIGHTEST = np.float32(-42.0)  # a weight under 2^-42 rounds to zero units
 INFINITY = np.float32(np.inf)
-LARGEST: Scalar = np.float32(np.finfo(np.float32).max)
-SMALLEST: Scalar = np.float32(np.finfo(np.float32).tiny)
 ALL_TIES = 2**32
-POLYNOMIAL = tuple(
-    np.float32(c)
-    for c in (
-        1.89187855e-03,
-        8.96213483e-03,
-        5.58401980e-02,
-        2.40153819e-01,
-        6.93151951e-01,
-        1.0,
-    )
-)
 FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = range(4)
-
-
-class Exp2(NamedTuple):
-    """The weight of a logit is 2^((x - max) * scale)."""
-
-    max: Scalar
-    scale: Scalar
-
-
-@njit
-def exp2_scale(temperature: float) -> Scalar:
-    return np.float32(max(SMALLEST, min(1.4426950408889634 / temperature, LARGEST)))
-
-
-@njit
-def log2_of_half(x: Scalar, exp2: Exp2) -> Scalar:
-    """Return the logarithm of half a weight: not above -1, so that its fraction is exact."""
-    return fma(np.float32(x - exp2.max), exp2.scale, np.float32(-1.0))
-
-
-@njit
-def block_exponent(block_max: Scalar, exp2: Exp2) -> Scalar:
-    """Return the logarithm of a block's largest weight, rounded up, or the least exponent."""
-    y, least = log2_of_half(block_max, exp2), np.float32(LEAST_EXPONENT - 1)
-    return np.int32(np.int32(y if y > least else least) + 1)
-
-
-@njit
-def weight_in_block(x: Scalar, exp2: Exp2, exponent: Scalar) -> Scalar:
-    y = log2_of_half(x, exp2)
-    y = y if y > np.float32(-100.0) else np.float32(-100.0)
-    n = np.floor(y)
-    r = y - n
-    p = POLYNOMIAL[0]
-    for c in POLYNOMIAL[1:]:
-        p = fma(p, r, c)
-    lift = MANTISSA_BITS + 1 - exponent
-    w = bitcast(np.int32(bitcast(p) + ((np.int32(n) + lift) << 23)))
-    return np.int32(np.rint(w))
 
 
 class Row(NamedTuple):
@@ -146,60 +88,44 @@ def block(row: Row, b: Scalar) -> Floats32:
 
 
 @njit
-def scan_block(values: Floats32, lane_max: Floats32) -> bool:
-    """Find the maximum of every lane; return whether there is a NaN."""
-    nan = False
-    for lane in range(LANES):  # a vector, once compiled
-        top = -INFINITY
-        for j in range(0, BLOCK, LANES):
-            v = values[j + lane]
-            top = v if v > top else top
-            nan |= v != v
-        lane_max[lane] = top
+def scan_block_of_halves(row: Row, b: Scalar) -> bool:
+    """Do to a whole block of 16 bits what `scan_floats` does to one of floats."""
+    values = carray(pointer(row.address + 2 * b * BLOCK), BLOCK, np.int16)
+    half = row.dtype == FLOAT16
+    top = carray(pointer(row.scratch.ctypes.data), LANES, np.int16)
+    nan = scan_halves(values, top, np.int16(0x7C00 if half else 0x7F80))
+    for lane in range(LANES):
+        bits = top[lane]
+        row.lane_max[b, lane] = from_float16(bits) if half else from_bfloat16(bits)
     return nan
 
 
-@njit
-def scan_halves(row: Row, b: Scalar) -> bool:
-    """Do the same to a whole block of 16 bits, as integers: a NaN lies beyond infinity."""
-    values = carray(pointer(row.address + 2 * b * BLOCK), BLOCK, np.int16)
-    magnitude_of, sign_at = np.int16(0x7FFF), np.int16(15)
-    largest = np.int16(0)
-    for lane in range(LANES):
-        top, beyond = np.int16(-0x8000), np.int16(0)
-        for j in range(0, BLOCK, LANES):
-            bits = values[j + lane]
-            magnitude = np.int16(bits & magnitude_of)
-            beyond = magnitude if magnitude > beyond else beyond
-            key = np.int16(bits ^ ((bits >> sign_at) & magnitude_of))  # orders as the value does
-            top = key if key > top else top
-        row.scratch[lane] = top
-        largest = max(largest, beyond)
-    for lane in range(LANES):
-        key = np.int32(row.scratch[lane])
-        bits = key ^ ((key >> 31) & 0x7FFF)
-        half, brain = from_float16(bits), from_bfloat16(bits)
-        row.lane_max[b, lane] = half if row.dtype == FLOAT16 else brain
-    return largest > (0x7C00 if row.dtype == FLOAT16 else 0x7F80)
+@inline
+def memory_for(size: Scalar) -> Floats32:
+    """Return what the scan of a row of this size writes to."""
+    return np.empty(BLOCK + (size + BLOCK - 1) // BLOCK * (LANES + 1), np.float32)
 
 
 @njit
-def scan(address: Scalar, dtype: Scalar, size: Scalar) -> tuple[Row, bool]:
-    """Return the scanned row, and whether it can be sampled from."""
+def scan(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> tuple[Row, bool]:
+    """Return the scanned row, good while the memory lives, and whether it can be sampled from."""
     blocks = (size + BLOCK - 1) // BLOCK
-    scratch = np.empty(BLOCK, np.float32)
-    lane_max = np.empty((blocks, LANES), np.float32)
-    block_max = np.empty(blocks, np.float32)
+    # Arrays of addresses: at every step into a function numba counts the references to others.
+    at = memory.ctypes.data
+    scratch = carray(pointer(at), BLOCK, np.float32)
+    lane_max = carray(pointer(at + 4 * BLOCK), (blocks, LANES), np.float32)
+    block_max = carray(pointer(at + 4 * (BLOCK + blocks * LANES)), blocks, np.float32)
     row = Row(address, dtype, size, scratch, lane_max, block_max, -INFINITY)
     whole_halves = size // BLOCK if dtype in (FLOAT16, BFLOAT16) else 0
     row_max = -INFINITY
     nan = False
     for b in range(blocks):
         lanes = lane_max[b]
-        nan |= scan_halves(row, b) if b < whole_halves else scan_block(block(row, b), lanes)
-        top = -INFINITY
-        for lane in range(LANES):
-            top = max(top, lanes[lane])
+        if b < whole_halves:
+            nan |= scan_block_of_halves(row, b)
+        else:
+            nan |= scan_floats(block(row, b), lanes)
+        top = largest_lane(lanes)
         block_max[b] = top
         row_max = max(row_max, top)
     row = Row(address, dtype, size, scratch, lane_max, block_max, row_max)
@@ -317,7 +243,6 @@ def mass(row: Row, exp2: Exp2, low: Scalar, high: Scalar) -> tuple[Ids, Ids]:
     """Return per block the mass of the values >= low, and that of those >= high."""
     from_low = np.zeros(row.block_max.size, np.int64)
     from_high = np.zeros(row.block_max.size, np.int64)
-    weight = np.empty(BLOCK, np.int32)
     for b in range(row.block_max.size):
         top = row.block_max[b]
         if not (top - exp2.max) * exp2.scale > LIGHTEST or top < low:
@@ -331,30 +256,10 @@ def mass(row: Row, exp2: Exp2, low: Scalar, high: Scalar) -> tuple[Ids, Ids]:
             sum_low = of_top + (of_lower if other >= low else 0)
             sum_high = (of_top if top >= high else 0) + (of_lower if other >= high else 0)
         else:
-            for j in range(BLOCK):
-                w = weight_in_block(values[j], exp2, exponent)
-                weight[j] = w if values[j] >= low else np.int32(0)
-            sum_low = add_up(weight)
-            sum_high = 0
-            if top >= high:
-                for j in range(BLOCK):
-                    weight[j] = weight[j] if values[j] >= high else np.int32(0)
-                sum_high = add_up(weight)
+            sum_low, sum_high = mass_of_block(values, exp2, exponent, low, high)
         from_low[b] = sum_low << (exponent - LEAST_EXPONENT)
         from_high[b] = sum_high << (exponent - LEAST_EXPONENT)
     return from_low, from_high
-
-
-@njit
-def add_up(weight: npt.NDArray[np.int32]) -> Scalar:
-    """Return the sum of a block of weights."""
-    total = 0
-    for lane in range(LANES):
-        part = np.uint32(0)  # has room for 16 of them
-        for j in range(0, BLOCK, LANES):
-            part = np.uint32(part + np.uint32(weight[j + lane]))
-        total += np.int64(part)
-    return total
 
 
 @njit

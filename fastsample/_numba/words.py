@@ -71,29 +71,6 @@ def pointer(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def mask_within(context: Any, x: Any, start: Any, low: Any, high: Any) -> Any:
-    """Return in bit i whether x[start + i] is in [low, high), for 64 values."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array = context.make_array(x)(context, builder, values[0])
-        vector = ir.VectorType(ir.FloatType(), 64)
-        at = builder.bitcast(builder.gep(array.data, [values[1]]), vector.as_pointer())
-        v = builder.load(at, align=4)
-        first = ir.Constant(ir.IntType(32), 0)
-        none, zeros = (
-            ir.Constant(ir.VectorType(t, 64), None) for t in (ir.FloatType(), first.type)
-        )
-        bounds = (builder.insert_element(none, b, first) for b in values[2:])
-        from_, to = (builder.shuffle_vector(b, b, zeros) for b in bounds)
-        inside = builder.and_(
-            builder.fcmp_ordered(">=", v, from_), builder.fcmp_ordered("<", v, to)
-        )
-        return builder.bitcast(inside, ir.IntType(64))
-
-    return numba.uint64(x, numba.int64, numba.float32, numba.float32), build
-
-
-@intrinsic
 def lowest_bit(context: Any, word: Any) -> Any:
     """Return the number of a word's lowest bit that is set."""
     return numba.int64(numba.uint64), lambda context, builder, signature, values: builder.cttz(
