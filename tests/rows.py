@@ -113,8 +113,8 @@ def weight_error_bound(x: Float32s, temperature: float) -> Floats:
 
     * argument: x - max, s and y - 1 are rounded once each, 2^-24 relative; so y is off by
       (3 * |y| + 1) * 2^-24 (second-order terms make it 3.01), 2^y by the factor 2^that. s is kept
-      between FLT_MIN and FLT_MAX, which matters for absurd temperatures; a difference beyond FLT_MAX is
-      infinite and its weight 0.
+      between FLT_MIN and FLT_MAX, which matters for absurd temperatures; a difference beyond
+      FLT_MAX is infinite and its weight 0.
     * polynomial: 2 ULP.
     * quantum: half of 2^(e - 27); e rounds the argument of the block's maximum up, and is at least
       -13: so 2^-41 at the least, which is also what a token loses that is too light.

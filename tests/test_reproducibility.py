@@ -6,11 +6,13 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -369,3 +371,25 @@ def test_recorded_rows_in_every_dtype(fast_variants: tuple[str, ...], activate: 
                 got = fs.sample(half.astype(dtype), seed=1, **chain).tolist()
                 expected = expected or got
                 assert got == expected, (name, dtype)
+
+
+def test_compiled_code_follows_every_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # numba keeps compiled code by the functions that Python calls, not by those that these call.
+    draw = pytest.importorskip("fastsample._numba.draw", reason="numba is not installed")
+    words = import_module("fastsample._numba.words")
+    for function in (draw.run, draw.uniform):
+        assert words.digest_of_sources() in [
+            cell.cell_contents for cell in function.py_func.__closure__
+        ]
+    package = tmp_path / "_numba"
+    shutil.copytree(Path(words.__file__).parent, package)
+    shutil.copy(Path(fs.__file__).with_name("params.py"), tmp_path)
+    monkeypatch.setattr(words, "__file__", str(package / "words.py"))
+    seen = {words.digest_of_sources()}
+    sources = [*package.glob("*.py"), tmp_path / "params.py"]
+    for source in sources:
+        source.write_text(source.read_text() + "\n")
+        seen.add(words.digest_of_sources())
+    assert len(seen) == 1 + len(sources)
