@@ -127,7 +127,7 @@ ELSEWHERE = {
     "cmake --install build --prefix DIR": "test_c_abi.py, step by step",
     "python3 -m venv .venv && .venv/bin/pip install -U pip && "
     ".venv/bin/pip install --group dev '.[test]'": "whoever develops",
-    ".venv/bin/pip install '.[llama]'  # compiles llama.cpp: some minutes": ".ci/run",
+    ".venv/bin/pip install '.[llama]'": ".ci/run",
     ".venv/bin/pip install --group docs .": "whoever builds the documentation",
     ".venv/bin/sphinx-build -W --keep-going -n -b html docs build/docs": "likewise",
 }
