@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .grid import COMPARED, DTYPES, ROWS, SEED, VOCAB, WORKS, Case, basis, grid, make_row
-from .parts import numba_compile_s, run_batches, run_calls, run_growth
+from .parts import numba_first_s, run_batches, run_calls, run_growth
 from .report import (
     Table,
     aligned,
@@ -68,7 +69,7 @@ __all__ = [
     "make_row",
     "measure",
     "notes",
-    "numba_compile_s",
+    "numba_first_s",
     "numeric",
     "options",
     "outcomes",
@@ -79,6 +80,7 @@ __all__ = [
     "run_calls",
     "run_case",
     "run_growth",
+    "run_parts",
     "summary",
     "summary_table",
     "targets_table",
@@ -125,6 +127,23 @@ def _samplers(args: argparse.Namespace) -> list[Rival]:
     return samplers
 
 
+def run_parts(
+    parts: Sequence[str], samplers: Sequence[Rival], works: Sequence[str], seconds: float, vocab: int
+) -> Report:
+    """Run parts, out of PARTS; with `seconds` 0 only what is checked."""
+    pair = [s for s in main_pair(samplers) if not s.missing()]
+    steps: dict[str, tuple[str, Callable[[], Any]]] = {
+        "calls": ("calls", lambda: run_calls(pair)),
+        "growth": ("growth", lambda: run_growth(pair, works, seconds)),
+        "batches": ("batches", lambda: run_batches(pair, works, seconds, vocab)),
+        "compile": ("numba_first_s", numba_first_s),
+    }
+    wanted = [p for p in parts if p in steps and (seconds or p == "batches")]
+    if not any(s.name == "numba" for s in pair):
+        wanted = [p for p in wanted if p != "compile"]
+    return {key: step() for key, step in (steps[p] for p in wanted)}
+
+
 def bench(args: argparse.Namespace) -> None:
     """Time every sampler that is installed, each checked against the reference first.
 
@@ -146,16 +165,10 @@ def bench(args: argparse.Namespace) -> None:
         dtypes.remove("bfloat16")
     seconds = 0.0 if args.smoke else args.seconds or (0.03 if args.quick else 0.05)
     vocab = 4096 if args.smoke else VOCAB
-    report = run(grid(rows, works, dtypes), samplers, seconds, bool(args.rows), vocab)
-    pair = [s for s in main_pair(samplers) if not s.missing()]
-    if "batches" in parts:
-        report["batches"] = run_batches(pair, works, seconds, vocab)
-    if seconds and "calls" in parts:
-        report["calls"] = run_calls(pair)
-    if seconds and "growth" in parts:
-        report["growth"] = run_growth(pair, works, seconds)
-    if seconds and "compile" in parts and any(s.name == "numba" for s in pair):
-        report["numba_compile_s"] = numba_compile_s()
+    cases = grid(rows, works, dtypes)
+    # The parts come first: rivals, once imported, keep threads.
+    about, found = machine(), run_parts(parts, samplers, works, seconds, vocab)
+    report = run(cases, samplers, seconds, bool(args.rows), vocab) | {"machine": about, **found}
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
     print(summary(report) if args.brief else f"{summary(report)}\n\n{details(report)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from .targets import Outcome, best, fastest_other, faster_target, find, kind, ou
 
 Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, lines
 
+MARKS = "!*"  # of a missed target, of an inexact sampler
 SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
 
 
@@ -131,16 +133,15 @@ def detail_tables(report: Report) -> list[Table]:
 
 
 def losses(report: Report) -> list[str]:
-    """Say of each sampler of fastsample where the fastest exact rival is faster."""
+    """Say of each sampler of fastsample how often the fastest exact rival is faster, and where."""
     lines = []
     for name in (n for n, s in report["samplers"].items() if s["own"] and not s["skipped"]):
         pairs = [(r, fastest_other(report, r)) for r in find(report, sampler=name)]
-        met = [(r, other) for r, other in pairs if other]
-        lost = [f"{kind(r)} {r['work']} ({o['sampler']})" for r, o in met if o["us"] < r["us"]]
-        where = f": {', '.join(lost)}" if lost and name == best(report) else ""
-        if met:
-            text = f"{len(lost)} of {len(met)} cases" if lost else f"none of {len(met)} cases"
-            lines.append(f"{name}: slower than the fastest exact rival in {text}{where}")
+        lost = Counter(r["work"] for r, other in pairs if other and other["us"] < r["us"])
+        count = sum(other is not None for _, other in pairs)
+        where = ", ".join(f"{work} {n}" for work, n in lost.items())
+        text = f"{lost.total()} of {count} cases: {where}" if lost else f"none of {count} cases"
+        lines += [f"{name}: slower than the fastest exact rival in {text}"] if count else []
     return lines
 
 
@@ -160,23 +161,21 @@ def notes(report: Report) -> list[str]:
         for b in report.get("batches", [])
         if b["check"] != "ok"
     ]
-    if "numba_compile_s" in report:
-        first = report["samplers"]["numba"]["first_s"]
-        lines.append(
-            f"numba: the first draw takes {report['numba_compile_s']:.1f} s with an empty cache, "
-            f"imports included; here it took {first:.1f} s"
-        )
+    if "numba_first_s" in report:
+        empty, full = report["numba_first_s"]
+        text = f"{empty:.1f} s with an empty cache, {full:.1f} s with a full one"
+        lines.append(f"numba: the first draw of a process, imports included, takes {text}")
     return lines
 
 
 def inexact(report: Report) -> list[str]:
-    """Say which samplers draw tokens that the definitions rule out."""
-    found: dict[str, list[str]] = {}
-    for r in report["results"]:
-        if r["check"].startswith("inexact"):
-            works = found.setdefault(r["sampler"], [])
-            works += [r["work"]] * (r["work"] not in works)
-    return [f"{name}: inexact on {', '.join(works)}" for name, works in found.items()]
+    """Say which samplers draw tokens that the definitions rule out, and how many of how many."""
+    found = [r for r in report["results"] if r["check"].startswith("inexact")]
+    return list({(r["sampler"], r["work"]): f"{_at(r)}: {r['check']}" for r in found}.values())
+
+
+def _at(result: Report) -> str:
+    return f"{result['sampler']} on {kind(result)}, {result['work']}"
 
 
 def checked(report: Report) -> str:
@@ -210,17 +209,19 @@ def numeric(table: Table) -> list[bool]:
 
 
 def aligned(table: Table) -> str:
-    """Return a table as text: words to the left, numbers to the right."""
-    header, lines = table
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    """Return a table as text: words to the left, numbers to the right, marks behind the digits."""
     right = numeric(table)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if to_right else cell.ljust(w)
-            for cell, w, to_right in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in (header, *lines)
-    )
+    columns = []
+    for to_right, *cells in zip(right, *_lines(table), strict=True):
+        if to_right and any(cell[-1:] in MARKS for cell in cells if cell):
+            cells = [cell if cell[-1:] in MARKS else f"{cell} " for cell in cells]
+        width = max(map(len, cells))
+        columns.append([c.rjust(width) if to_right else c.ljust(width) for c in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _lines(table: Table) -> list[list[str]]:
+    return [table[0], *table[1]]
 
 
 def summary(report: Report, width: int = 98) -> str:

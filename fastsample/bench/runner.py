@@ -115,6 +115,19 @@ def check(rival: Rival, ready: Prepared, case: Case, seconds: float, vocab: int 
     return "ok"
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector out of the times."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_no_collection()
 def measure(calls: dict[str, tuple[Prepared, Active]], seconds: float) -> dict[str, list[float]]:
     """Return sorted times in microseconds, of turns that interleave over about `seconds` each."""
     clock = time.perf_counter_ns
@@ -204,14 +217,6 @@ def run_case(
     return results
 
 
-def first_draw_s(rival: Rival) -> float:
-    """Return how long a sampler takes to be imported, compiled if need be, and to draw once."""
-    start = time.perf_counter()
-    with rival.active():
-        draws(rival.prepare(make_row("normal", vocab=512), WORKS["chain"].params), 1)
-    return time.perf_counter() - start
-
-
 def l2_bytes() -> int | None:
     """Return the size of the first processor's L2 cache, where Linux tells it."""
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
@@ -260,18 +265,6 @@ def log(text: str, end: str = "\n") -> None:
     print(text, end=end, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector out of the times."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
 def main_pair(samplers: Sequence[Rival]) -> list[Rival]:
     """Return the samplers that targets are about: the first, and numba."""
     return [s for s in samplers if s is samplers[0] or (s.exact and s.name == "numba")]
@@ -285,7 +278,7 @@ def usable(samplers: Sequence[Rival], report: Report) -> list[Rival]:
         report["samplers"][rival.name] = entry
         if not entry["skipped"]:
             try:
-                entry["first_s"] = first_draw_s(rival)
+                draws(ready(rival, make_row("normal", vocab=512), WORKS["chain"].params)[0], 1)
                 entry["versions"] = {p: version(p) for p in rival.needs.values()}
                 found.append(rival)
             except Exception as error:  # an installation that is broken is not the others' fault
@@ -311,17 +304,15 @@ def run(
     """
     report: Report = {"format": FORMAT, "machine": machine(), "samplers": {}, "results": []}
     start, done = time.perf_counter(), 0
-    with _no_collection():
-        able = usable(samplers, report)
-        for (row, dtype), group in groupby(cases, key=lambda case: case[1:]):
-            log(f"{time.perf_counter() - start:4.0f} s  {done:>3} of {len(cases)}  ", end="")
-            log(f"{row} {dtype}:", end="")
-            for case in group:
-                log(f" {case.work}", end="")
-                shared = dtype == "float32" and (everywhere or row in COMPARED)
-                chosen = able if shared else main_pair(able)
-                report["results"] += run_case(case, chosen, seconds, vocab)
-                done += 1
-            log("")
-            gc.collect()
+    able = usable(samplers, report)
+    for (row, dtype), group in groupby(cases, key=lambda case: case[1:]):
+        log(f"{time.perf_counter() - start:4.0f} s  {done:>3} of {len(cases)}  ", end="")
+        log(f"{row} {dtype}:", end="")
+        for case in group:
+            log(f" {case.work}", end="")
+            shared = dtype == "float32" and (everywhere or row in COMPARED)
+            chosen = able if shared else main_pair(able)
+            report["results"] += run_case(case, chosen, seconds, vocab)
+            done += 1
+        log("")
     return report
