@@ -18,6 +18,7 @@ from .parts import numba_first_s, run_batches, run_calls, run_growth
 from .report import (
     Table,
     aligned,
+    checked,
     detail_tables,
     details,
     heading,
@@ -32,8 +33,20 @@ from .report import (
     verdict,
 )
 from .rivals import RIVALS, Prepared, Rival, cores
-from .runner import FORMAT, Expected, Report, check, log, machine, main_pair, measure, run, run_case
-from .targets import GROUPS, Outcome, outcomes
+from .runner import (
+    FORMAT,
+    Expected,
+    Report,
+    check,
+    log,
+    machine,
+    main_pair,
+    measure,
+    ready,
+    run,
+    run_case,
+)
+from .targets import GROUPS, Outcome, best, outcomes
 
 __all__ = [
     "COMPARED",
@@ -55,7 +68,9 @@ __all__ = [
     "aligned",
     "basis",
     "bench",
+    "best",
     "check",
+    "checked",
     "cores",
     "detail_tables",
     "details",
@@ -74,6 +89,7 @@ __all__ = [
     "options",
     "outcomes",
     "plot",
+    "ready",
     "row_tables",
     "run",
     "run_batches",
@@ -128,7 +144,11 @@ def _samplers(args: argparse.Namespace) -> list[Rival]:
 
 
 def run_parts(
-    parts: Sequence[str], samplers: Sequence[Rival], works: Sequence[str], seconds: float, vocab: int
+    parts: Sequence[str],
+    samplers: Sequence[Rival],
+    works: Sequence[str],
+    seconds: float,
+    vocab: int,
 ) -> Report:
     """Run parts, out of PARTS; with `seconds` 0 only what is checked."""
     pair = [s for s in main_pair(samplers) if not s.missing()]

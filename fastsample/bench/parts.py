@@ -36,12 +36,12 @@ print(time.perf_counter() - start)
 """
 
 
-def run_calls(samplers: Sequence[Rival], repeats: int = 25) -> list[Report]:
+def run_calls(samplers: Sequence[Rival], works: Sequence[str] = CALLS) -> list[Report]:
     """Time draws from 16 logits beside the emptiest call that takes an array, and `x.max()`."""
     row, number = make_row("normal", vocab=16), 2000
     results = []
     for rival in samplers:
-        for work in CALLS:
+        for work in works:
             params = WORKS[work].params
             calls: dict[str, Callable[[], object]] = {"x.max()": row.max}
             if "core" in backends():
@@ -50,7 +50,7 @@ def run_calls(samplers: Sequence[Rival], repeats: int = 25) -> list[Report]:
                 calls["Sampler"] = partial(Sampler(**params, seed=SEED), row)
                 calls["sample()"] = partial(sample, row, **params, seed=SEED)
                 times: dict[str, list[float]] = {name: [] for name in calls}
-                for _ in range(repeats):  # in turns
+                for _ in range(25):  # in turns
                     for name, call in calls.items():
                         times[name].append(timeit.timeit(call, number=number) / number * 1e6)
             us = {name: float(np.median(t)) for name, t in times.items()}

@@ -8,12 +8,14 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .grid import COMPARED, WORKS
-from .report import best, find, heading
+from .report import heading
 from .runner import Report
+from .targets import best, find
 
 STYLE = {
     "font.size": 10,
@@ -31,6 +33,7 @@ STYLE = {
 OWN = ("#c53030", "#ed8936", "#ecc94b", "#805ad5")  # fastsample's, filled
 OTHERS = ("#2b6cb0", "#2f855a", "#0d9488", "#4a5568", "#b83280", "#744210", "#1a202c")  # hollow
 WORK_COLOURS = ("#c53030", "#dd6b20", "#b7791f", "#2f855a", "#2b6cb0", "#6b46c1", "#b83280")
+FOOT = 0.6  # inches, for the heading of the report
 SHAPES = "osD^vPX"
 ABOUT = {
     "normal": "sigma 2.5",
@@ -53,10 +56,17 @@ def _looks(report: Report) -> dict[str, dict[str, Any]]:
     return looks
 
 
+def _label(report: Report, name: str) -> str:
+    """Return a sampler's name, and the works whose tokens it gets wrong."""
+    mine = (r for r in report["results"] if r["sampler"] == name)
+    wrong = dict.fromkeys(r["work"] for r in mine if r["check"].startswith("inexact"))
+    return f"{name} (inexact: {', '.join(wrong)})" if wrong else name
+
+
 def _microseconds(ax: Any) -> None:
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda us, _: f"{us:,.0f}" if us >= 1 else f"{us:g}"))
-    ax.grid(axis="x")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda us, _: f"{us:,g}"))
+    ax.grid()
 
 
 def _save(figure: Figure, report: Report, path: str) -> None:
@@ -82,28 +92,29 @@ def _row_panel(ax: Any, found: list[Report], looks: dict[str, dict[str, Any]]) -
 
 
 def plot_rows(report: Report, path: str) -> None:
-    """Draw the time of every sampler for every work, a panel for each row that all were timed on."""
+    """Draw the time of every sampler for every work, a panel for each compared row."""
     rows = [row for row in COMPARED if find(report, row=row)]
     rows = rows or list(dict.fromkeys(r["row"] for r in find(report)))[:1]
     looks = _looks(report)
     with rc_context(STYLE):
         columns, lines = 2, -(-(len(rows) + 1) // 2)  # and one panel for the legend
-        figure = Figure(figsize=(12, 3.7 * lines + 0.8), layout="constrained")
-        bottom = 0.6 / figure.get_size_inches()[1]
-        figure.get_layout_engine().set(rect=(0, bottom, 1, 1 - bottom), wspace=0.05, hspace=0.06)
+        height = 3.7 * lines + 0.8
+        layout = ConstrainedLayoutEngine(
+            rect=(0, FOOT / height, 1, 1 - FOOT / height), wspace=0.05, hspace=0.06
+        )
+        figure = Figure(figsize=(12, height), layout=layout)
         axes = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
         for ax, row in zip(axes, rows, strict=False):
             _microseconds(ax)
-            ax.grid(axis="y")
             _row_panel(ax, find(report, row=row, dtype="float32"), looks)
             ax.tick_params(labelbottom=True)
             ax.set_xlabel("microseconds a draw")
         for ax in axes[len(rows) :]:
             ax.axis("off")
-        handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-        tick = {"marker": "|", "ms": 12, "mew": 1.5, "color": "black", "ls": ""}
+        handles = [Line2D([], [], label=_label(report, n), **look) for n, look in looks.items()]
+        tick: dict[str, Any] = {"marker": "|", "ms": 12, "mew": 1.5, "color": "black", "ls": ""}
         handles.append(Line2D([], [], label="R: NumPy's x.max() of the row", **tick))
-        place = {"loc": "center left", "ncols": 2, "frameon": False, "fontsize": 11}
+        place: dict[str, Any] = {"loc": "center left", "ncols": 2, "frameon": False, "fontsize": 11}
         axes[len(rows)].legend(handles=handles, labelspacing=0.9, **place)
         title = "Time to draw one token, on one thread: further left is faster"
         figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
@@ -116,8 +127,8 @@ def plot_growth(report: Report, path: str) -> None:
     mine = [g for g in report["growth"] if g["sampler"] == name]
     sizes = sorted({g["vocab"] for g in mine})
     with rc_context(STYLE):
-        figure = Figure(figsize=(10, 5.8), layout="constrained")
-        figure.get_layout_engine().set(rect=(0, 0.1, 1, 0.9))
+        layout = ConstrainedLayoutEngine(rect=(0, FOOT / 5.8, 1, 1 - FOOT / 5.8))
+        figure = Figure(figsize=(10, 5.8), layout=layout)
         ax = figure.subplots()
         for work, colour in zip(WORKS, WORK_COLOURS, strict=True):
             points = [(g["vocab"], 1e3 * g["us"] / g["vocab"]) for g in mine if g["work"] == work]

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from .grid import WORKS
 from .runner import Report
-from .targets import Outcome, best, fastest_other, faster_target, find, kind, outcomes, r_target
+from .targets import Outcome, best, faster_target, fastest_other, find, kind, outcomes, r_target
 
 Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, lines
 
@@ -205,7 +205,9 @@ def heading(report: Report) -> str:
 def numeric(table: Table) -> list[bool]:
     """Tell which columns of a table hold numbers, of which the first is none."""
     columns = list(zip(*table[1], strict=True))
-    return [i > 0 and all(c[:1] in "0123456789-" for c in column) for i, column in enumerate(columns)]
+    return [
+        i > 0 and all(c[:1] in "0123456789-" for c in column) for i, column in enumerate(columns)
+    ]
 
 
 def aligned(table: Table) -> str:

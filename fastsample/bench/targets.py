@@ -25,7 +25,7 @@ from .runner import Report
 
 
 class Outcome(NamedTuple):
-    """A value of a group, at a line and a column of its table; without a target it is only shown."""
+    """A value at a line and a column of a group's table; without a target it is only shown."""
 
     line: str
     work: str
@@ -56,16 +56,15 @@ def find(report: Report, **keys: Any) -> list[Report]:
 
 def best(report: Report) -> str:
     """Return the name of the sampler that targets are about."""
-    return next(n for n, s in report["samplers"].items() if s["own"] and not s["skipped"])
+    samplers: dict[str, Report] = report["samplers"]
+    return next(name for name, s in samplers.items() if s["own"] and not s["skipped"])
 
 
 def fastest_other(report: Report, result: Report) -> Report | None:
     """Return the result of the fastest exact rival in the same case."""
     case = {key: result[key] for key in ("row", "work", "dtype")}
     others = [
-        r
-        for r in find(report, **case, check="ok")
-        if not report["samplers"][r["sampler"]]["own"]
+        r for r in find(report, **case, check="ok") if not report["samplers"][r["sampler"]]["own"]
     ]
     return min(others, key=lambda r: float(r["us"]), default=None)
 
