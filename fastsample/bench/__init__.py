@@ -113,7 +113,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help=text)
     add("--smoke", action="store_true", help="check every case on short rows, and time nothing")
     add("--seconds", type=float, metavar="S", help="time for each sampler in each case")
-    known = {"rows": ROWS, "works": WORKS, "rivals": [r.name for r in RIVALS], "parts": PARTS}
+    rivals = [r.name for r in RIVALS]
+    known = {"rows": [*ROWS], "works": [*WORKS], "rivals": rivals, "parts": [*PARTS]}
     for name, names in known.items():
         text = f"comma-separated, out of {', '.join(names)}"
         text += " or none" if name in ("rivals", "parts") else ""

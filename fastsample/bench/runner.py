@@ -235,9 +235,8 @@ def commit() -> str | None:
     files = [path.relative_to(checkout) for path in checkout.rglob("*.py")]
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with suppress(OSError, subprocess.CalledProcessError):
-        if files and all(
-            (installed / f).read_bytes() == (checkout / f).read_bytes() for f in files
-        ):
+        same = ((installed / f).read_bytes() == (checkout / f).read_bytes() for f in files)
+        if files and all(same):
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             return done.stdout.strip()
     return None

@@ -37,7 +37,7 @@ COMMANDS = {
         run=generate.generate,
     ),
     "bench": Command(
-        example="fastsample bench --quick --json bench.json",
+        example="fastsample bench --quick --works chain,top_p --json bench.json",
         add_options=bench.options,
         run=bench.bench,
     ),
