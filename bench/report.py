@@ -46,6 +46,7 @@ def short(report: bench.Report, pictures: list[str]) -> str:
     parts = [
         f"`{bench.best(report)}`, one thread, microseconds a draw. {MARKED}.",
         markdown_table(bench.summary_table(report)),
+        f"{bench.legend()}.",
         *pictures,
         bullets([*said, *bench.losses(report), *bench.inexact(report)]),
         f"Measured on {bench.heading(report)}.",

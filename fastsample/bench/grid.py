@@ -47,6 +47,7 @@ GROWTH = 1.5  # times the smallest time/V in L2, times R beyond
 SAMPLER_US = 0.8  # above an empty call that takes one array, at V = 16
 SAMPLE_US = 4.0
 TWO_THREADS = 1.8  # times as fast as one, on two free cores
+FREE = 1.9  # times as much as one thread do two that only compute: two cores are free
 NUMBA = 4.0  # times the core
 
 
@@ -80,7 +81,13 @@ ROWS: dict[str, Callable[[np.random.Generator, int], Row]] = {
 }
 # Rows that every sampler gets. top_p = 0.95 at T = 0.8 keeps thousands of tokens of the normal one,
 # nearly all of the flat one, and about 20 of the peaked one, which is the median of real rows.
-COMPARED = ("normal", "flat", "peaked", "recorded", "recorded-flat")
+COMPARED = {
+    "normal": "sigma 2.5",
+    "flat": "normal, sigma 0.05",
+    "peaked": "Zipf",
+    "recorded": "a model's, median entropy",
+    "recorded-flat": "a model's, largest entropy",
+}
 FLAT = ("normal", "flat")
 HALF_ROWS = ("normal", "recorded")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
 import timeit
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -81,6 +84,23 @@ def run_growth(
     return results
 
 
+def parallel(repeats: int = 9) -> float:
+    """Return how many times as much hashing two threads do as one: 2 on two free processors."""
+    data, times = bytes(4 << 20), np.empty((repeats, 2))
+
+    def work(_: int) -> None:
+        hashlib.sha256(data)  # of many bytes: without the interpreter's lock
+
+    with ThreadPoolExecutor(2) as pool:
+        for i in range(repeats):
+            for count in (1, 2):
+                start = time.perf_counter()
+                list(pool.map(work, range(count)))
+                times[i, count - 1] = time.perf_counter() - start
+    one, two = np.median(times, axis=0)
+    return float(2 * one / two)
+
+
 def run_batches(
     samplers: Sequence[Rival], works: Sequence[str], seconds: float, vocab: int = VOCAB
 ) -> list[Report]:
@@ -105,7 +125,8 @@ def run_batches(
             results.append(result | {"check": check})
             if seconds:
                 turns = {name: (Prepared(call), rival.active) for name, call in calls.items()}
-                times = measure(turns, 2 * seconds)
+                before, times, after = parallel(), measure(turns, 2 * seconds), parallel()
+                results[-1]["parallel"] = min(before, after)
                 results[-1]["us"] = {name: float(np.median(t)) for name, t in times.items()}
         log(f"batches: {rival.name}")
     return results

@@ -35,13 +35,6 @@ OTHERS = ("#2b6cb0", "#2f855a", "#0d9488", "#4a5568", "#b83280", "#744210", "#1a
 WORK_COLOURS = ("#c53030", "#dd6b20", "#b7791f", "#2f855a", "#2b6cb0", "#6b46c1", "#b83280")
 FOOT = 0.6  # inches, for the heading of the report
 SHAPES = "osD^vPX"
-ABOUT = {
-    "normal": "sigma 2.5",
-    "flat": "normal, sigma 0.05",
-    "peaked": "Zipf",
-    "recorded": "a model's, median entropy",
-    "recorded-flat": "a model's, largest entropy",
-}
 
 
 def _looks(report: Report) -> dict[str, dict[str, Any]]:
@@ -87,7 +80,7 @@ def _row_panel(ax: Any, found: list[Report], looks: dict[str, dict[str, Any]]) -
     ax.set_yticks(range(len(works)), works)
     ax.set_ylim(len(works) - 0.4, -0.6)
     row = found[0]["row"]
-    about = f": {ABOUT[row]}" if row in ABOUT else ""
+    about = f": {COMPARED[row]}" if row in COMPARED else ""
     ax.set_title(f"{row}, V = {found[0]['vocab']:,}{about}")
 
 

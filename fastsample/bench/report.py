@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TypeAlias
 
-from .grid import WORKS
+from .grid import COMPARED, FREE, WORKS
 from .runner import Report
 from .targets import Outcome, best, faster_target, fastest_other, find, kind, outcomes, r_target
 
@@ -161,11 +161,29 @@ def notes(report: Report) -> list[str]:
         for b in report.get("batches", [])
         if b["check"] != "ok"
     ]
+    busy = [b for b in report.get("batches", []) if b.get("parallel", FREE) < FREE]
+    if busy:
+        least = min(b["parallel"] for b in busy)
+        text = (
+            f"two cores were not free in {len(busy)} of {len(report['batches'])} cases, where two"
+        )
+        text = f"{text} threads of hashing did as little as {least:.2f} times the work of one"
+        lines.append(f"batches: {text}: the ratio of two threads is then not judged")
     if "numba_first_s" in report:
         empty, full = report["numba_first_s"]
         text = f"{empty:.1f} s with an empty cache, {full:.1f} s with a full one"
         lines.append(f"numba: the first draw of a process, imports included, takes {text}")
     return lines
+
+
+def legend() -> str:
+    """Say what the names of works and of the summary's rows mean."""
+    works = [
+        f"{name} = {' '.join(f'{key}={value:g}' for key, value in work.params.items())}"
+        for name, work in WORKS.items()
+    ]
+    rows = [f"{row} = {COMPARED[row]}" for row in SUMMARISED]
+    return ", ".join([*works, *rows])
 
 
 def inexact(report: Report) -> list[str]:
@@ -181,7 +199,6 @@ def _at(result: Report) -> str:
 def checked(report: Report) -> str:
     """Say how many results were checked."""
     count = sum(not r["check"].startswith(("cannot", "failed")) for r in report["results"])
-    count += len(report.get("batches", []))
     return f"{count} results checked against the reference"
 
 
@@ -231,7 +248,7 @@ def summary(report: Report, width: int = 98) -> str:
     parts = [textwrap.fill(heading(report), width)]
     if find(report):
         title = f"{best(report)}, one thread; R is x.max() of the row; ! misses its target"
-        parts += [title, aligned(summary_table(report))]
+        parts += [title, aligned(summary_table(report)), textwrap.fill(legend(), width)]
     if outcomes(report):
         parts += [aligned(targets_table(report))]
     said = [checked(report), *([verdict(report)] if outcomes(report) else [])]

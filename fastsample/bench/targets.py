@@ -11,6 +11,7 @@ from .grid import (
     COMPARED,
     FLAT,
     FLAT_TOP_P_FASTER,
+    FREE,
     GROWTH,
     HALF,
     NUMBA,
@@ -160,9 +161,9 @@ def _calls(report: Report) -> Outcomes:
 
 
 def _batches(report: Report) -> Outcomes:
-    bound = TWO_THREADS if report["machine"]["cpus"] >= 2 else None
     for b in report.get("batches", []):
         if "us" in b and b["sampler"] == best(report):
+            bound = TWO_THREADS if b["parallel"] >= FREE else None
             one = b["us"]["1"]
             yield Outcome("2 threads", b["work"], one / b["us"]["2"], bound, True)
             yield Outcome("default", b["work"], one / b["us"]["default"], None, True)
