@@ -21,8 +21,9 @@ SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
 
 def number(value: float) -> str:
     """Return a number with three digits, more before the point, and no more than three after."""
-    digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
-    return f"{value:,.{min(max(digits, 0), 3)}f}"
+    rounded = float(f"{value:.3g}")
+    digits = 2 - math.floor(math.log10(rounded)) if rounded > 0 else 2
+    return f"{rounded if digits > 0 else value:,.{min(max(digits, 0), 3)}f}"
 
 
 def mark(value: float, target: float | None, at_least: bool = False) -> str:
@@ -59,6 +60,8 @@ def targets_table(report: Report) -> Table:
             place = f"{worst.line}, {worst.work}: {mark(*worst[2:])} ({word} {worst.target:g})"
             met = f"{sum(not o.missed for o in bound)} of {len(bound)}"
             lines.append([title, met, place])
+        else:
+            lines.append([title, "not judged", "see the notes"])
     return ["target", "met", "nearest to its bound, or furthest beyond"], lines
 
 
@@ -179,17 +182,20 @@ def notes(report: Report) -> list[str]:
 def legend() -> str:
     """Say what the names of works and of the summary's rows mean."""
     works = [
-        f"{name} = {' '.join(f'{key}={value:g}' for key, value in work.params.items())}"
+        f"{name}: {' '.join(f'{key}={value:g}' for key, value in work.params.items())}"
         for name, work in WORKS.items()
     ]
-    rows = [f"{row} = {COMPARED[row]}" for row in SUMMARISED]
-    return ", ".join([*works, *rows])
+    rows = [f"{row}: {COMPARED[row]}" for row in SUMMARISED]
+    return "; ".join([*works, *rows])
 
 
 def inexact(report: Report) -> list[str]:
     """Say which samplers draw tokens that the definitions rule out, and how many of how many."""
-    found = [r for r in report["results"] if r["check"].startswith("inexact")]
-    return list({(r["sampler"], r["work"]): f"{_at(r)}: {r['check']}" for r in found}.values())
+    found: dict[tuple[str, str], str] = {}  # the first case of each
+    for r in report["results"]:
+        if r["check"].startswith("inexact"):
+            found.setdefault((r["sampler"], r["work"]), f"{_at(r)}: {r['check']}")
+    return list(found.values())
 
 
 def _at(result: Report) -> str:
@@ -252,7 +258,8 @@ def summary(report: Report, width: int = 98) -> str:
     if outcomes(report):
         parts += [aligned(targets_table(report))]
     said = [checked(report), *([verdict(report)] if outcomes(report) else [])]
-    parts.append("\n".join(["; ".join(said), *losses(report), *inexact(report)]))
+    said = ["; ".join(said), *losses(report), *inexact(report)]
+    parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in said))
     return "\n\n".join(parts)
 
 
