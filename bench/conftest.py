@@ -30,13 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
             f"the benchmarks are of the core, which {Path(fastsample.__file__).parent} lacks: "
             "pip install '.[test]' with a C++ compiler at hand"
         )
-    samplers = {s.name: {"own": True, "skipped": None, "versions": {}} for s in bench.cores()}
-    config.stash[REPORT] = {
-        "machine": bench.machine(),
-        "samplers": samplers,
-        "results": [],
-        "overhead": {},
-    }
+    report: dict[str, Any] = {"format": bench.FORMAT, "machine": bench.machine(), "samplers": {}}
+    for rival in [*bench.cores(), *bench.RIVALS]:
+        entry = {"own": rival.exact, "skipped": rival.missing(), "versions": {}}
+        report["samplers"][rival.name] = entry
+    config.stash[REPORT] = report | {"results": [], "calls": []}
 
 
 @pytest.fixture
@@ -50,9 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     from fastsample import bench
 
     report = terminalreporter.config.stash[REPORT]
-    terminalreporter.section("times, as ratios to R = x.max() of the same float32 row")
-    terminalreporter.line(bench.heading(report))
-    for table in (bench.targets_table(report), bench.overhead_table(report)):
-        if table[1]:
-            terminalreporter.line("")
-            terminalreporter.line(bench.aligned(table))
+    if bench.outcomes(report):
+        terminalreporter.section("times, as ratios to R = x.max() of the same float32 row")
+        for line in f"{bench.summary(report)}\n\n{bench.details(report)}".splitlines():
+            terminalreporter.line(line)

@@ -1,37 +1,67 @@
-"""Turn the JSON that `fastsample bench` wrote into Markdown, and into a plot; nothing is measured.
+"""Turn the JSON that `fastsample bench` wrote into Markdown and pictures; nothing is measured.
 
-Depends on the installed fastsample, and on matplotlib for the plot.
+Depends on the installed fastsample, and on matplotlib for pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from fastsample import bench
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+MARKED = "R is the time of `x.max()` of the same row; `!` marks what misses its target"
 
 
 def markdown_table(table: bench.Table) -> str:
     """Return a table in Markdown, numbers to the right."""
     header, lines = table
     rule = ["--:" if to_right else "---" for to_right in bench.numeric(table)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+    # A star would begin emphasis.
+    cells = [[cell.strip().replace("*", r"\*") for cell in line] for line in (header, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
 
 
-def markdown(report: bench.Report) -> str:
-    """Return what a stored report says: what it was taken on, its tables and its notes."""
-    tables = {
-        "Every sampler, microseconds a draw": bench.rivals_table(report),
-        "fastsample": bench.targets_table(report),
-        "Calls": bench.overhead_table(report),
-        "Growth": bench.growth_table(report),
-    }
-    parts = [f"Measured on {bench.heading(report)}. R is the time of `x.max()`."]
-    parts += [f"**{title}**\n\n{markdown_table(t)}" for title, t in tables.items() if t[1]]
-    parts.append("\n".join(f"* {note}" for note in bench.notes(report)))
+def bullets(lines: list[str]) -> str:
+    """Return a list in Markdown."""
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def picture(files: list[str], page: Path | None) -> list[str]:
+    """Return what shows the files on a page."""
+    start = page.parent if page else Path()
+    titles = ("Time to draw one token", "Time by the size of the vocabulary")
+    return [
+        f"![{title}]({Path(os.path.relpath(file, start)).as_posix()})"
+        for title, file in zip(titles, files, strict=False)
+    ]
+
+
+def short(report: bench.Report, pictures: list[str]) -> str:
+    """Return the summary: the times, how many targets are met, the losses."""
+    said = [f"{bench.verdict(report)}, {bench.checked(report)}"]
+    parts = [
+        f"`{bench.best(report)}`, one thread, microseconds a draw. {MARKED}.",
+        markdown_table(bench.summary_table(report)),
+        f"{bench.legend()}.",
+        *pictures,
+        bullets([*said, *bench.losses(report), *bench.inexact(report)]),
+        f"Measured on {bench.heading(report)}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def full(report: bench.Report, pictures: list[str]) -> str:
+    """Return all that a stored report says."""
+    tables = [bench.targets_table(report), *bench.detail_tables(report)]
+    parts = [
+        short(report, pictures).rstrip(),
+        *(markdown_table(table) for table in tables if table[1]),
+        bullets(bench.notes(report)),
+    ]
     return "\n\n".join(parts).rstrip() + "\n"
 
 
@@ -47,24 +77,32 @@ def insert(path: Path, text: str) -> None:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else None,
-        epilog="example: python bench/report.py bench.json --into README.md --plot bench.svg",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python bench/report.py docs/bench.json --short-into README.md "
+        "--into docs/performance.md --plot docs/images/bench.svg",
     )
     parser.add_argument("json", type=Path, help="what `fastsample bench --json` wrote")
-    text = f"write it between {BEGIN} and {END} in this file (default: print it)"
+    text = f"write all tables between {BEGIN} and {END} in this file (default: print them)"
     parser.add_argument("--into", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--plot", metavar="FILE", help="draw it, as .png or .svg")
+    text = "write the summary between the same marks in this file"
+    parser.add_argument("--short-into", type=Path, metavar="FILE", help=text)
+    text = "draw it, as .png or .svg, the growth as NAME-growth, and show both in the files"
+    parser.add_argument("--plot", metavar="FILE", help=text)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     report = json.loads(args.json.read_text())
+    if report["format"] != bench.FORMAT:
+        raise SystemExit(f"{args.json} has format {report['format']}, not {bench.FORMAT}")
+    files = bench.plot(report, args.plot) if args.plot else []
     if args.into:
-        insert(args.into, markdown(report))
-    else:
-        print(markdown(report), end="")
-    if args.plot:
-        bench.plot(report, args.plot)
+        insert(args.into, full(report, picture(files, args.into)))
+    if args.short_into:
+        insert(args.short_into, short(report, picture(files[:1], args.short_into)))
+    if not args.into and not args.short_into:
+        print(full(report, picture(files, None)), end="")
 
 
 if __name__ == "__main__":

@@ -1,108 +1,217 @@
-"""Turn a report, a dict as JSON holds it, into tables and a plot."""
+"""Turn a report, a dict as JSON holds it, into tables and lines of text."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any, TypeAlias
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TypeAlias
 
-import numpy as np
-
-from .grid import COMPARED, OVERHEAD_US, Case, Target, target, verdict
+from .grid import COMPARED, FREE, WORKS
 from .runner import Report
+from .targets import Outcome, best, faster_target, fastest_other, find, kind, outcomes, r_target
 
-Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, rows
+Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, lines
 
-
-def find(report: Report, **keys: Any) -> list[Report]:
-    """Return the timed results that have these values."""
-    timed = (r for r in report["results"] if "us" in r)
-    return [r for r in timed if all(r[key] == value for key, value in keys.items())]
+MARKS = "!*"  # of a missed target, of an inexact sampler
+SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
 
 
-def outcome(report: Report, result: Report) -> tuple[float, Target] | None:
-    """Return a result of the core as the ratio that its target is about, and the target."""
-    name, _, isa = result["sampler"].partition(" ")
-    aim = target(Case(result["work"], result["row"], result["dtype"]), isa)
-    if name != "core" or aim is None:
-        return None
-    if aim.basis == "R":
-        return result["ratio"], aim
-    row = "normal" if aim.basis == "normal" else result["row"]
-    same = {"sampler": result["sampler"], "work": result["work"]}
-    found = find(report, **same, row=row, dtype="float32")
-    return (result["us"] / found[0]["us"], aim) if found else None
+def number(value: float) -> str:
+    """Return a number with three digits, more before the point, and no more than three after."""
+    rounded = float(f"{value:.3g}")
+    digits = 2 - math.floor(math.log10(rounded)) if rounded > 0 else 2
+    return f"{rounded if digits > 0 else value:,.{min(max(digits, 0), 3)}f}"
+
+
+def mark(value: float, target: float | None, at_least: bool = False) -> str:
+    """Return a value, with a "!" where it misses its target."""
+    return number(value) + "!" * Outcome("", "", value, target, at_least).missed
+
+
+def summary_table(report: Report) -> Table:
+    """Tabulate the fastest sampler of fastsample on two rows, and the fastest exact rival."""
+    header = ["row", "work", "us", "x R", "at most", "fastest other", "its us", "factor"]
+    lines = []
+    for r in find(report, sampler=best(report), dtype="float32"):
+        if r["row"] in SUMMARISED:
+            bound, least, other = r_target(r), faster_target(r), fastest_other(report, r)
+            line = [r["row"], r["work"], number(r["us"]), mark(r["ratio"], bound)]
+            line.append(f"{bound:g}" if bound else "")
+            if other:
+                factor = other["us"] / r["us"]
+                shown = mark(factor, least, at_least=True) + " LOSS" * (factor < 1.0)
+                line += [other["sampler"], number(other["us"]), shown]
+                line.append(f"{least:g}" if least else "")
+            lines.append(line + [""] * (len(header) + 1 - len(line)))
+    return [*header, "at least"], lines
 
 
 def targets_table(report: Report) -> Table:
-    """Tabulate fastsample's times, its targets, and the fastest exact rival beside."""
-    header = ["row", "work", "sampler", "us", "x R", "reached", "limit", "goal", ""]
+    """Count for each group the targets that are met, and show what is furthest from its own."""
     lines = []
-    for r in (r for r in find(report) if report["samplers"][r["sampler"]]["own"]):
-        line = [_kind(r), r["work"], r["sampler"], f"{r['us']:.1f}", f"{r['ratio']:.2f}"]
-        reached = outcome(report, r)
-        if reached:
-            ratio, aim = reached
-            limit = f"{aim.limit:g}" if aim.limit else ""
-            line += [f"{ratio:.2f} {aim.basis}", limit, f"{aim.goal:g}", verdict(ratio, aim)]
+    for title, group in outcomes(report).items():
+        bound = [o for o in group if o.target is not None]
+        if bound:
+            worst = max(bound, key=lambda o: o.excess)
+            word = "at least" if worst.at_least else "at most"
+            place = f"{worst.line}, {worst.work}: {mark(*worst[2:])} ({word} {worst.target:g})"
+            met = f"{sum(not o.missed for o in bound)} of {len(bound)}"
+            lines.append([title, met, place])
         else:
-            line += [""] * 4
-        others = [
-            o
-            for o in find(report, row=r["row"], work=r["work"], dtype=r["dtype"])
-            if o["check"] == "ok" and not report["samplers"][o["sampler"]]["own"]
-        ]
-        if others:
-            best = min(others, key=lambda o: float(o["us"]))
-            ratio = best["us"] / r["us"]
-            line += [best["sampler"], f"{ratio:.3g}" + " LOSS" * (ratio < 1.0)]
-        lines.append(line + [""] * (len(header) + 2 - len(line)))
-    return [*header, "fastest other", "its us / ours"], lines
+            lines.append([title, "not judged", "see the notes"])
+    return ["target", "met", "nearest to its bound, or furthest beyond"], lines
 
 
-def rivals_table(report: Report) -> Table:
-    """Tabulate the times of all samplers; what is inexact or has a part is marked."""
-    names = [name for name, s in report["samplers"].items() if not s["skipped"]]
-    lines: dict[tuple[str, str], list[str]] = {}
-    for r in find(report):
-        line = lines.setdefault((_kind(r), r["work"]), [f"{r['r_us']:.1f}", *["-"] * len(names)])
-        part = f" ({r['build_us']:.0f} build)" if "build_us" in r else ""
-        line[1 + names.index(r["sampler"])] = f"{r['us']:.1f}{part}{'*' * (r['check'] != 'ok')}"
-    table = [[*key, *line] for key, line in lines.items() if line.count("-") < len(names) - 1]
-    return ["row", "work", "R", *names], table
+def group_table(title: str, group: list[Outcome]) -> Table:
+    """Tabulate a group by works; below lines that share their targets stand those targets."""
+    works = [work for work in WORKS if any(o.work == work for o in group)]
+    by_line: dict[str, dict[str, Outcome]] = {}
+    for o in group:
+        by_line.setdefault(o.line, {})[o.work] = o
 
+    def targets(line: str) -> list[str]:
+        cells = [by_line[line].get(work) for work in works]
+        return [f"{o.target:g}" if o and o.target is not None else "" for o in cells]
 
-def overhead_table(report: Report) -> Table:
-    """Tabulate what a call costs."""
     lines = []
-    for name, us in report.get("overhead", {}).items():
-        limit = OVERHEAD_US.get(name.partition(",")[0])
-        aim = [f"{limit:g}", "ok" if us <= limit else "miss"] if limit else ["", ""]
-        lines.append([name, f"{us:.2f}", *aim])
-    return ["call", "us", "limit", ""], lines
+    for bounds, names in groupby(by_line, key=targets):
+        for name in names:
+            cells = [by_line[name].get(work) for work in works]
+            lines.append([name, *(mark(*o[2:]) if o else "-" for o in cells)])
+        if any(bounds):
+            lines.append(["  at least" if group[0].at_least else "  at most", *bounds])
+    return [title, *works], lines
+
+
+def row_tables(report: Report) -> Iterator[Table]:
+    """Tabulate, for each row that several samplers were timed on, the microseconds of all."""
+    for row in dict.fromkeys(r["row"] for r in find(report, dtype="float32")):
+        found = find(report, row=row, dtype="float32")
+        works = [work for work in WORKS if any(r["work"] == work for r in found)]
+        lines = {"R = x.max()": {r["work"]: number(r["r_us"]) for r in reversed(found)}}
+        for r in found:
+            cell = number(r["us"]) + "*" * (r["check"] != "ok")
+            lines.setdefault(r["sampler"], {})[r["work"]] = cell
+            if "build_us" in r:
+                part = f"  its array alone ({r['sampler']})"
+                lines.setdefault(part, {})[r["work"]] = number(r["build_us"])
+        if len(lines) > 3:  # R, and the two that get every case
+            table = [[name, *(line.get(w, "-") for w in works)] for name, line in lines.items()]
+            yield [f"{row}, V = {found[0]['vocab']:,}: microseconds", *works], table
 
 
 def growth_table(report: Report) -> Table:
     """Tabulate nanoseconds a logit by the size of the vocabulary."""
-    growth = report.get("growth", [])
-    lines = [
-        [str(g["vocab"]), *(f"{1e3 * us / g['vocab']:.4f}" for us in g["us"].values())]
-        for g in growth
-    ]
-    return ["V", *(f"{name} ns/V" for name in (growth[0]["us"] if growth else ()))], lines
+    mine = [g for g in report.get("growth", []) if g["sampler"] == best(report)]
+    works = list(dict.fromkeys(g["work"] for g in mine))
+    lines = []
+    for vocab, group in groupby(mine, key=lambda g: int(g["vocab"])):
+        results = list(group)
+        times = [results[0]["r_us"], *(g["us"] for g in results)]
+        lines.append([f"V = {vocab:,}", *(f"{1e3 * us / vocab:.3f}" for us in times)])
+    return [f"Growth, {best(report)}: ns a logit", "R", *works], lines
+
+
+def batches_table(report: Report) -> Table:
+    """Tabulate the milliseconds of a batch by the number of threads."""
+    mine = [b for b in report.get("batches", []) if "us" in b]
+    lines: dict[str, list[str]] = {}
+    for b in mine:
+        for threads, us in b["us"].items():
+            name = f"{b['sampler']}, {threads} thread{'s' * (threads != '1')}"
+            lines.setdefault(name, []).append(number(us / 1e3))
+    works = list(dict.fromkeys(b["work"] for b in mine))
+    size = f"({mine[0]['rows']}, {mine[0]['vocab']}): milliseconds" if mine else ""
+    return [size, *works], [[name, *cells] for name, cells in lines.items()]
+
+
+def detail_tables(report: Report) -> list[Table]:
+    """Return all tables but the summary's."""
+    tables = [group_table(title, group) for title, group in outcomes(report).items()]
+    tables += [growth_table(report), batches_table(report), *row_tables(report)]
+    return [table for table in tables if table[1]]
+
+
+def losses(report: Report) -> list[str]:
+    """Say of each sampler of fastsample how often the fastest exact rival is faster, and where."""
+    lines = []
+    for name in (n for n, s in report["samplers"].items() if s["own"] and not s["skipped"]):
+        pairs = [(r, fastest_other(report, r)) for r in find(report, sampler=name)]
+        lost = Counter(r["work"] for r, other in pairs if other and other["us"] < r["us"])
+        count = sum(other is not None for _, other in pairs)
+        where = ", ".join(f"{work} {n}" for work, n in lost.items())
+        text = f"{lost.total()} of {count} cases: {where}" if lost else f"none of {count} cases"
+        lines += [f"{name}: slower than the fastest exact rival in {text}"] if count else []
+    return lines
 
 
 def notes(report: Report) -> list[str]:
-    """Say what was skipped, what was drawn wrongly, and how long the first draw took."""
+    """Say what was skipped, what was drawn wrongly, and how long numba compiles."""
     lines = [f"{n}: skipped, {s['skipped']}" for n, s in report["samplers"].items() if s["skipped"]]
+    places: dict[str, list[str]] = {}
+    for r in report["results"]:
+        if r["check"] != "ok":
+            said = places.setdefault(f"{r['sampler']}: {r['check']}", [])
+            said.append(f"{kind(r)} {r['work']}")
+    for text, found in places.items():
+        where = found[0] if len(found) == 1 else f"{len(found)} cases, such as {found[0]}"
+        lines.append(f"{text}: {where}")
     lines += [
-        f"{r['sampler']}: {r['check']} on {_kind(r)}, {r['work']}"
-        for r in report["results"]
-        if r["check"] != "ok"
+        f"{b['sampler']}: {b['check']} on {b['rows']} rows, {b['work']}"
+        for b in report.get("batches", [])
+        if b["check"] != "ok"
     ]
-    numba = report["samplers"].get("numba", {}).get("first_s")
-    if numba is not None:
-        lines.append(f"numba: the first draw took {numba:.1f} s, compiling or loading the cache")
+    busy = [b for b in report.get("batches", []) if b.get("parallel", FREE) < FREE]
+    if busy:
+        least = min(b["parallel"] for b in busy)
+        text = (
+            f"two cores were not free in {len(busy)} of {len(report['batches'])} cases, where two"
+        )
+        text = f"{text} threads of hashing did as little as {least:.2f} times the work of one"
+        lines.append(f"batches: {text}: the ratio of two threads is then not judged")
+    if "numba_first_s" in report:
+        empty, full = report["numba_first_s"]
+        text = f"{empty:.1f} s with an empty cache, {full:.1f} s with a full one"
+        lines.append(f"numba: the first draw of a process, imports included, takes {text}")
     return lines
+
+
+def legend() -> str:
+    """Say what the names of works and of the summary's rows mean."""
+    works = [
+        f"{name}: {' '.join(f'{key}={value:g}' for key, value in work.params.items())}"
+        for name, work in WORKS.items()
+    ]
+    rows = [f"{row}: {COMPARED[row]}" for row in SUMMARISED]
+    return "; ".join([*works, *rows])
+
+
+def inexact(report: Report) -> list[str]:
+    """Say which samplers draw tokens that the definitions rule out, and how many of how many."""
+    found: dict[tuple[str, str], str] = {}  # the first case of each
+    for r in report["results"]:
+        if r["check"].startswith("inexact"):
+            found.setdefault((r["sampler"], r["work"]), f"{_at(r)}: {r['check']}")
+    return list(found.values())
+
+
+def _at(result: Report) -> str:
+    return f"{result['sampler']} on {kind(result)}, {result['work']}"
+
+
+def checked(report: Report) -> str:
+    """Say how many results were checked."""
+    count = sum(not r["check"].startswith(("cannot", "failed")) for r in report["results"])
+    return f"{count} results checked against the reference"
+
+
+def verdict(report: Report) -> str:
+    """Say in one sentence how many of the targets are met."""
+    bound = [o for group in outcomes(report).values() for o in group if o.target is not None]
+    return f"{sum(not o.missed for o in bound)} of {len(bound)} targets met"
 
 
 def heading(report: Report) -> str:
@@ -110,67 +219,51 @@ def heading(report: Report) -> str:
     m = report["machine"]
     packages = {p: v for s in report["samplers"].values() for p, v in s["versions"].items()}
     packages = {"fastsample": m["version"], "python": m["python"], "numpy": m["numpy"]} | packages
-    parts = [m["cpu"], m["system"], f"isa {m['isa']}", f"commit {m['commit'] or 'unknown'}"]
-    return ", ".join([*parts, m["date"], *(f"{p} {v}" for p, v in packages.items())])
-
-
-def _kind(result: Report) -> str:
-    dtype = "" if result["dtype"] == "float32" else f" {result['dtype']}"
-    return f"{result['row']}{dtype}"
+    l2 = f"L2 {m['l2_bytes'] // 1024:,} KiB" if m["l2_bytes"] else "L2 unknown"
+    parts = [m["cpu"], m["system"], f"{m['cpus']} CPUs", l2, f"load {m['load']:.1f}"]
+    parts += [f"isa {m['isa']}", f"commit {m['commit'] or 'unknown'}", m["date"]]
+    return ", ".join([*parts, *(f"{p} {v}" for p, v in packages.items())])
 
 
 def numeric(table: Table) -> list[bool]:
-    """Tell which columns of a table hold numbers."""
-    return [any(cell[:1].isdigit() for cell in column) for column in zip(*table[1], strict=True)]
+    """Tell which columns of a table hold numbers, of which the first is none."""
+    columns = list(zip(*table[1], strict=True))
+    return [
+        i > 0 and all(c[:1] in "0123456789-" for c in column) for i, column in enumerate(columns)
+    ]
 
 
 def aligned(table: Table) -> str:
-    """Return a table as text: words to the left, numbers to the right."""
-    header, lines = table
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    """Return a table as text: words to the left, numbers to the right, marks behind the digits."""
     right = numeric(table)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if to_right else cell.ljust(w)
-            for cell, w, to_right in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in (header, *lines)
-    )
+    columns = []
+    for to_right, *cells in zip(right, *_lines(table), strict=True):
+        if to_right and any(cell[-1:] in MARKS for cell in cells if cell):
+            cells = [cell if cell[-1:] in MARKS else f"{cell} " for cell in cells]
+        width = max(map(len, cells))
+        columns.append([c.rjust(width) if to_right else c.ljust(width) for c in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
-def plot(report: Report, path: str) -> None:
-    """Draw the times of all samplers on each compared row, and the growth where it was measured.
+def _lines(table: Table) -> list[list[str]]:
+    return [table[0], *table[1]]
 
-    Raises
-    ------
-    ImportError
-        matplotlib is not installed.
-    """
-    figures = import_module("matplotlib.figure")
-    kinds = [k for k in COMPARED if find(report, row=k)] or [r["row"] for r in find(report)][:1]
-    panels = len(kinds) + bool(report.get("growth"))
-    figure = figures.Figure(figsize=(10, 3.6 * panels), layout="constrained")
-    axes = figure.subplots(panels, squeeze=False)[:, 0]
-    names = [name for name, s in report["samplers"].items() if not s["skipped"]]
-    for ax, kind in zip(axes, kinds, strict=False):
-        found = find(report, row=kind, dtype="float32")
-        works = list(dict.fromkeys(r["work"] for r in found))
-        for i, name in enumerate(names):
-            mine = [r for r in found if r["sampler"] == name]
-            x = [works.index(r["work"]) + 0.8 * (i + 0.5) / len(names) - 0.4 for r in mine]
-            ax.bar(x, [r["us"] for r in mine], 0.8 / len(names), label=name)
-        ax.axhline(np.median([r["r_us"] for r in found]), ls=":", color="black", label="x.max()")
-        ax.set_yscale("log")
-        ax.set_xticks(range(len(works)), works)
-        ax.set_title(f"{kind} row, V = {found[0]['vocab']}: us a draw", fontsize="medium")
-    axes[0].legend(ncols=5, fontsize="x-small")
-    growth = report.get("growth", [])
-    if growth:
-        v = np.array([g["vocab"] for g in growth])
-        for name in growth[0]["us"]:
-            ns = 1e3 * np.array([g["us"][name] for g in growth]) / v
-            axes[-1].loglog(v, ns, ".-", label=name)
-        axes[-1].set_title(f"{growth[0]['sampler']}: ns a logit, by V", fontsize="medium")
-        axes[-1].legend(fontsize="x-small")
-    figure.suptitle(heading(report), fontsize="xx-small", wrap=True)
-    figure.savefig(path)
+
+def summary(report: Report, width: int = 98) -> str:
+    """Return a screen of text: what was measured on what, the main times, the targets."""
+    parts = [textwrap.fill(heading(report), width)]
+    if find(report):
+        title = f"{best(report)}, one thread; R is x.max() of the row; ! misses its target"
+        parts += [title, aligned(summary_table(report)), textwrap.fill(legend(), width)]
+    if outcomes(report):
+        parts += [aligned(targets_table(report))]
+    said = [checked(report), *([verdict(report)] if outcomes(report) else [])]
+    said = ["; ".join(said), *losses(report), *inexact(report)]
+    parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in said))
+    return "\n\n".join(parts)
+
+
+def details(report: Report, width: int = 98) -> str:
+    """Return all tables as text, and what there is to say beside them."""
+    said = [textwrap.fill(note, width, subsequent_indent="  ") for note in notes(report)]
+    return "\n\n".join([*(aligned(t) for t in detail_tables(report)), "\n".join(said)])

@@ -146,6 +146,28 @@ def prepare_llama_cpp(row: Row, params: Params) -> Prepared:
     return Prepared(draw, build=build)
 
 
+def prepare_mlx_lm(row: Row, params: Params) -> Prepared:
+    """Run the filters of mlx-lm's sampler in the order of the others, on the processor."""
+    mx, filters = import_module("mlx.core"), import_module("mlx_lm.sample_utils")
+    mx.set_default_device(mx.cpu)
+    mx.random.seed(SEED)
+    logits, (t, k, p, m) = mx.array(row), (OFF | params).values()
+
+    def draw() -> int:
+        if t == 0.0:
+            return int(mx.argmax(logits))
+        x = logits / t
+        if k:
+            x = filters.apply_top_k(x, k)
+        if p < 1.0:
+            x = filters.apply_top_p(x, p)
+        if m > 0.0:
+            x = filters.apply_min_p(x, m)
+        return int(mx.random.categorical(x))
+
+    return Prepared(draw)
+
+
 # A model that answers every prompt with the row. GenAI asks for a cache: it gets its input ids.
 ONNX_MODEL = """<ir_version: 8, opset_import: ["": 17]>
 constant (int64[b, s] input_ids, float[b, 1, t, 1] past_0_k, float[b, 1, t, 1] past_0_v)
@@ -229,5 +251,6 @@ RIVALS = (
     Rival("transformers", {**_TORCH, "transformers": "transformers"}, prepare_transformers),
     Rival("llama.cpp", {"llama_cpp": "llama-cpp-python"}, prepare_llama_cpp),
     Rival("onnxruntime-genai", _GENAI, prepare_onnxruntime_genai),
+    Rival("mlx-lm", {"mlx": "mlx", "mlx_lm": "mlx-lm"}, prepare_mlx_lm),
     Rival("ctranslate2", {}, prepare_own, why_not="it draws only inside its own decoding loop"),
 )

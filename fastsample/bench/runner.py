@@ -8,10 +8,9 @@ import platform
 import subprocess
 import sys
 import time
-import timeit
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache, lru_cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -19,15 +18,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import Sampler, backends, build_info, sample, survivors
+from .. import build_info, survivors
 from ..arrays import as_rows
-from ..backend import load
 from ..params import OFF, make_records
 from ..reference import survivors_of, to_float32, uniform
-from .grid import COMPARED, SEED, VOCAB, WORKS, Case, Params, Row, make_row
+from .grid import COMPARED, SEED, VOCAB, WORKS, Case, Params, Row, basis, make_row
 from .rivals import Active, Prepared, Rival
 
 Report: TypeAlias = "dict[str, Any]"
+FORMAT = 2  # of a report
 CHECKED = 16  # draws compared one by one
 # The bound on a cumulative probability: a weight is rounded to 2^-27 of its block's largest, and
 # its exponential is within 2 ULP of 2^-23.
@@ -116,6 +115,19 @@ def check(rival: Rival, ready: Prepared, case: Case, seconds: float, vocab: int 
     return "ok"
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector out of the times."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_no_collection()
 def measure(calls: dict[str, tuple[Prepared, Active]], seconds: float) -> dict[str, list[float]]:
     """Return sorted times in microseconds, of turns that interleave over about `seconds` each."""
     clock = time.perf_counter_ns
@@ -145,6 +157,28 @@ def measure(calls: dict[str, tuple[Prepared, Active]], seconds: float) -> dict[s
     return {name: sorted(t[2:]) for name, t in times.items()}
 
 
+def ready(rival: Rival, row: Row, params: Params) -> tuple[Prepared, Active]:
+    """Make a sampler ready for a row, as `measure` takes it: while it is the one in use."""
+    with rival.active():
+        return rival.prepare(row, params), rival.active
+
+
+def _attempt(rival: Rival, case: Case, seconds: float, vocab: int) -> tuple[str, Prepared | None]:
+    """Return what `check` says of a sampler, and the sampler where it can be timed."""
+    row, params = make_row(case.row, case.dtype, vocab), WORKS[case.work].params
+    try:
+        with rival.active():
+            prepared = rival.prepare(row, params)
+            status = check(rival, prepared, case, min(0.1, seconds), vocab)
+    except NotImplementedError as error:
+        return f"cannot: {error}", None
+    except Exception as error:  # of another's library, which must not end the run
+        if rival.exact:
+            raise
+        return f"failed: {type(error).__name__}: {error}", None
+    return status, None if status.startswith("wrong") else prepared
+
+
 def run_case(
     case: Case, samplers: Sequence[Rival], seconds: float, vocab: int = VOCAB
 ) -> list[Report]:
@@ -153,21 +187,20 @@ def run_case(
     With `seconds` 0 nothing is timed.
     """
     row, params = make_row(case.row, case.dtype, vocab), WORKS[case.work].params
+    other = basis(case)
     results, calls = [], {}
     for rival in samplers:
-        result = {**case._asdict(), "vocab": row.size, "sampler": rival.name}
-        try:
-            with rival.active():
-                ready = rival.prepare(row, params)
-                result["check"] = check(rival, ready, case, min(0.2, 2 * seconds), vocab)
-        except NotImplementedError as error:
-            results.append(result | {"check": f"cannot: {error}"})
-            continue
-        results.append(result)
-        if not rival.exact or result["check"] == "ok":
-            calls[rival.name] = ready, rival.active
-            if ready.build:
-                calls[f"{rival.name} build"] = Prepared(ready.build), nullcontext
+        status, prepared = _attempt(rival, case, seconds, vocab)
+        results.append(
+            {**case._asdict(), "vocab": row.size, "sampler": rival.name, "check": status}
+        )
+        if prepared:
+            calls[rival.name] = prepared, rival.active
+            if prepared.build:
+                calls[f"{rival.name} build"] = Prepared(prepared.build), nullcontext
+            if other and rival.exact:
+                same = make_row(other.row, other.dtype, vocab)
+                calls[f"{rival.name} basis"] = ready(rival, same, params)
     if not seconds:
         return results
     calls["R"] = Prepared(make_row(case.row, "float32", vocab).max), nullcontext
@@ -178,38 +211,35 @@ def run_case(
             result["us_quartiles"] = times[name].tolist()
             result["us"], result["r_us"] = float(times[name][1]), float(times["R"][1])
             result["ratio"] = result["us"] / result["r_us"]
-            if f"{name} build" in times:
-                result["build_us"] = float(times[f"{name} build"][1])
+            for part in ("build", "basis"):
+                if f"{name} {part}" in times:
+                    result[f"{part}_us"] = float(times[f"{name} {part}"][1])
     return results
 
 
-def first_draw_s(rival: Rival) -> float:
-    """Return how long a sampler takes to be imported, compiled if need be, and to draw once."""
-    start = time.perf_counter()
-    with rival.active():
-        ready = rival.prepare(make_row("normal", vocab=512), WORKS["chain"].params)
-        draws(ready, 1)
-    return time.perf_counter() - start
+def l2_bytes() -> int | None:
+    """Return the size of the first processor's L2 cache, where Linux tells it."""
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        with suppress(OSError, ValueError):
+            if (index / "level").read_text().strip() == "2":
+                return int((index / "size").read_text().strip().removesuffix("K")) * 1024
+    return None
 
 
-def per_call_us(call: Callable[[], object]) -> float:
-    """Return the time of a call that is too short to be timed by itself."""
-    number = 2000
-    return float(np.median(timeit.repeat(call, number=number, repeat=25))) / number * 1e6
+def commit() -> str | None:
+    """Return the commit of the checkout that this is run from, if it is what is installed.
 
-
-def measure_overhead() -> Report:
-    """Time draws from 16 logits, and the cheapest call into the extension, which takes nothing."""
-    row = make_row("normal", vocab=16)
-    calls: dict[str, Callable[[], object]] = {}
-    for work in ("greedy", "min_p", "chain"):
-        params = WORKS[work].params
-        calls[f"Sampler, V = 16, {work}"] = partial(Sampler(**params, seed=SEED), row)
-        calls[f"sample(), V = 16, {work}"] = partial(sample, row, **params, seed=SEED)
-    calls["x.max(), V = 16"] = row.max
-    if "core" in backends():
-        calls["_core.isa(), which takes nothing"] = load("core").isa
-    return {name: per_call_us(call) for name, call in calls.items()}
+    Only the Python files can be compared: the extension has none of its sources with it.
+    """
+    installed, checkout = Path(__file__).parents[1], Path("fastsample")
+    files = [path.relative_to(checkout) for path in checkout.rglob("*.py")]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        same = ((installed / f).read_bytes() == (checkout / f).read_bytes() for f in files)
+        if files and all(same):
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return done.stdout.strip()
+    return None
 
 
 def machine() -> Report:
@@ -218,17 +248,14 @@ def machine() -> Report:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), cpu)
-    commit = None
-    if Path("csrc/fastsample.h").exists():  # run from a checkout
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        with suppress(OSError, subprocess.CalledProcessError):
-            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     info = {name: v for name, v in build_info().items() if name not in ("backends", "backend")}
     return {
         "cpu": cpu,
         "system": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "commit": commit and commit.strip(),
+        "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "load": os.getloadavg()[0],  # before the run: what else the processors were busy with
+        "l2_bytes": l2_bytes(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **info,
     }
@@ -237,6 +264,31 @@ def machine() -> Report:
 def log(text: str, end: str = "\n") -> None:
     """Show progress."""
     print(text, end=end, file=sys.stderr, flush=True)
+
+
+def main_pair(samplers: Sequence[Rival]) -> list[Rival]:
+    """Return the samplers that targets are about: the first, and numba."""
+    return [s for s in samplers if s is samplers[0] or (s.exact and s.name == "numba")]
+
+
+def usable(samplers: Sequence[Rival], report: Report) -> list[Rival]:
+    """Return the samplers that run here, and note in the report what is known of each."""
+    found = []
+    for rival in samplers:
+        entry: Report = {"own": rival.exact, "skipped": rival.missing(), "versions": {}}
+        report["samplers"][rival.name] = entry
+        if not entry["skipped"]:
+            try:
+                draws(ready(rival, make_row("normal", vocab=512), WORKS["chain"].params)[0], 1)
+                entry["versions"] = {p: version(p) for p in rival.needs.values()}
+                found.append(rival)
+            except Exception as error:  # an installation that is broken is not the others' fault
+                if rival.exact:
+                    raise
+                entry["skipped"] = f"it does not run: {error}"
+        if entry["skipped"]:
+            log(f"skipped {rival.name}: {entry['skipped']}")
+    return found
 
 
 def run(
@@ -248,54 +300,20 @@ def run(
 ) -> Report:
     """Run the cases and return the report.
 
-    The first sampler, the one that targets are for, gets every case; the others get float32 on the
-    rows of COMPARED, and with `everywhere` on all.
+    The samplers that targets are about get every case; the others get float32 on the rows of
+    COMPARED, and with `everywhere` on all.
     """
-    report: Report = {"format": 1, "machine": machine(), "samplers": {}, "results": []}
-    usable = []
-    for rival in samplers:
-        missing = rival.missing()
-        versions = {p: version(p) for p in rival.needs.values()} if not missing else {}
-        report["samplers"][rival.name] = {
-            "own": rival.exact,
-            "skipped": missing,
-            "versions": versions,
-        }
-        if missing:
-            log(f"skipped {rival.name}: {missing}")
-        else:
-            usable.append(rival)
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for rival in usable:
-            report["samplers"][rival.name]["first_s"] = first_draw_s(rival)
-        done = 0
-        for (row, dtype), group in groupby(cases, key=lambda case: case[1:]):
-            log(f"{done:>4} of {len(cases)}  {row} {dtype}:", end="")
-            for case in group:
-                log(f" {case.work}", end="")
-                shared = dtype == "float32" and (everywhere or row in COMPARED)
-                chosen = usable if shared else usable[:1]
-                report["results"] += run_case(case, chosen, seconds, vocab)
-                done += 1
-            log("")
-            gc.collect()
-    finally:
-        if collecting:
-            gc.enable()
+    report: Report = {"format": FORMAT, "machine": machine(), "samplers": {}, "results": []}
+    start, done = time.perf_counter(), 0
+    able = usable(samplers, report)
+    for (row, dtype), group in groupby(cases, key=lambda case: case[1:]):
+        log(f"{time.perf_counter() - start:4.0f} s  {done:>3} of {len(cases)}  ", end="")
+        log(f"{row} {dtype}:", end="")
+        for case in group:
+            log(f" {case.work}", end="")
+            shared = dtype == "float32" and (everywhere or row in COMPARED)
+            chosen = able if shared else main_pair(able)
+            report["results"] += run_case(case, chosen, seconds, vocab)
+            done += 1
+        log("")
     return report
-
-
-def run_growth(rival: Rival, works: Sequence[str], seconds: float) -> list[Report]:
-    """Time a sampler on normal rows of 8,000 to 1,000,000 logits."""
-    results = []
-    for vocab in (8_000, 16_000, 32_000, 64_000, VOCAB, 262_144, 524_288, 1_000_000):
-        row = make_row("normal", vocab=vocab)
-        with rival.active():
-            calls = {w: (rival.prepare(row, WORKS[w].params), rival.active) for w in works}
-        calls["R"] = Prepared(row.max), nullcontext
-        us = {name: float(np.median(t)) for name, t in measure(calls, seconds).items()}
-        results.append({"vocab": vocab, "sampler": rival.name, "us": us})
-        log(f"growth: V = {vocab}")
-    return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ COMMANDS = {
         run=generate.generate,
     ),
     "bench": Command(
-        example="fastsample bench --quick --json bench.json",
+        example="fastsample bench --quick --works chain,top_p --json bench.json",
         add_options=bench.options,
         run=bench.bench,
     ),
@@ -56,8 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastsample {__version__}")
     table = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (example, add_options, run) in COMMANDS.items():
-        text = run.__doc__
-        sub = table.add_parser(name, help=text, description=text, formatter_class=keep_lines)
+        text = inspect.getdoc(run) or ""
+        short = text.partition("\n")[0]
+        sub = table.add_parser(name, help=short, description=text, formatter_class=keep_lines)
         sub.epilog = f"example:\n  {example}"
         add_options(sub)
         sub.set_defaults(run=run, parser=sub)
