@@ -98,6 +98,20 @@ void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* s
   }
 }
 
+// Of a peaked row: more values are not worth a list of all.
+constexpr size_t kMostMarked = 4096;
+
+// Weighs a row, per block, and lists and weighs its values >= low. Says whether these were few
+// enough.
+bool weigh_and_list(const Row& row, Exp2 exp2, float low, int64_t* all, Workspace& workspace) {
+  Marks* marks = workspace.marks.reserve(row.blocks);
+  const size_t marked = row.ops().mass_and_marks(row, exp2, low, all, marks);
+  if (marked > kMostMarked) return false;
+  workspace.survivors.collect_marked(row, marks, marked, low);
+  workspace.survivors.weigh(row, exp2);
+  return true;
+}
+
 // Whether a value makes up much of the first blocks that can have it.
 bool is_common(const Row& row, float value) {
   const float next = next_above(value);
@@ -140,20 +154,15 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   float v = std::max(guess.reaching(p), kept.tau);
   // More than the guess has above v, for it may be wrong.
   const double enough = 1.25 * guess.count(v, INFINITY) + 64.0;
-  const bool peaked = kept.whole_row() && enough < std::clamp(double(row.n) / 32.0, 1024.0, 4096.0);
+  const double few = std::clamp(double(row.n) / 32.0, 1024.0, double(kMostMarked));
+  const bool peaked = kept.whole_row() && enough < few;
   int64_t total;
-  bool listed_all = false;
+  bool listed = false;
   if (peaked) {
     const float low = guess.with_count(enough);
-    Marks* marks = workspace.marks.reserve(row.blocks);
-    const size_t marked = ops.mass_and_marks(row, exp2, low, all, marks);
+    listed = weigh_and_list(row, exp2, low, all, workspace);
+    if (listed) v = low;
     total = sum(all, row.blocks);
-    listed_all = marked <= 4096;
-    if (listed_all) {
-      v = low;
-      list.collect_marked(row, marks, marked, v);
-      list.weigh(row, exp2);
-    }
   } else if (kept.whole_row()) {
     ops.mass(row, exp2, v, all, mass);
     total = sum(all, row.blocks);
@@ -163,13 +172,13 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   const int64_t target = share_of(p, total);
   // The cut is in [lowest, highest).
   float lowest = kept.tau, highest = next_above(row.max);
-  if (listed_all && list.mass(row) >= target) {
+  if (listed && list.mass(row) >= target) {
     const Prefix prefix = find_prefix(row, list, v, highest, target);
     list.keep(row, prefix.tau, prefix.ties);
     kept.listed = true;
     return;
   }
-  if (listed_all) {
+  if (listed) {
     std::fill(mass, mass + row.blocks, int64_t(0));
     add_by_block(list, 1, row.blocks, high, mass);
   } else if (peaked || !kept.whole_row()) {
@@ -201,9 +210,9 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     list.clear();
     if (!crowded && list.collect(row, from, to, kAllTies, limit)) {
       list.weigh(row, exp2);
-      const int64_t listed = list.mass(row);
-      const int64_t above = up ? reached - listed : reached;  // mass of values >= to
-      if (above < target && target <= above + listed) {
+      const int64_t between = list.mass(row);
+      const int64_t above = up ? reached - between : reached;  // mass of values >= to
+      if (above < target && target <= above + between) {
         const Prefix prefix = find_prefix(row, list, from, to, target - above);
         kept.tau = prefix.tau;
         kept.last = prefix.last;
@@ -216,7 +225,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       // Everything listed lies on one side of the cut.
       add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
       v = up ? to : from;
-      reached = up ? above : above + listed;
+      reached = up ? above : above + between;
       continue;
     }
 
