@@ -97,7 +97,7 @@ const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace&
   if (kept.scale == exp2.scale) return mass;
   const RowKernels& ops = row.ops();
   if (kept.whole_row()) {
-    ops.mass(row, exp2, INFINITY, mass, workspace.high_mass.reserve(row.blocks));
+    ops.mass(row, exp2, INFINITY, mass, nullptr);
     return mass;
   }
   ops.mass(row, exp2, kept.tau, nullptr, mass);

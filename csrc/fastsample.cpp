@@ -214,8 +214,8 @@ class Batch {
   const double* u_;
   const bool mark_;
   int64_t* drawn_;
-  std::atomic<int64_t> next_{0},
-      end_;  // rows not taken begin at next_; those of interest end at end_
+  // Rows not taken begin at next_; those of interest end at end_.
+  std::atomic<int64_t> next_{0}, end_;
   std::mutex failing_;
   fs_status status_ = FS_OK;
   Row failed_;

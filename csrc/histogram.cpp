@@ -34,7 +34,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
   each_ = float(row.n) / float(size);
   alignas(64) float sample[kMost * kSampled];
   low_ = row.ops().sample(row, pieces, sample);
-  low_ = std::max(std::min(low_, row.max), row.max - 42.0f / exp2.scale);
+  low_ = std::max(std::min(low_, row.max), row.max + kLightest / exp2.scale);
   const float range = row.max - low_;
   // A range of nothing, or beyond float32, has no use for bins.
   per_unit_ = range > 0.0f && range <= FLT_MAX ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
@@ -86,7 +86,7 @@ float Histogram::below(float x, double mass_between) const {
   for (int i = bin(x); i > 0; --i) {
     const float bottom = edge(i);
     const double mass = mass_within(i, bottom, top);
-    if (mass >= mass_between) return top - (top - bottom) * float(mass_between / mass);
+    if (mass > mass_between) return top - (top - bottom) * float(mass_between / mass);
     mass_between -= mass;
     top = bottom;
   }
@@ -98,7 +98,7 @@ float Histogram::above(float x, double mass_between) const {
   for (int i = bin(x); i < kBins; ++i) {
     const float top = edge(i + 1);
     const double mass = mass_within(i, bottom, top);
-    if (mass >= mass_between) return bottom + (top - bottom) * float(mass_between / mass);
+    if (mass > mass_between) return bottom + (top - bottom) * float(mass_between / mass);
     mass_between -= mass;
     bottom = top;
   }

@@ -10,14 +10,14 @@ class Histogram {
  public:
   // What it is asked for: how many values there are, or what they weigh.
   enum Aim { kCount, kMass };
-  // Values lighter than 2^-42 of the maximum are all taken for such ones.
+  // Values lighter than 2^kLightest of the maximum are all taken for such ones.
   Histogram(const Row& row, Exp2 exp2, Aim aim);
 
   // A value of the row near which the mass of what is above reaches p of the total.
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
   float with_count(double count) const;
-  // Such that values between it and x weigh about so many units.
+  // Such that values between it and x weigh about so many units; not a number never.
   float below(float x, double mass_between) const;
   float above(float x, double mass_between) const;
   // What the values weigh that one of the sample at x stands for.

@@ -57,7 +57,7 @@ inline float kth_largest(const Row& row, const float* x, size_t n, float low, si
 }
 
 // A list is worth making while it is short against the row.
-inline size_t short_list(const Row& row) { return std::max<size_t>(4096, row.n / 16); }
+inline size_t short_list(const Row& row) { return std::max(kShortList, row.n / 16); }
 
 inline size_t count_in_block(const Row& row, size_t b, float low, float high) {
   alignas(64) float scratch[kBlock];

@@ -1,8 +1,6 @@
 #include "survivors.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
 #include "keys.h"
 
@@ -46,7 +44,7 @@ bool Survivors::collect(const Row& row, float low, float high, size_t ties, size
   size_t counted = 0, tied = 0;
   const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
   size_t blocks = list_blocks(row, low);
-  if (limit <= 4096) reserve(size + limit + kBlocks * kBlock);  // at once: growing holds more
+  if (limit <= kShortList) reserve(size + limit + kBlocks * kBlock);  // at once: growing holds more
   for (size_t i = 0; i < blocks;) {
     const size_t end = std::min(i + kBlocks, blocks);
     append(row, i, end, low, high);

@@ -11,6 +11,9 @@ namespace fastsample {
 constexpr size_t kAllTies = std::numeric_limits<size_t>::max();
 constexpr size_t kNoLimit = kAllTies;
 
+// So many values are a short list, whatever the row.
+constexpr size_t kShortList = 4096;
+
 // What the stages keep: a place in the total order (value falling, id rising), and the list of what
 // is before it once that is short.
 struct Kept {

@@ -1,7 +1,6 @@
 #include "top_p.h"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <numeric>
 
@@ -17,7 +16,7 @@ int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass +
 
 int64_t share_of(double p, int64_t total) {
   const double share = std::ceil(p * double(total));
-  return std::clamp(int64_t(share), int64_t(1), total);
+  return std::max(int64_t(1), std::min(int64_t(share), total));
 }
 
 // Where the mass of the shortest prefix of a list reaches `target`.
@@ -98,15 +97,12 @@ void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* s
   }
 }
 
-// Of a peaked row: more values are not worth a list of all.
-constexpr size_t kMostMarked = 4096;
-
 // Weighs a row, per block, and lists and weighs its values >= low. Says whether these were few
 // enough.
 bool weigh_and_list(const Row& row, Exp2 exp2, float low, int64_t* all, Workspace& workspace) {
   Marks* marks = workspace.marks.reserve(row.blocks);
   const size_t marked = row.ops().mass_and_marks(row, exp2, low, all, marks);
-  if (marked > kMostMarked) return false;
+  if (marked > kShortList) return false;
   workspace.survivors.collect_marked(row, marks, marked, low);
   workspace.survivors.weigh(row, exp2);
   return true;
@@ -136,9 +132,6 @@ void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
     list.keep(row, prefix.tau, prefix.ties);
 }
 
-// Cuts the row where the mass of the largest values reaches p of the total, and leaves the kept
-// mass per block in the workspace.
-//
 // On a peaked row few tokens weigh p of the total: they are marked while the row is weighed, and
 // listed. Else this is a search that holds the exact mass, per block, of the values >= v. A guess
 // says where the cut should be from there; what lies between is listed, weighed and either has the
@@ -154,7 +147,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   float v = std::max(guess.reaching(p), kept.tau);
   // More than the guess has above v, for it may be wrong.
   const double enough = 1.25 * guess.count(v, INFINITY) + 64.0;
-  const double few = std::clamp(double(row.n) / 32.0, 1024.0, double(kMostMarked));
+  const double few = std::clamp(double(row.n) / 32.0, 1024.0, double(kShortList));
   const bool peaked = kept.whole_row() && enough < few;
   int64_t total;
   bool listed = false;
@@ -193,10 +186,10 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     float from, to;
     if (up) {
       lowest = from = v;
-      to = std::clamp(guess.above(v, reach), next_above(v), highest);
+      to = std::min(std::max(next_above(v), guess.above(v, reach)), highest);
     } else {
       highest = to = v;
-      from = std::max(guess.below(v, reach), lowest);
+      from = std::max(std::min(v, guess.below(v, reach)), lowest);
     }
 
     // However badly the guess fits the row, the search ends: with a list of any length.
@@ -206,7 +199,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       to = up ? highest : v;
     }
     const size_t limit = last_round ? kNoLimit : short_list(row);
-    const bool crowded = !last_round && guess.count(from, to) > 2.0 * double(limit);
+    const bool crowded = round < 3 && guess.count(from, to) > 2.0 * double(limit);
     list.clear();
     if (!crowded && list.collect(row, from, to, kAllTies, limit)) {
       list.weigh(row, exp2);
@@ -244,8 +237,13 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       continue;
     }
     v = up ? guess.above(v, missing) : guess.below(v, missing);
-    if (round > 3 || !(v > lowest && v < highest))  // no luck: halve the range of float keys
-      v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
+    if (round > 2 || !(v > lowest && v < highest)) {
+      // No luck: by turns the middle of what was listed, and halfway in the order of floats.
+      const bool by_list = round % 2 == 1 && list.size > 1;
+      v = by_list ? kth_largest(row, list.x, list.size, from, list.size / 2) : lowest;
+      if (!(v > lowest && v < highest))
+        v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
+    }
     ops.mass(row, exp2, v, nullptr, mass);
     reached = sum(mass, row.blocks);
   }

@@ -109,6 +109,16 @@ def test_equal_logits_have_equal_probabilities(variant: str) -> None:
             assert np.all(probs == np.float32(1 / n))
 
 
+def test_top_p_near_one_at_temperatures_near_zero(variant: str) -> None:
+    # All that weighs anything is the maximum: an estimate of the rest has nothing to go by.
+    rng = np.random.default_rng(3)
+    for temperature in (1e-6, 1e-8, 1e-10, 1e-30):
+        for _ in range(rows.affordable(20, variant) + 1):
+            x = (rng.normal(size=8000) * 0.2 + 25).astype(np.float32)
+            ids, _ = fs.survivors(x, temperature=temperature, top_p=1 - 1e-13)
+            assert ids.tolist() == np.flatnonzero(x == x.max()).tolist()
+
+
 def test_min_p_cuts_at_its_threshold(variant: str) -> None:
     rng = np.random.default_rng(4)
     for _ in range(300):

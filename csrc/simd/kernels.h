@@ -64,7 +64,7 @@ struct Exp2 {
 };
 
 // The logarithm of half a weight: its fraction, the distance from the next lower integer, is exact
-// in float32 because it is not above -1. Of 0 to -1 the fraction has more bits than there are.
+// in float32 because it is not above -1. Between -1 and 0 it would need more bits than there are.
 static inline float log2_of_half(float x, Exp2 exp2) {
   return fmaf(x - exp2.max, exp2.scale, -1.0f);
 }
@@ -99,8 +99,8 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // Per block, in units of 2^-kUnitBits: the sum of all weights (unless `all` is null), and of
-  // those of values >= tau.
+  // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
+  // of the two may be null.
   void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
   // The sum of all weights again, while the values >= tau are marked. Returns how many these are.
   size_t (*mass_and_marks)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, Marks* marks);
@@ -144,9 +144,8 @@ struct Kernels {
   // `last`; where not `kept`, for all others.
   void (*clear_weights)(const float* x, const int32_t* ids, size_t n, float tau, size_t last,
                         bool kept, int64_t* weight);
-  // Drops the values of a list below tau and, of those equal to it, all but the first `ties`;
-  // returns how many are left. Slack as above.
-  // Weights, unless null, go with them.
+  // Drops the values of a list, and with them their weights unless null, that are below tau and, of
+  // those equal to it, all but the first `ties`. Returns how many are left. Slack as above.
   size_t (*keep)(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties);
 };
 

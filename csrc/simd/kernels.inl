@@ -327,7 +327,7 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
         exponent[i - b] = block_exponent(block_max[i], exp2);
     int64_t ignored[2] = {};
     int64_t* all_b = all ? all + b : ignored;
-    int64_t* at_least_b = kTask == kSum ? at_least + b : ignored + 1;
+    int64_t* at_least_b = at_least ? at_least + b : ignored + 1;
     *all_b = *at_least_b = 0;
     if (kTask == kMark) marks[b] = {};
     const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
@@ -363,8 +363,8 @@ FASTSAMPLE_FLATTEN size_t mass_and_marks(const Scanned& row, Exp2 exp2, float ta
 
 // Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
 inline size_t write_places(uint64_t word, int32_t first, int32_t* places) {
-  constexpr int kTogether =
-      4;  // without a branch: how many there are is mostly few, and a surprise
+  // So many without a branch: how many there are is mostly few, and a surprise.
+  constexpr int kTogether = 4;
   constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
   const size_t count = Vec::popcount(word);
   size_t i = 0;
@@ -374,6 +374,13 @@ inline size_t write_places(uint64_t word, int32_t first, int32_t* places) {
       places[i + size_t(k)] = first + lowest_bit(word | kEnd);
     i += kTogether;
   } while (i < count);
+  return count;
+}
+
+inline size_t write_places(const Marks& marks, int32_t first, int32_t* places) {
+  size_t count = 0;
+  for (int j = 0; j < Marks::kWords; ++j)
+    count += write_places(marks.word[j], first + 64 * j, places + count);
   return count;
 }
 
@@ -392,13 +399,6 @@ inline void gather(const typename Type::T* row, const int32_t* ids, size_t n, fl
 template <>
 inline void gather<F32>(const float* row, const int32_t* ids, size_t n, float* x) {
   for (size_t i = 0; i < n; ++i) x[i] = row[ids[i]];
-}
-
-inline size_t write_places(const Marks& marks, int32_t first, int32_t* places) {
-  size_t count = 0;
-  for (int j = 0; j < Marks::kWords; ++j)
-    count += write_places(marks.word[j], first + 64 * j, places + count);
-  return count;
 }
 
 template <class Type>

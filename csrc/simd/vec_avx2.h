@@ -40,7 +40,6 @@ struct Vec {
   static F set1(float v) { return _mm256_set1_ps(v); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
-  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
@@ -105,7 +104,6 @@ struct Vec {
   }
 
   static I to_int(F v) { return _mm256_cvtps_epi32(v); }
-  static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
   static int32_t first(I v) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(v)); }
   static I zero() { return _mm256_setzero_si256(); }
   static I addi(I a, I b) { return _mm256_add_epi32(a, b); }

@@ -40,7 +40,6 @@ struct Vec {
   static F set1(float v) { return _mm512_set1_ps(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
-  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
@@ -104,7 +103,6 @@ struct Vec {
   static F ldexp(F p, F n) { return _mm512_scalef_ps(p, n); }
 
   static I to_int(F v) { return _mm512_cvtps_epi32(v); }
-  static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
   static int32_t first(I v) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
   static I zero() { return _mm512_setzero_si512(); }
   static I addi(I a, I b) { return _mm512_add_epi32(a, b); }

@@ -36,7 +36,6 @@ struct Vec {
   static F set1(float v) { return vdupq_n_f32(v); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
   static F sub(F a, F b) { return vsubq_f32(a, b); }
-  static F mul(F a, F b) { return vmulq_f32(a, b); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F max(F a, F b) { return vmaxq_f32(a, b); }
   static F min(F a, F b) { return vminq_f32(a, b); }
@@ -94,7 +93,6 @@ struct Vec {
   }
 
   static I to_int(F v) { return vcvtnq_s32_f32(v); }
-  static F to_float(I v) { return vcvtq_f32_s32(v); }
   static int32_t first(I v) { return vgetq_lane_s32(v, 0); }
   static I zero() { return vdupq_n_s32(0); }
   static I addi(I a, I b) { return vaddq_s32(a, b); }

@@ -52,7 +52,6 @@ struct Vec {
   static F set1(float v) { return v; }
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }
-  static F mul(F a, F b) { return a * b; }
   static F fma(F a, F b, F c) { return fmaf(a, b, c); }
   static F max(F a, F b) { return b > a ? b : a; }
   static F min(F a, F b) { return b < a ? b : a; }
@@ -102,7 +101,6 @@ struct Vec {
 
   // 2^52 + 2^51: leaves no fraction bits, so the sum is rounded half to even.
   static I to_int(F v) { return I((double(v) + 6755399441055744.0) - 6755399441055744.0); }
-  static F to_float(I v) { return float(v); }
   static int32_t first(I v) { return v; }
   static I zero() { return 0; }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
