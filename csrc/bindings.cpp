@@ -23,12 +23,15 @@ void check(fs_status status) {
 
 [[noreturn]] void misuse(const char* what) { throw py::type_error(what); }
 
+// NumPy calls native order '=', but spells it out for memory of ctypes.
+bool is_native(const py::dtype& dtype) {
+  return dtype.byteorder() == '=' || dtype.byteorder() == (PY_LITTLE_ENDIAN ? '<' : '>');
+}
+
 // The fs_dtype of a NumPy dtype in native byte order, or -1. bfloat16 is that of ml_dtypes.
 int element_type(const py::dtype& dtype) {
   using py::detail::npy_api;
-  // NumPy calls native order '=', but spells it out for memory of ctypes.
-  constexpr char kNative = PY_LITTLE_ENDIAN ? '<' : '>';
-  if (dtype.byteorder() != '=' && dtype.byteorder() != kNative) return -1;
+  if (!is_native(dtype)) return -1;
   switch (dtype.num()) {
     case npy_api::NPY_FLOAT_: return FS_FLOAT32;
     case npy_api::NPY_DOUBLE_: return FS_FLOAT64;
@@ -50,9 +53,8 @@ int element_type(const py::dtype& dtype) {
 // A (B, V) array of one of the four element types; bfloat16 travels as uint16.
 fs_logits as_logits(const py::array& rows) {
   if (rows.ndim() != 2) misuse("rows must be 2-D");
-  const int dtype = rows.dtype().num() == py::detail::npy_api::NPY_USHORT_
-                        ? int(FS_BFLOAT16)
-                        : element_type(rows.dtype());
+  const bool bits = rows.dtype().num() == py::detail::npy_api::NPY_USHORT_;
+  const int dtype = bits && is_native(rows.dtype()) ? int(FS_BFLOAT16) : element_type(rows.dtype());
   if (dtype < 0) misuse("rows have another dtype");
   const py::ssize_t item = rows.itemsize();
   if (rows.size() && rows.shape(1) > 1 && rows.strides(1) != item)
@@ -62,18 +64,21 @@ fs_logits as_logits(const py::array& rows) {
   return {sizeof(fs_logits), rows.data(), rows.shape(0), rows.shape(1), stride, dtype, 0};
 }
 
-// `count` elements of type T, C-contiguous.
+// `count` elements of type T, whose NumPy kind is this one; C-contiguous and aligned.
 template <class T>
-T* as_buffer(const py::array& array, py::ssize_t count, const char* what) {
-  if (!(array.flags() & py::array::c_style) || array.size() != count ||
-      array.itemsize() != py::ssize_t(sizeof(T)))
+T* as_buffer(const py::array& array, py::ssize_t count, char kind, const char* what) {
+  constexpr int kReady = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  const py::dtype dtype = array.dtype();
+  const bool native = kind == 'V' ? !dtype.attr("hasobject").cast<bool>() : is_native(dtype);
+  if ((array.flags() & kReady) != kReady || array.size() != count || dtype.kind() != kind ||
+      dtype.itemsize() != py::ssize_t(sizeof(T)) || !native)
     misuse(what);
   return const_cast<T*>(static_cast<const T*>(array.data()));
 }
 
 const fs_params* as_params(const py::array& params, py::ssize_t& count) {
   count = params.size();
-  return as_buffer<fs_params>(params, count, "params must hold records of fs_params");
+  return as_buffer<fs_params>(params, count, 'V', "params must hold records of fs_params");
 }
 
 void sample(const py::array& rows, const py::array& params, const py::array& u, bool mark,
@@ -81,8 +86,8 @@ void sample(const py::array& rows, const py::array& params, const py::array& u, 
   const fs_logits logits = as_logits(rows);
   py::ssize_t count;
   const fs_params* p = as_params(params, count);
-  const double* uniforms = as_buffer<double>(u, logits.rows, "u must be float64 of length B");
-  int64_t* out = as_buffer<int64_t>(tokens, logits.rows, "tokens must be int64 of length B");
+  const double* uniforms = as_buffer<double>(u, logits.rows, 'f', "u must be float64 of length B");
+  int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
   if (!tokens.writeable()) misuse("tokens must be writeable");
   fs_status status;
   {

@@ -39,12 +39,13 @@ float min_p_bound(const Row& row, double temperature, double min_p) {
   return float(std::max(bound, double(-FLT_MAX)));
 }
 
+// A token of the row even if it changes under the call, and the value is gone.
 size_t first_of(const Row& row, float value) {
   size_t b = 0;
-  while (row.block_max[b] != value) ++b;
+  while (b + 1 < row.blocks && row.block_max[b] != value) ++b;
   alignas(64) float scratch[kBlock];
   const float* x = row.values(b, scratch);
-  return b * kBlock + size_t(std::find(x, x + kBlock, value) - x);
+  return std::min(b * kBlock + size_t(std::find(x, x + kBlock, value) - x), row.n - 1);
 }
 
 // About how many values reach tau, by 16 of the blocks that have any.

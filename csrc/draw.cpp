@@ -38,18 +38,24 @@ int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
   return token < row.n ? int64_t(token) : -1;
 }
 
-void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* probs) {
+int64_t weigh_kept(const Row& row, const Cut& cut, Workspace& workspace) {
   if (cut.kept.listed) {
-    Survivors& list = workspace.survivors;
-    list.weigh(row, cut.exp2);
-    const double total = double(list.mass(row));
+    workspace.survivors.weigh(row, cut.exp2);
+    return workspace.survivors.mass(row);
+  }
+  const int64_t* mass = kept_mass(row, cut.kept, cut.exp2, workspace);
+  return std::accumulate(mass, mass + row.blocks, int64_t(0));
+}
+
+void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* probs) {
+  const double total = double(weigh_kept(row, cut, workspace));
+  if (cut.kept.listed) {
+    const Survivors& list = workspace.survivors;
     std::fill(probs, probs + row.n, 0.0f);
     for (size_t i = 0; i < list.size; ++i)
       probs[list.ids[i]] = float(double(list.weight[i]) / total);
     return;
   }
-  const int64_t* mass = kept_mass(row, cut.kept, cut.exp2, workspace);
-  const double total = double(std::accumulate(mass, mass + row.blocks, int64_t(0)));
   int64_t weight[kBlock];
   for (size_t b = 0; b < row.blocks; ++b) {
     weigh_block(row, cut.kept, cut.exp2, b, weight);

@@ -9,6 +9,10 @@ namespace fastsample {
 // u * total. -1 where the row changed under the call and left nothing consistent to draw from.
 int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace);
 
+// Weighs what is kept, and returns what it weighs in all. Until it is known nothing has been
+// written, and then no more memory is needed.
+int64_t weigh_kept(const Row& row, const Cut& cut, Workspace& workspace);
+
 // The distribution over all of the row's tokens.
 void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* probs);
 

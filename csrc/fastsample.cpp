@@ -100,7 +100,8 @@ std::string check_logits(const fs_logits* logits) {
     return std::string(name) + " must be " + requirement + ", got " + std::to_string(value);
   };
   if (logits->struct_size != sizeof(fs_logits))
-    return must("logits.struct_size", "sizeof(fs_logits)", int64_t(logits->struct_size));
+    return "logits.struct_size must be sizeof(fs_logits), got " +
+           std::to_string(logits->struct_size);
   if (logits->dtype < FS_FLOAT32 || logits->dtype > FS_FLOAT64)
     return must("logits.dtype", "an fs_dtype", logits->dtype);
   if (logits->reserved != 0) return must("logits.reserved", "0", logits->reserved);
@@ -309,14 +310,17 @@ fs_status fs_probs(const fs_logits* logits, const fs_params* params, int64_t par
   return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
     if (logits->rows == 0) return FS_OK;
     if (!probs) return fail(FS_INVALID_ARGUMENT, "probs must not be null");
-    for (int64_t i = 0; i < logits->rows; ++i) {
-      const Row row = args.row(i, ws);
-      if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
-    }
-    for (int64_t i = 0; i < logits->rows; ++i) {
-      const Row row = args.row(i, ws);
-      write_probs(row, cut(row, args.of_row(i), ws), ws, probs + i * logits->vocab);
-    }
+    // Twice, so that nothing is written where a row is bad or memory runs out.
+    for (const bool write : {false, true})
+      for (int64_t i = 0; i < logits->rows; ++i) {
+        const Row row = args.row(i, ws);
+        if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
+        const Cut kept = cut(row, args.of_row(i), ws);
+        if (write)
+          write_probs(row, kept, ws, probs + i * logits->vocab);
+        else if (logits->rows > 1)
+          weigh_kept(row, kept, ws);
+      }
     return FS_OK;
   });
 }

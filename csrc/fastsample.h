@@ -4,8 +4,8 @@
  * may be called from any number of threads at once. A function that returns an fs_status other than
  * FS_OK has written no output (but for *count of fs_survivors), and fs_last_error() says why.
  *
- * Logits must not change during a call. No function may be called from a destructor of a
- * thread-local or static object, nor from atexit.
+ * Pointers must be aligned to what they point to. Logits must not change during a call. No function
+ * may be called from a destructor of a thread-local or static object, nor from atexit.
  *
  * What is drawn is a pure function of (logits, parameters, u): not of the instruction set, the
  * batch around a row, or the thread.

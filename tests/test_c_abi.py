@@ -19,9 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import fastsample
+from fastsample.params import make_records
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENT = ROOT / "tests" / "c"
@@ -222,3 +224,24 @@ def test_version_of_the_extension() -> None:
     from fastsample import _core  # type: ignore[attr-defined,unused-ignore]
 
     assert _core.version == header_version()
+
+
+def test_the_extension_refuses_other_memory() -> None:
+    # The public functions hand on what fits; whoever calls past them must not crash either.
+    core = pytest.importorskip("fastsample._core", reason="fastsample._core is not installed")
+    rows, u, tokens = np.zeros((3, 4), np.float32), np.zeros(3), np.empty(3, np.int64)
+    params = make_records(1, 1.0, None, 1.0, 0.0, 1, "hf")
+    unaligned = np.zeros(3 * 8 + 1, np.uint8)[1:].view(np.float64)
+    core.sample(rows, params, u, False, tokens)
+    for wrong in (
+        (rows.astype(">u2"), params, u, tokens),
+        (rows, np.zeros(1, "S56"), u, tokens),
+        (rows, np.zeros(1, [("a", object, 7)]), u, tokens),
+        (rows, params, u.astype(object), tokens),
+        (rows, params, u.astype(">f8"), tokens),
+        (rows, params, unaligned, tokens),
+        (rows, params, u, np.empty(3, object)),
+        (rows, params, u, np.empty(3, ">i8")),
+    ):
+        with pytest.raises(TypeError):
+            core.sample(*wrong[:3], False, wrong[3])

@@ -272,9 +272,9 @@ struct Pair {
     high = new_high, low = new_low, exponent = new_exponent;
     const F lift = Vec::set1(float(kMantissaBits - exponent));
     const auto weight = [&](float x) {
-      return int64_t(Vec::first(Vec::to_int(
-                 exp2_lifted(Vec::set1(x), Vec::set1(exp2.max), Vec::set1(exp2.scale), lift))))
-             << (kUnitBits - kMantissaBits + exponent);
+      const F w = exp2_lifted(Vec::set1(x), Vec::set1(exp2.max), Vec::set1(exp2.scale), lift);
+      return int64_t(uint64_t(Vec::first(Vec::to_int(w)))
+                     << (kUnitBits - kMantissaBits + exponent));
     };
     of_high = weight(high), of_low = weight(low);
   }

@@ -53,8 +53,9 @@ struct Vec {
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }
   static F fma(F a, F b, F c) { return fmaf(a, b, c); }
-  static F max(F a, F b) { return b > a ? b : a; }
-  static F min(F a, F b) { return b < a ? b : a; }
+  // Of a NaN and another the second, as the vectors have it.
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F min(F a, F b) { return a < b ? a : b; }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) { return v == y ? other : v; }
   static F max_below(F a, F b, F bound) { return b < bound && b > a ? b : a; }
@@ -110,7 +111,7 @@ struct Vec {
     for (int u = 0; u < kUnroll; ++u) total += uint32_t(sum[u]);
     return total;
   }
-  static void store_shifted(int64_t* p, I q, I shift) { *p = int64_t(q) << shift; }
+  static void store_shifted(int64_t* p, I q, I shift) { *p = int64_t(uint64_t(q) << shift); }
 
   static constexpr int kHalves = 1;
   static S loads(const uint16_t* p) { return int16_t(*p); }

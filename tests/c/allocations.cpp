@@ -198,12 +198,12 @@ int64_t kept(const fs_logits& logits, const fs_params& params) {
   return n;
 }
 
-// The workspace of a row of V tokens, and of each token in a list: id, value, weight, shift, and
-// half of that to grow into.
+// The workspace of a row of V tokens, and of each token in a list: id, value, weight, and a quarter
+// of that to grow into.
 int64_t of_row(int64_t vocab) { return vocab / 8 + (64 << 10); }
-constexpr int64_t kPerListed = (4 + 4 + 8 + 4) * 3 / 2;
+constexpr int64_t kPerListed = (4 + 4 + 8) * 5 / 4;
 // Lists may hold more tokens than are kept in the end, mostly where many logits are equal.
-constexpr int64_t kListed = 4096, kListedPerKept = 13;
+constexpr int64_t kListed = 4096, kListedPerKept = 3;
 
 void print(const char* kind, int dtype, const char* work, int64_t vocab, int64_t n,
            const Count& first) {
@@ -265,6 +265,32 @@ void test_no_memory() {
   }
 }
 
+// The same for probabilities, of rows that need more memory one after the other.
+void test_no_memory_for_probs() {
+  constexpr int64_t kRows = 3, kVocab = 20000;
+  std::vector<float> x;
+  for (int64_t i = 0; i < kRows * kVocab; ++i) x.push_back(kKinds[0].value(i, kVocab));
+  const fs_logits logits = {sizeof(fs_logits), x.data(), kRows, kVocab, kVocab, FS_FLOAT32, 0};
+  const fs_params params[kRows] = {params_of({"greedy", 0.0, 0, 1.0, 0.0}),
+                                   params_of({"top_k", 1.0, 5000, 1.0, 0.0}),
+                                   params_of({"top_p", 1.0, 0, 0.9, 0.0})};
+  const std::vector<float> untouched(kRows * kVocab, -7.0f);
+  int refused = 0;
+  fs_status last = FS_NO_MEMORY;
+  for (int n = 0; n < 100; ++n) {
+    std::vector<float> probs = untouched;
+    std::thread([&] {
+      successes = n;
+      last = fs_probs(&logits, params, kRows, probs.data());
+      successes = kNoFailure;
+    }).join();
+    refused += last == FS_NO_MEMORY;
+    check(last == FS_OK || last == FS_NO_MEMORY, "another status", "no memory for probabilities");
+    check((probs == untouched) == (last != FS_OK), "half done", "no memory for probabilities");
+  }
+  check(refused > 0 && last == FS_OK, "memory was not refused, or always", "no memory for probs");
+}
+
 }  // namespace
 
 int main(int argc, char**) {
@@ -281,6 +307,7 @@ int main(int argc, char**) {
       }
     }
   test_no_memory();
+  test_no_memory_for_probs();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }
