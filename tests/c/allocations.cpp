@@ -203,7 +203,7 @@ int64_t kept(const fs_logits& logits, const fs_params& params) {
 int64_t of_row(int64_t vocab) { return vocab / 8 + (64 << 10); }
 constexpr int64_t kPerListed = (4 + 4 + 8) * 5 / 4;
 // Lists may hold more tokens than are kept in the end, mostly where many logits are equal.
-constexpr int64_t kListed = 4096, kListedPerKept = 4;
+constexpr int64_t kListed = 4096, kListedPerKept = 13;
 
 void print(const char* kind, int dtype, const char* work, int64_t vocab, int64_t n,
            const Count& first) {
