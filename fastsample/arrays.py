@@ -42,7 +42,7 @@ def _to_array(logits: Any) -> npt.NDArray[Any]:
     elif isinstance(logits, np.ma.MaskedArray):
         raise TypeError("logits must not be a masked array: fill it, e.g. x.filled(-np.inf)")
     elif isinstance(logits, np.ndarray):
-        array = logits.view(np.ndarray)
+        array = np.ndarray.view(logits, np.ndarray)
     elif "torch" in sys.modules and isinstance(logits, sys.modules["torch"].Tensor):
         return _from_torch(logits)
     elif isinstance(logits, (list, tuple)):

@@ -59,6 +59,17 @@ def _uint64s(name: str, value: Any, rows: int) -> list[int] | None:
     return [uint64(name, v, f" (row {i})") for i, v in enumerate(values)]
 
 
+def _in_unit_interval(
+    name: str, values: npt.NDArray[np.float64], rows: int
+) -> npt.NDArray[np.float64]:
+    """Return one uniform per row, of numbers that must be in [0, 1)."""
+    wrong = ~((values >= 0.0) & (values < 1.0))
+    if wrong.any():
+        where = f" (row {int(np.argmax(wrong))})" if values.ndim else ""
+        raise ValueError(f"{name} must be in [0, 1), got {float(values[wrong][0])}{where}")
+    return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
+
+
 def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArray[np.float64]:
     """Return one uniform per row, from whichever of the sources is given."""
     uniform = backend.active().uniform
@@ -77,7 +88,13 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
             raise TypeError(
                 f"rng must be a numpy.random.Generator, got {rng!r} ({type(rng).__name__})"
             )
-        return rng.random(rows)
+        drawn = np.asarray(rng.random(rows))  # a subclass may return anything
+        if drawn.dtype != np.float64 or drawn.shape != (rows,):
+            raise TypeError(
+                f"rng must give float64 numbers of shape ({rows},), "
+                f"got {drawn.dtype} of shape {drawn.shape}"
+            )
+        return _in_unit_interval("rng", drawn, rows)
     if u is not None:
         values = np.asarray(u)
         if values.size and values.dtype.kind not in "iuf":
@@ -85,11 +102,7 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
         values = values.astype(np.float64)
         if values.shape not in ((), (rows,)):
             raise ValueError(f"u must be a scalar or of shape ({rows},), got {values.shape}")
-        wrong = ~((values >= 0.0) & (values < 1.0))
-        if wrong.any():
-            where = f" (row {int(np.argmax(wrong))})" if values.ndim else ""
-            raise ValueError(f"u must be in [0, 1), got {float(values[wrong][0])}{where}")
-        return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
+        return _in_unit_interval("u", values, rows)
 
     if seed is None:
         if np.ndim(offset) or offset != 0:
@@ -106,14 +119,20 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
 def _tokens(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
     if out is None:
         return np.empty(rows, np.int64)
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError("out must not be a masked array")
+    if isinstance(out, np.ndarray):  # a subclass may say of itself what is not so
+        out = np.ndarray.view(out, np.ndarray)
     if not isinstance(out, np.ndarray) or out.dtype != np.int64:
         kind = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
         raise TypeError(f"out must be an int64 array, got {kind}")
     if single or out.shape != (rows,):
         shape = "None for a single row" if single else f"of shape ({rows},)"
         raise ValueError(f"out must be {shape}, got shape {out.shape}")
-    if not out.flags.c_contiguous or not out.flags.writeable:
+    if not (out.flags.c_contiguous and out.flags.writeable):
         raise ValueError("out must be contiguous and writeable")
+    if not out.flags.aligned:
+        raise ValueError("out must be aligned to 8 bytes")
     return out
 
 
@@ -245,7 +264,9 @@ def sample(
     tokens = _tokens(out, len(rows), single)
     uniforms = _uniforms(len(rows), seed, offset, u, rng)
     backend.active().sample(rows, records, uniforms, mark, tokens, limit)
-    return tokens.item() if single else tokens
+    if single:
+        return tokens.item()
+    return tokens if out is None else out
 
 
 def probs(
@@ -370,6 +391,8 @@ def top_k(logits: Any, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     >>> fastsample.top_k([1.0, 3.0, 2.0, 3.0], 3)
     (array([3., 3., 2.], dtype=float32), array([1, 3, 2]))
     """
+    from .reference import to_float32
+
     rows, single = as_rows(logits)
     size = integer("k", k)
     if not 1 <= size <= rows.shape[1]:
@@ -379,8 +402,13 @@ def top_k(logits: Any, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     ids = np.empty((len(rows), size), np.int64)
     for i in range(len(rows)):
         kept, _ = backend.active().survivors(rows[i : i + 1], records)
-        if kept.size < size:
-            raise ValueError(f"k must be at most the {kept.size} finite logits of row {i}, got {k}")
+        if kept.size != size:
+            finite = int(np.isfinite(to_float32(rows[i])).sum())
+            if finite < size:
+                raise ValueError(
+                    f"k must be at most the {finite} finite logits of row {i}, got {k}"
+                )
+            raise ValueError(f"logits row {i} must not change while it is read")
         ids[i] = kept
     values = np.take_along_axis(rows, ids, axis=1)
     if values.dtype == np.uint16:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rows import make_row
 
 import fastsample as fs
+from fastsample.params import make_records
 
 ROW = np.array([3.0, 2.5, 2.0, 1.0], np.float32)
 BATCH = np.stack([ROW, ROW[::-1], ROW])
@@ -517,3 +519,92 @@ def test_an_offset_needs_a_seed(variant: str) -> None:
 def test_an_order_has_an_order() -> None:
     with pytest.raises(TypeError, match=r"^order must be a string or a tuple"):
         fs.sample(ROW, order={"top_k", "temperature"})  # type: ignore[arg-type]
+
+
+# ---- objects that are not what they say ------------------------------------------------------
+
+
+class Lying(np.ndarray):
+    """Says that it is int64."""
+
+    @property
+    def dtype(self) -> Any:
+        return np.dtype(np.int64)
+
+
+def test_an_out_that_lies_about_its_dtype(variant: str) -> None:
+    out = np.zeros(3, np.int8).view(Lying)
+    check(
+        lambda: fs.sample(BATCH, u=0.5, out=out), TypeError, "out must be an int64 array, got int8"
+    )
+    assert np.asarray(out).tolist() == [0, 0, 0]
+    true = np.zeros(3, np.int64).view(Lying)
+    assert fs.sample(BATCH, temperature=0.0, u=0.5, out=true) is true
+    assert true.tolist() == [0, 3, 0]
+
+
+def test_an_unaligned_out(variant: str) -> None:
+    out = np.zeros(3 * 8 + 1, np.int8)[1:].view(np.int64)
+    check(lambda: fs.sample(BATCH, u=0.5, out=out), ValueError, "out must be aligned to 8 bytes")
+
+
+def test_a_masked_out(variant: str) -> None:
+    out = np.ma.masked_array(np.zeros(3, np.int64), [True, False, False])
+    check(lambda: fs.sample(BATCH, u=0.5, out=out), TypeError, "out must not be a masked array")
+
+
+GIVEN_SHAPE = "rng must give float64 numbers of shape (3,), got "
+BAD_GENERATORS: list[tuple[Any, type[Exception], str]] = [
+    ([0.0, 0.5, 1.0], ValueError, "rng must be in [0, 1), got 1.0 (row 2)"),
+    ([0.0, NAN, 0.5], ValueError, "rng must be in [0, 1), got nan (row 1)"),
+    ([0.0, 0.5], TypeError, GIVEN_SHAPE + "float64 of shape (2,)"),
+    (0.5, TypeError, GIVEN_SHAPE + "float64 of shape ()"),
+    ([0, 0, 0], TypeError, GIVEN_SHAPE + "int64 of shape (3,)"),
+    (None, TypeError, GIVEN_SHAPE + "object of shape ()"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "message"), BAD_GENERATORS, ids=str)
+def test_a_generator_that_gives_something_else(
+    variant: str, given: Any, error: type[Exception], message: str
+) -> None:
+    class Rigged(np.random.Generator):
+        def random(self, *args: Any, **named: Any) -> Any:
+            return np.array(given) if isinstance(given, list) else given
+
+    rng = Rigged(np.random.PCG64(1))
+    check(lambda: fs.sample(BATCH, rng=rng), error, message)
+
+
+def test_numba_refuses_a_token_beyond_the_row() -> None:
+    compiled = pytest.importorskip("fastsample._numba.draw", reason="numba is not installed")
+    memory_for, scan, carray = compiled.memory_for, compiled.scan, compiled.carray
+    pointer, cut, draw, record = compiled.pointer, compiled.cut, compiled.draw, compiled.RECORD
+    float32 = import_module("fastsample._numba.row").FLOAT32
+
+    @compiled.njit
+    def token_of_changed(address: int, size: int, params: int, memory: Any) -> int:
+        row, _ = scan(address, float32, size, memory)
+        carray(pointer(address), size, np.float32)[:] = 0.0  # the maximum is not there any more
+        kept, listed, mass, exp2 = cut(row, carray(pointer(params), 1, record)[0])
+        token: int = draw(row, kept, listed, mass, exp2, 0.5)
+        return token
+
+    @compiled.inline  # with a wrapper that Python can call
+    def token_of(address: int, size: int, params: int) -> int:
+        memory = memory_for(size)
+        token: int = token_of_changed(address, size, params, memory)
+        return token
+
+    data = np.linspace(0, 1, 5000, dtype=np.float32)
+    params = make_records(1, 0.0, 0, 1.0, 0.0, 1, "hf")
+    token = token_of(data.ctypes.data, data.size, params.ctypes.data)
+    assert token == compiled.CHANGED
+
+
+def test_top_k_of_a_row_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = fs.backend.active()
+    for ids in (np.arange(3), np.arange(1)):
+        monkeypatch.setattr(backend, "survivors", lambda *_, ids=ids: (ids, np.ones(ids.size)))
+        message = "logits row 0 must not change while it is read"
+        check(lambda: fs.top_k(ROW, 2), ValueError, message)
