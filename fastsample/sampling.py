@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import as_rows
-from .params import Order, integer, make_records, parse_order
+from .params import (
+    Order,
+    any_integer,
+    column,
+    integer,
+    make_records,
+    named,
+    parse_order,
+    plain,
+    refuse_masked,
+)
 
 _MAX_UINT64 = 2**64 - 1
 _MAX_THREADS = 256  # FS_MAX_THREADS
@@ -41,22 +51,10 @@ def uint64(name: str, value: Any, where: str = "") -> int:
     """Return an integer in [0, 2**64)."""
     if type(value) is int and 0 <= value <= _MAX_UINT64:
         return value
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
-    number = value.__index__()
+    number = any_integer(name, value, where)
     if not 0 <= number <= _MAX_UINT64:
         raise ValueError(f"{name} must be in [0, 2**64), got {number}{where}")
-    return int(number)
-
-
-def _uint64s(name: str, value: Any, rows: int) -> list[int] | None:
-    """One integer per row, or None for a scalar."""
-    if np.ndim(value) == 0:
-        return None
-    values = list(value)
-    if len(values) != rows:
-        raise ValueError(f"{name} must be a scalar or of shape ({rows},), got ({len(values)},)")
-    return [uint64(name, v, f" (row {i})") for i, v in enumerate(values)]
+    return number
 
 
 def _in_unit_interval(
@@ -96,7 +94,9 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
             )
         return _in_unit_interval("rng", drawn, rows)
     if u is not None:
-        values = np.asarray(u)
+        refuse_masked("u", u)
+        with named("u must be a number"):
+            values = np.asarray(u)
         if values.size and values.dtype.kind not in "iuf":
             raise TypeError(f"u must be a number, got {u!r} ({type(u).__name__})")
         values = values.astype(np.float64)
@@ -105,22 +105,21 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
         return _in_unit_interval("u", values, rows)
 
     if seed is None:
-        if np.ndim(offset) or offset != 0:
+        if column("offset", offset, rows, uint64) != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = _process_stream.next()  # for a 0 of another type
-    seeds, offsets = _uint64s("seed", seed, rows), _uint64s("offset", offset, rows)
+    seeds, offsets = column("seed", seed, rows, uint64), column("offset", offset, rows, uint64)
     # A scalar seed gives each row a stream of its own; seeds per row stand for themselves.
-    streams = range(rows) if seeds is None else [0] * rows
-    seeds = seeds if seeds is not None else [uint64("seed", seed)] * rows
-    offsets = offsets if offsets is not None else [uint64("offset", offset)] * rows
+    streams = [0] * rows if isinstance(seeds, list) else range(rows)
+    seeds = seeds if isinstance(seeds, list) else [seeds] * rows
+    offsets = offsets if isinstance(offsets, list) else [offsets] * rows
     return np.array([uniform(*key) for key in zip(seeds, streams, offsets, strict=True)], float)
 
 
 def _tokens(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
     if out is None:
         return np.empty(rows, np.int64)
-    if isinstance(out, np.ma.MaskedArray):
-        raise TypeError("out must not be a masked array")
+    refuse_masked("out", out)
     if isinstance(out, np.ndarray):  # a subclass may say of itself what is not so
         out = np.ndarray.view(out, np.ndarray)
     if not isinstance(out, np.ndarray) or out.dtype != np.int64:
@@ -138,7 +137,7 @@ def _tokens(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
 
 def _mark(errors: Any) -> bool:
     """Whether a bad row yields -1."""
-    if errors not in ("raise", "mark"):
+    if not isinstance(errors, str) or errors not in ("raise", "mark"):
         raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
     return bool(errors == "mark")
 
@@ -573,6 +572,9 @@ class Sampler:
 
     __slots__ = ("_draw", "_options", "_parameters", "_plan_of", "offset", "seed")
 
+    offset: int
+    seed: Any
+
     _DEFAULTS: ClassVar[dict[str, Any]] = {
         "temperature": 1.0,
         "top_k": None,
@@ -604,7 +606,10 @@ class Sampler:
         }
         given = (temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
         # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
-        given = (*map(_listed, given[:-1]), order if isinstance(order, str) else parse_order(order))
+        given = (
+            *map(plain, self._DEFAULTS, given[:-1]),
+            order if isinstance(order, str) else parse_order(order),
+        )
         self._parameters = dict(zip(self._DEFAULTS, given, strict=True))
         lengths = {len(v) for v in given[:-1] if isinstance(v, list)}
         records = make_records(lengths.pop() if lengths else 1, *given)
@@ -622,17 +627,18 @@ class Sampler:
             if token >= 0:
                 self.offset += 1
                 return token
+        offset = uint64("offset", self.offset)
+        seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
         tokens = sample(
-            logits, **self._parameters, **self._options, seed=self.seed, offset=self.offset, out=out
+            logits, **self._parameters, **self._options, seed=seed, offset=offset, out=out
         )
-        self.offset += 1
+        self.offset = offset + 1
         return tokens
 
     def reset(self, seed: Any = None, offset: int = 0) -> None:
         """Go back to `offset`, with another seed if one is given."""
         if seed is not None:
-            seeds = _uint64s("seed", seed, len(seed) if np.ndim(seed) else 0)
-            seed = uint64("seed", seed) if seeds is None else seeds
+            seed = column("seed", seed, None, uint64)
         offset = uint64("offset", offset)
         if seed is not None:
             self.seed = seed
@@ -640,7 +646,9 @@ class Sampler:
 
     def copy(self, *, seed: Any = None) -> Sampler:
         """Return a sampler with the same parameters, state included unless a seed is given."""
-        twin = _make_sampler(self._state())
+        twin = _make_sampler(self._state(), type(self))
+        if hasattr(self, "__dict__"):  # of a subclass
+            vars(twin).update(vars(self))
         if seed is not None:
             twin.reset(seed)
         return twin
@@ -654,23 +662,20 @@ class Sampler:
         return {**self._parameters, "seed": self.seed, "offset": self.offset, **self._options}
 
     def __reduce__(self) -> Any:
-        return _make_sampler, (self._state(),)
+        return _make_sampler, (self._state(), type(self)), getattr(self, "__dict__", None)
 
     def __repr__(self) -> str:
         usual = {**self._DEFAULTS, **self._OPTIONS}
         shown = {n: v for n, v in self._state().items() if n not in usual or not _same(v, usual[n])}
-        return f"Sampler({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
 
 def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
 
 
-def _listed(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return value.tolist() if hasattr(value, "tolist") and hasattr(value, "shape") else value
-
-
-def _make_sampler(arguments: dict[str, Any]) -> Sampler:
-    return Sampler(**arguments)
+def _make_sampler(state: dict[str, Any], kind: type[Sampler] = Sampler) -> Sampler:
+    sampler = kind.__new__(kind)
+    Sampler.__init__(sampler, **state | {"offset": 0})
+    sampler.offset = state["offset"]  # 2**64 after the last step, with which none is made
+    return sampler
