@@ -85,13 +85,17 @@ def _real(name: str, value: Any, where: str) -> float:
 
 def any_integer(name: str, value: Any, where: str = "") -> int:
     """Return an integer of any size."""
+    cause = None
     try:
         number = plain(name, value)
         if not isinstance(number, (bool, np.bool_)):
             return int(operator.index(number))
-    except TypeError:
-        pass
-    raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        cause = error
+    got = f"got {value!r} ({type(value).__name__}){where}"
+    raise TypeError(f"{name} must be an integer, {got}") from cause
 
 
 def integer(name: str, value: Any, where: str = "") -> int:

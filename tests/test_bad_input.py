@@ -630,6 +630,11 @@ class Index:
         return "x"
 
 
+class RaisingIndex:
+    def __index__(self) -> Any:
+        raise OSError("no such number")
+
+
 AN_INTEGER = " must be an integer, got "
 ODD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"seed": np.array(5.5)}, TypeError, f"seed{AN_INTEGER}5.5 (float)"),
@@ -661,8 +666,9 @@ def test_odd_arguments(
 
 def test_an_index_that_is_none(variant: str) -> None:
     for name in ("seed", "top_k", "threads"):
-        with pytest.raises(TypeError, match=f"^{name} must be an integer, got <.*Index"):
-            fs.sample(ROW, **{name: Index()})
+        for value in (Index(), RaisingIndex()):
+            with pytest.raises(TypeError, match=f"^{name} must be an integer, got <.*Index"):
+                fs.sample(ROW, **{name: value})
 
 
 def test_ragged_uniforms(variant: str) -> None:
