@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .params import named
+
 MAX_VOCAB = 4_194_304  # FS_MAX_VOCAB
+_MUST = "logits must be an array of numbers"
 _READABLE = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
 
 
@@ -19,18 +22,18 @@ def _from_torch(tensor: Any) -> npt.NDArray[Any]:
     torch = sys.modules["torch"]
     if tensor.device.type != "cpu":
         raise TypeError(f"logits must be on the CPU, got a tensor on {tensor.device}")
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        bits: npt.NDArray[Any] = tensor.view(torch.int16).numpy()
-        return bits.view(np.uint16)
-    return _readable(tensor.numpy(), tensor)
+    with named(_MUST):  # sparse, quantised, conjugated, or of a dtype that NumPy lacks
+        array: npt.NDArray[Any]
+        if tensor.dtype == torch.bfloat16:
+            array = tensor.detach().view(torch.int16).numpy()
+            return array.view(np.uint16)
+        array = tensor.detach().numpy()
+    return _readable(array, tensor)
 
 
 def _from_list(logits: Any) -> npt.NDArray[Any]:
-    try:
+    with named(_MUST):  # ragged
         array = np.array(logits)
-    except ValueError as error:  # ragged
-        raise TypeError(f"logits must be an array of numbers: {error}") from None
     if array.dtype.kind not in "iuf":
         raise TypeError(f"logits must be an array of numbers, got a list of {array.dtype}")
     return array.astype(np.float64)
@@ -42,16 +45,17 @@ def _to_array(logits: Any) -> npt.NDArray[Any]:
     elif isinstance(logits, np.ma.MaskedArray):
         raise TypeError("logits must not be a masked array: fill it, e.g. x.filled(-np.inf)")
     elif isinstance(logits, np.ndarray):
-        array = logits.view(np.ndarray)
+        array = np.ndarray.view(logits, np.ndarray)
     elif "torch" in sys.modules and isinstance(logits, sys.modules["torch"].Tensor):
         return _from_torch(logits)
     elif isinstance(logits, (list, tuple)):
         return _from_list(logits)
     else:
-        if hasattr(logits, "__dlpack__") and not hasattr(logits, "__array__"):
-            array = np.from_dlpack(logits)
-        else:
-            array = np.asarray(logits)
+        with named(_MUST):
+            if hasattr(logits, "__dlpack__") and not hasattr(logits, "__array__"):
+                array = np.from_dlpack(logits)
+            else:
+                array = np.asarray(logits)
     return _readable(array, logits)
 
 

@@ -51,7 +51,7 @@ def backends() -> tuple[str, ...]:
 
 def load(name: str) -> ModuleType:
     """Import a backend by its name."""
-    if name not in _MODULES:
+    if not isinstance(name, str) or name not in _MODULES:
         raise ValueError(f"backend must be one of {', '.join(_MODULES)}, got {name!r}")
     if name not in backends():
         hint = {"core": "install a build that has the extension", "numba": "pip install numba"}

@@ -10,19 +10,29 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backend
-from .params import Order, integer, make_records
+from .params import Order, integer, make_records, named, refuse_masked
 from .sampling import sample, uint64
 
 DEFAULT_MAX_LENGTH = 20  # that of Hugging Face's generate
 
 
 def _prompt(input_ids: Any) -> npt.NDArray[np.int64]:
-    ids = np.asarray(input_ids)
+    refuse_masked("input_ids", input_ids)
+    with named("input_ids must be integers"):
+        ids = np.asarray(input_ids)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"input_ids must be integers, got {ids.dtype}")
     if ids.ndim not in (1, 2) or ids.size == 0:
         raise ValueError(f"input_ids must be of shape (n,) or (B, n), n >= 1, got {ids.shape}")
+    if ids.dtype.kind == "u" and ids.max() >= 2**63:
+        raise ValueError(f"input_ids must be below 2**63, got {int(ids.max())}")
     return ids.astype(np.int64)
+
+
+def _check_callable(name: str, function: Any) -> None:
+    if not callable(function):
+        kind = type(function).__name__
+        raise TypeError(f"{name} must be callable, got {function!r} ({kind})")
 
 
 def _steps(length: int, max_length: int | None, max_new_tokens: int | None) -> int:
@@ -44,9 +54,14 @@ def _last_logits(output: Any, ids: npt.NDArray[np.int64]) -> Any:
     logits = getattr(output, "logits", output)
     shape = getattr(logits, "shape", None)
     if shape is None:
-        logits = np.asarray(logits)
+        with named("model must return an array of numbers"):
+            logits = np.asarray(logits)
         shape = logits.shape
     if len(shape) == ids.ndim + 1:
+        if shape[-2] == 0:
+            raise ValueError(
+                f"model must return logits of at least one step, got shape {tuple(shape)}"
+            )
         logits = logits[:, -1] if ids.ndim == 2 else logits[-1]
     elif len(shape) != ids.ndim:
         raise ValueError(
@@ -101,7 +116,11 @@ def stream(
     >>> list(fastsample.stream(cycle, [0], max_new_tokens=5))
     [1, 2, 3, 0, 1]
     """
+    _check_callable("model", model)
     ids = _prompt(input_ids)
+    if not isinstance(do_sample, (bool, np.bool_)):
+        kind = type(do_sample).__name__
+        raise TypeError(f"do_sample must be True or False, got {do_sample!r} ({kind})")
     steps = _steps(ids.shape[-1], max_length, max_new_tokens)
     eos = [] if eos_token_id is None else np.atleast_1d(np.asarray(eos_token_id, object)).tolist()
     eos = [integer("eos_token_id", token) for token in eos]
@@ -205,10 +224,14 @@ def generate(
     >>> fastsample.generate(cycle, [0], max_length=6, eos_token_id=3)
     array([0, 1, 2, 3])
     """
+    _check_callable("model", model)
+    if on_token is not None:
+        _check_callable("on_token", on_token)
+    prompt = _prompt(input_ids)
     steps = []
     for tokens in stream(
         model,
-        input_ids,
+        prompt,
         max_length=max_length,
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
@@ -220,7 +243,7 @@ def generate(
         seed=seed,
         order=order,
     ):
+        steps.append(np.copy(tokens))  # what is handed out is the caller's to change
         if on_token is not None:
             on_token(tokens)
-        steps.append(tokens)
-    return np.concatenate([_prompt(input_ids), np.array(steps, np.int64).T], axis=-1)
+    return np.concatenate([prompt, np.array(steps, np.int64).T], axis=-1)

@@ -7,7 +7,8 @@ for callers of the C ABI.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Real
 from typing import Any, TypeAlias
@@ -47,6 +48,32 @@ def stages_on(parameters: dict[str, Any]) -> list[str]:
     return [s for s in parameters["order"] if parameters[s] not in (OFF[s], -1)]
 
 
+@contextmanager
+def named(requirement: str) -> Iterator[None]:
+    """Begin the message of whatever goes wrong in another library with what was required."""
+    try:
+        yield
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        raise TypeError(f"{requirement}: {error}") from error
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse a masked array, of which no backend would see the mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array")
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return an array or a scalar of any library as Python's lists and numbers."""
+    refuse_masked(name, value)
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        with named(f"{name} must be readable"):
+            return value.tolist()
+    return list(value) if isinstance(value, (tuple, range)) else value
+
+
 def _real(name: str, value: Any, where: str) -> float:
     if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
         try:
@@ -56,15 +83,25 @@ def _real(name: str, value: Any, where: str) -> float:
     raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
 
 
+def any_integer(name: str, value: Any, where: str = "") -> int:
+    """Return an integer of any size."""
+    cause = None
+    try:
+        number = plain(name, value)
+        if not isinstance(number, (bool, np.bool_)):
+            return int(operator.index(number))
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        cause = error
+    got = f"got {value!r} ({type(value).__name__}){where}"
+    raise TypeError(f"{name} must be an integer, {got}") from cause
+
+
 def integer(name: str, value: Any, where: str = "") -> int:
     """Return an integer, clipped to what 64 bits hold."""
-    if not isinstance(value, (bool, np.bool_)):
-        try:
-            # A count beyond int64 keeps everything, or is far out of range.
-            return max(-(2**63), min(operator.index(value), 2**63 - 1))
-        except TypeError:
-            pass
-    raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
+    # A count beyond int64 keeps everything, or is far out of range.
+    return max(-(2**63), min(any_integer(name, value, where), 2**63 - 1))
 
 
 # name: (default, conversion, requirement, test)
@@ -101,7 +138,7 @@ def parse_order(order: Order) -> tuple[str, ...]:
         )
     stages = tuple(order)
     for stage in stages:
-        if stage not in STAGES:
+        if not isinstance(stage, str) or stage not in STAGES:
             raise ValueError(f"order must be made of {', '.join(STAGES)}, got {stage!r}")
         if stages.count(stage) > 1:
             raise ValueError(f"order must not name a stage twice, got {stage}")
@@ -121,19 +158,21 @@ def _checked(name: str, value: Any, where: str = "") -> Any:
 
 def _column(name: str, value: Any, rows: int) -> Any:
     """Return a valid scalar, or a list of one valid value per row."""
-    if isinstance(value, np.ndarray):
-        if value.ndim == 0:
-            return _checked(name, value.item())
-        if value.ndim > 1:
-            raise ValueError(f"{name} must be a scalar or of shape ({rows},), got {value.shape}")
-        value = value.tolist()
-    elif hasattr(value, "tolist") and hasattr(value, "shape"):  # another library's array
-        value = value.tolist()
-    if not isinstance(value, (list, tuple)):
-        return _checked(name, value)
-    if len(value) != rows:
-        raise ValueError(f"{name} must be a scalar or of shape ({rows},), got ({len(value)},)")
-    return [_checked(name, item, f" (row {row})") for row, item in enumerate(value)]
+    return column(name, value, rows, _checked)
+
+
+def column(name: str, value: Any, rows: int | None, convert: Callable[[str, Any, str], Any]) -> Any:
+    """Return a converted scalar, or a list of one converted value per row; None is any number."""
+    values = plain(name, value)
+    shape = tuple(getattr(value, "shape", ()))
+    if not shape and isinstance(values, list):
+        shape = (len(values),)
+    if not shape:
+        return convert(name, values, "")
+    if len(shape) > 1 or shape != (rows if rows is not None else max(shape[0], 1),):
+        must = f"({rows},)" if rows is not None else "(B,), B >= 1"
+        raise ValueError(f"{name} must be a scalar or of shape {must}, got {shape}")
+    return [convert(name, item, f" (row {row})") for row, item in enumerate(values)]
 
 
 def _fill(values: dict[str, Any], order: Order, rows: int) -> Records:
@@ -161,6 +200,8 @@ def scalar_record(
 ) -> Records:
     """Return the one record of scalar parameters, read-only."""
     given = (temperature, top_k, top_p, min_p, min_tokens_to_keep)
+    if any(hasattr(v, "tolist") and not isinstance(v, np.generic) for v in given):
+        raise TypeError("an array, which may change, is no key")
     values = {name: _checked(name, v) for name, v in zip(_RULES, given, strict=True)}
     records = _fill(values, order, 1)
     records.flags.writeable = False

@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import as_rows
-from .params import Order, integer, make_records, parse_order
+from .params import (
+    Order,
+    any_integer,
+    column,
+    integer,
+    make_records,
+    named,
+    parse_order,
+    plain,
+    refuse_masked,
+)
 
 _MAX_UINT64 = 2**64 - 1
 _MAX_THREADS = 256  # FS_MAX_THREADS
@@ -41,22 +51,21 @@ def uint64(name: str, value: Any, where: str = "") -> int:
     """Return an integer in [0, 2**64)."""
     if type(value) is int and 0 <= value <= _MAX_UINT64:
         return value
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}){where}")
-    number = value.__index__()
+    number = any_integer(name, value, where)
     if not 0 <= number <= _MAX_UINT64:
         raise ValueError(f"{name} must be in [0, 2**64), got {number}{where}")
-    return int(number)
+    return number
 
 
-def _uint64s(name: str, value: Any, rows: int) -> list[int] | None:
-    """One integer per row, or None for a scalar."""
-    if np.ndim(value) == 0:
-        return None
-    values = list(value)
-    if len(values) != rows:
-        raise ValueError(f"{name} must be a scalar or of shape ({rows},), got ({len(values)},)")
-    return [uint64(name, v, f" (row {i})") for i, v in enumerate(values)]
+def _in_unit_interval(
+    name: str, values: npt.NDArray[np.float64], rows: int
+) -> npt.NDArray[np.float64]:
+    """Return one uniform per row, of numbers that must be in [0, 1)."""
+    wrong = ~((values >= 0.0) & (values < 1.0))
+    if wrong.any():
+        where = f" (row {int(np.argmax(wrong))})" if values.ndim else ""
+        raise ValueError(f"{name} must be in [0, 1), got {float(values[wrong][0])}{where}")
+    return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
 
 
 def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArray[np.float64]:
@@ -77,49 +86,58 @@ def _uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> npt.NDArra
             raise TypeError(
                 f"rng must be a numpy.random.Generator, got {rng!r} ({type(rng).__name__})"
             )
-        return rng.random(rows)
+        drawn = np.asarray(rng.random(rows))  # a subclass may return anything
+        if drawn.dtype != np.float64 or drawn.shape != (rows,):
+            raise TypeError(
+                f"rng must give float64 numbers of shape ({rows},), "
+                f"got {drawn.dtype} of shape {drawn.shape}"
+            )
+        return _in_unit_interval("rng", drawn, rows)
     if u is not None:
-        values = np.asarray(u)
+        refuse_masked("u", u)
+        with named("u must be a number"):
+            values = np.asarray(u)
         if values.size and values.dtype.kind not in "iuf":
             raise TypeError(f"u must be a number, got {u!r} ({type(u).__name__})")
         values = values.astype(np.float64)
         if values.shape not in ((), (rows,)):
             raise ValueError(f"u must be a scalar or of shape ({rows},), got {values.shape}")
-        wrong = ~((values >= 0.0) & (values < 1.0))
-        if wrong.any():
-            where = f" (row {int(np.argmax(wrong))})" if values.ndim else ""
-            raise ValueError(f"u must be in [0, 1), got {float(values[wrong][0])}{where}")
-        return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
+        return _in_unit_interval("u", values, rows)
 
     if seed is None:
-        if np.ndim(offset) or offset != 0:
+        if column("offset", offset, rows, uint64) != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = _process_stream.next()  # for a 0 of another type
-    seeds, offsets = _uint64s("seed", seed, rows), _uint64s("offset", offset, rows)
+    seeds, offsets = column("seed", seed, rows, uint64), column("offset", offset, rows, uint64)
     # A scalar seed gives each row a stream of its own; seeds per row stand for themselves.
-    streams = range(rows) if seeds is None else [0] * rows
-    seeds = seeds if seeds is not None else [uint64("seed", seed)] * rows
-    offsets = offsets if offsets is not None else [uint64("offset", offset)] * rows
+    streams = [0] * rows if isinstance(seeds, list) else range(rows)
+    seeds = seeds if isinstance(seeds, list) else [seeds] * rows
+    offsets = offsets if isinstance(offsets, list) else [offsets] * rows
     return np.array([uniform(*key) for key in zip(seeds, streams, offsets, strict=True)], float)
 
 
 def _tokens(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
     if out is None:
         return np.empty(rows, np.int64)
+    refuse_masked("out", out)
+    if isinstance(out, np.ndarray):  # a subclass may say of itself what is not so
+        out = np.ndarray.view(out, np.ndarray)
     if not isinstance(out, np.ndarray) or out.dtype != np.int64:
         kind = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
         raise TypeError(f"out must be an int64 array, got {kind}")
     if single or out.shape != (rows,):
         shape = "None for a single row" if single else f"of shape ({rows},)"
         raise ValueError(f"out must be {shape}, got shape {out.shape}")
-    if not out.flags.c_contiguous or not out.flags.writeable:
+    if not (out.flags.c_contiguous and out.flags.writeable):
         raise ValueError("out must be contiguous and writeable")
+    if not out.flags.aligned:
+        raise ValueError("out must be aligned to 8 bytes")
     return out
 
 
 def _mark(errors: Any) -> bool:
     """Whether a bad row yields -1."""
-    if errors not in ("raise", "mark"):
+    if not isinstance(errors, str) or errors not in ("raise", "mark"):
         raise ValueError(f"errors must be 'raise' or 'mark', got {errors!r}")
     return bool(errors == "mark")
 
@@ -245,7 +263,9 @@ def sample(
     tokens = _tokens(out, len(rows), single)
     uniforms = _uniforms(len(rows), seed, offset, u, rng)
     backend.active().sample(rows, records, uniforms, mark, tokens, limit)
-    return tokens.item() if single else tokens
+    if single:
+        return tokens.item()
+    return tokens if out is None else out
 
 
 def probs(
@@ -370,6 +390,8 @@ def top_k(logits: Any, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     >>> fastsample.top_k([1.0, 3.0, 2.0, 3.0], 3)
     (array([3., 3., 2.], dtype=float32), array([1, 3, 2]))
     """
+    from .reference import to_float32
+
     rows, single = as_rows(logits)
     size = integer("k", k)
     if not 1 <= size <= rows.shape[1]:
@@ -379,8 +401,13 @@ def top_k(logits: Any, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     ids = np.empty((len(rows), size), np.int64)
     for i in range(len(rows)):
         kept, _ = backend.active().survivors(rows[i : i + 1], records)
-        if kept.size < size:
-            raise ValueError(f"k must be at most the {kept.size} finite logits of row {i}, got {k}")
+        if kept.size != size:
+            finite = int(np.isfinite(to_float32(rows[i])).sum())
+            if finite < size:
+                raise ValueError(
+                    f"k must be at most the {finite} finite logits of row {i}, got {k}"
+                )
+            raise ValueError(f"logits row {i} must not change while it is read")
         ids[i] = kept
     values = np.take_along_axis(rows, ids, axis=1)
     if values.dtype == np.uint16:
@@ -545,6 +572,9 @@ class Sampler:
 
     __slots__ = ("_draw", "_options", "_parameters", "_plan_of", "offset", "seed")
 
+    offset: int
+    seed: Any
+
     _DEFAULTS: ClassVar[dict[str, Any]] = {
         "temperature": 1.0,
         "top_k": None,
@@ -576,7 +606,10 @@ class Sampler:
         }
         given = (temperature, top_k, top_p, min_p, min_tokens_to_keep, order)
         # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
-        given = (*map(_listed, given[:-1]), order if isinstance(order, str) else parse_order(order))
+        given = (
+            *map(plain, self._DEFAULTS, given[:-1]),
+            order if isinstance(order, str) else parse_order(order),
+        )
         self._parameters = dict(zip(self._DEFAULTS, given, strict=True))
         lengths = {len(v) for v in given[:-1] if isinstance(v, list)}
         records = make_records(lengths.pop() if lengths else 1, *given)
@@ -594,17 +627,18 @@ class Sampler:
             if token >= 0:
                 self.offset += 1
                 return token
+        offset = uint64("offset", self.offset)
+        seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
         tokens = sample(
-            logits, **self._parameters, **self._options, seed=self.seed, offset=self.offset, out=out
+            logits, **self._parameters, **self._options, seed=seed, offset=offset, out=out
         )
-        self.offset += 1
+        self.offset = offset + 1
         return tokens
 
     def reset(self, seed: Any = None, offset: int = 0) -> None:
         """Go back to `offset`, with another seed if one is given."""
         if seed is not None:
-            seeds = _uint64s("seed", seed, len(seed) if np.ndim(seed) else 0)
-            seed = uint64("seed", seed) if seeds is None else seeds
+            seed = column("seed", seed, None, uint64)
         offset = uint64("offset", offset)
         if seed is not None:
             self.seed = seed
@@ -612,7 +646,9 @@ class Sampler:
 
     def copy(self, *, seed: Any = None) -> Sampler:
         """Return a sampler with the same parameters, state included unless a seed is given."""
-        twin = _make_sampler(self._state())
+        twin = _make_sampler(self._state(), type(self))
+        if hasattr(self, "__dict__"):  # of a subclass
+            vars(twin).update(vars(self))
         if seed is not None:
             twin.reset(seed)
         return twin
@@ -626,23 +662,20 @@ class Sampler:
         return {**self._parameters, "seed": self.seed, "offset": self.offset, **self._options}
 
     def __reduce__(self) -> Any:
-        return _make_sampler, (self._state(),)
+        return _make_sampler, (self._state(), type(self)), getattr(self, "__dict__", None)
 
     def __repr__(self) -> str:
         usual = {**self._DEFAULTS, **self._OPTIONS}
         shown = {n: v for n, v in self._state().items() if n not in usual or not _same(v, usual[n])}
-        return f"Sampler({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
 
 def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
 
 
-def _listed(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return value.tolist() if hasattr(value, "tolist") and hasattr(value, "shape") else value
-
-
-def _make_sampler(arguments: dict[str, Any]) -> Sampler:
-    return Sampler(**arguments)
+def _make_sampler(state: dict[str, Any], kind: type[Sampler] = Sampler) -> Sampler:
+    sampler = kind.__new__(kind)
+    Sampler.__init__(sampler, **state | {"offset": 0})
+    sampler.offset = state["offset"]  # 2**64 after the last step, with which none is made
+    return sampler

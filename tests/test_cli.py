@@ -50,7 +50,7 @@ def refusal(capsys):
         assert exit_.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
-        return err.splitlines()[-1]
+        return err.splitlines()[0]
 
     return run
 
@@ -326,9 +326,26 @@ def test_examples_run(name, capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().out
 
 
-def test_a_command_is_required(refusal):
-    assert refusal().endswith("required: COMMAND")
-    assert "invalid choice: 'new'" in refusal("new")
+def test_without_a_command_there_is_help(capsys):
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == cli.make_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prog"),
+    [(["new"], "fastsample"), (["explain", "--top-k", "x"], "fastsample explain")],
+    ids=str,
+)
+def test_an_error_is_a_line_and_a_hint(capsys, arguments, prog):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    line, hint = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{prog}: error: argument ")
+    assert "invalid" in line
+    assert hint == f"see {prog} --help"
 
 
 def test_version(capsys):

@@ -67,7 +67,7 @@ def refusal(capsys):
         assert exit_.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
-        return err.splitlines()[-1].removeprefix("fastsample explain: error: ")
+        return err.splitlines()[0].removeprefix("fastsample explain: error: ")
 
     return call
 

@@ -223,8 +223,8 @@ def test_on_token_sees_each_step() -> None:
     def spoil(tokens: Any) -> None:
         tokens[:] = 0
 
-    assert fs.generate(successor, [[3]], max_new_tokens=3).tolist() == [[3, 4, 5, 6]]
-    fs.generate(successor, [[3]], max_new_tokens=3, on_token=spoil)
+    got = fs.generate(successor, [[3]], max_new_tokens=3, on_token=spoil)
+    assert got.tolist() == [[3, 4, 5, 6]]
 
 
 # ---- what a model may return -----------------------------------------------------------------
@@ -288,6 +288,15 @@ BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ([[1]], {"do_sample": True, "seed": -1}, ValueError, "seed must be in [0, 2**64), got -1"),
     ([[1]], {"do_sample": True, "seed": "x"}, TypeError,
      "seed must be an integer, got 'x' (str)"),
+    ([2**63], {}, ValueError, f"input_ids must be below 2**63, got {2**63}"),
+    (np.array([2**64 - 1], np.uint64), {}, ValueError,
+     f"input_ids must be below 2**63, got {2**64 - 1}"),
+    (np.ma.masked_array([1, 2]), {}, TypeError, "input_ids must not be a masked array"),
+    ([1], {"do_sample": "no"}, TypeError, "do_sample must be True or False, got 'no' (str)"),
+    ([1], {"do_sample": np.array([1, 2])}, TypeError,
+     "do_sample must be True or False, got array([1, 2]) (ndarray)"),
+    ([1], {"seed": np.array([1])}, TypeError,
+     "seed must be an integer, got array([1]) (ndarray)"),
 ]  # fmt: skip
 
 
@@ -310,6 +319,8 @@ BAD_MODELS: list[tuple[Any, Any, str]] = [
      f"({V},)"),
     ([[1], [2]], lambda ids: np.zeros((3, V)),
      f"model must return 2 rows of logits, got shape (3, {V})"),
+    ([1], lambda ids: np.zeros((0, 4)),
+     "model must return logits of at least one step, got shape (0, 4)"),
     ([1], lambda ids: np.full(V, np.nan), "logits row 0 must not contain NaN, got one at token 0"),
 ]  # fmt: skip
 
@@ -319,6 +330,24 @@ def test_bad_models(prompt: Any, model: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared
         fs.generate(model, prompt)
     assert str(caught.value) == message
+
+
+def test_what_cannot_be_called_is_refused_first() -> None:
+    asked: list[Ids] = []
+    with pytest.raises(TypeError, match=r"^on_token must be callable, got 5 \(int\)$"):
+        fs.generate(asked.append, [1], on_token=5)  # type: ignore[arg-type]
+    assert asked == []
+    for call in (fs.generate, lambda *args: next(fs.stream(*args))):
+        with pytest.raises(TypeError, match=r"^model must be callable, got None \(NoneType\)$"):
+            call(None, [1.5])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ragged", ["input_ids", "model"])
+def test_ragged_lists(ragged: str) -> None:
+    rows = [[1], [2, 3]]
+    model, prompt = (successor, rows) if ragged == "input_ids" else (lambda ids: rows, [1])
+    with pytest.raises(TypeError, match=f"^{ragged} must .*: setting an array element"):
+        fs.generate(model, prompt)
 
 
 def test_an_error_of_the_model_comes_through() -> None:

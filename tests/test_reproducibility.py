@@ -354,6 +354,32 @@ def test_a_sampler_stops_at_the_last_offset(variant: str) -> None:
         sampler(BATCH[0])
 
 
+class Named(fs.Sampler):
+    """A sampler that knows more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(temperature=0.5, seed=3, offset=2**64 - 1)
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    "twin_of",
+    [fs.Sampler.copy, copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))],
+    ids=["copy()", "copy", "deepcopy", "pickle"],
+)
+def test_twins_of_a_subclass_after_the_last_offset(
+    variant: str, twin_of: Callable[[fs.Sampler], fs.Sampler]
+) -> None:
+    sampler = Named("a")
+    sampler(BATCH[0])
+    twin = twin_of(sampler)
+    assert type(twin) is Named
+    assert twin.name == "a"
+    assert repr(twin) == repr(sampler) == f"Named(temperature=0.5, seed=3, offset={2**64})"
+    with pytest.raises(ValueError, match=rf"^offset must be in \[0, 2\*\*64\), got {2**64}$"):
+        twin(BATCH[0])
+
+
 def test_sampler_marks_bad_rows(variant: str) -> None:
     sampler = fs.Sampler(seed=3, errors="mark")
     assert sampler(np.float32([np.nan, 1])) == -1

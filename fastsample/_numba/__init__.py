@@ -107,7 +107,7 @@ def _list(rows: Rows, params: Records, i: int) -> _Listed:
     job = _job(record, ids=ids, x=x, weights=weights)
     at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
     count = run(*at, 0, 0, 0, 1)
-    if count < 1:
+    if count < 1 or ids[:count].max() >= size:
         raise _defect(rows, i)
     return _Listed(ids[:count], x[:count], weights[:count])
 

@@ -277,8 +277,9 @@ def natural_log(m: float) -> float:
 
 @njit
 def first_of_max(row: Row) -> Survivors:
+    # Bounded, should something write to the row meanwhile; the draw refuses an id beyond it.
     b = 0
-    while row.block_max[b] < row.max:
+    while row.block_max[b] < row.max and b < row.block_max.size - 1:
         b += 1
     values, j = block(row, b), 0
     while values[j] < row.max and j < BLOCK - 1:

@@ -70,7 +70,8 @@ def draw(row: Row, kept: Kept, listed: Survivors, block_mass: Ids, exp2: Exp2, u
         weight = weigh(row, listed, exp2)
     if not weight.size:  # something has written to the row meanwhile
         return CHANGED
-    return np.int64(listed.ids[locate(weight, at)[0]])
+    token = np.int64(listed.ids[locate(weight, at)[0]])
+    return token if token < row.size else CHANGED
 
 
 #: What a call of `run` has in common for all rows. Arrays are addresses, strides count bytes.

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from .. import __version__, bench
 from . import demo, explain, generate
@@ -45,17 +45,24 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error is a line and a hint, not lost below the usage of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the table of commands."""
     keep_lines = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastsample",
         description="Draw the next token from a row of logits.",
         epilog="\n  ".join(["examples:", *(c.example for c in COMMANDS.values())]),
         formatter_class=keep_lines,
     )
     parser.add_argument("--version", action="version", version=f"fastsample {__version__}")
-    table = parser.add_subparsers(metavar="COMMAND", required=True)
+    table = parser.add_subparsers(metavar="COMMAND")
     for name, (example, add_options, run) in COMMANDS.items():
         text = inspect.getdoc(run) or ""
         short = text.partition("\n")[0]
@@ -70,7 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; argparse exits by itself."""
     try:
         try:
-            args = make_parser().parse_args(argv)
+            parser = make_parser()
+            args = parser.parse_args(argv)
+            if not hasattr(args, "run"):  # no command
+                parser.print_help(sys.stderr)
+                return 2
             args.run(args)
         finally:
             sys.stdout.flush()  # now and not at exit, so that a closed pipe is met here
