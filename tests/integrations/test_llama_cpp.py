@@ -506,7 +506,9 @@ def refusal(capfd):
         assert exit_.value.code == 2
         out, err = capfd.readouterr()
         assert out == ""
-        return err.splitlines()[-1]
+        *_, line, hint = err.splitlines()
+        assert hint == "see fastsample generate --help"
+        return line
 
     return run
 
