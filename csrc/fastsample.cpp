@@ -310,15 +310,16 @@ fs_status fs_probs(const fs_logits* logits, const fs_params* params, int64_t par
   return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
     if (logits->rows == 0) return FS_OK;
     if (!probs) return fail(FS_INVALID_ARGUMENT, "probs must not be null");
-    // Twice, so that nothing is written where a row is bad or memory runs out.
-    for (const bool write : {false, true})
+    // Several rows twice, so that nothing is written where one is bad or memory runs out.
+    enum { kTry, kWrite, kPasses };
+    for (int pass = logits->rows > 1 ? kTry : kWrite; pass < kPasses; ++pass)
       for (int64_t i = 0; i < logits->rows; ++i) {
         const Row row = args.row(i, ws);
         if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
         const Cut kept = cut(row, args.of_row(i), ws);
-        if (write)
+        if (pass == kWrite)
           write_probs(row, kept, ws, probs + i * logits->vocab);
-        else if (logits->rows > 1)
+        else
           weigh_kept(row, kept, ws);
       }
     return FS_OK;

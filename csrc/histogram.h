@@ -17,7 +17,7 @@ class Histogram {
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
   float with_count(double count) const;
-  // Such that values between it and x weigh about so many units; not a number never.
+  // Such that values between it and x weigh about so many units; never NaN.
   float below(float x, double mass_between) const;
   float above(float x, double mass_between) const;
   // What the values weigh that one of the sample at x stands for.

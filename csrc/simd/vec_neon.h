@@ -64,13 +64,8 @@ struct Vec {
   static void mark(Marks* marks, int i, uint32_t mask) {
     marks->word[i * kWidth / 64] |= uint64_t(mask) << i * kWidth % 64;
   }
-  static size_t keep(const float* from, uint32_t mask, float* to) {
-    return keep_lanes(from, mask, to);
-  }
-  static size_t keep(const int32_t* from, uint32_t mask, int32_t* to) {
-    return keep_lanes(from, mask, to);
-  }
-  static size_t keep(const int64_t* from, uint32_t mask, int64_t* to) {
+  template <class T>
+  static size_t keep(const T* from, uint32_t mask, T* to) {
     return keep_lanes(from, mask, to);
   }
   static F of_blocks(const float* block_max, I ids) {
