@@ -131,7 +131,10 @@ def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
 
     from ..integrations.llama_cpp import FastLlama
 
-    llm: Any = FastLlama(model, n_ctx=0, verbose=False)
+    try:
+        llm: Any = FastLlama(model, n_ctx=0, verbose=False)
+    except ValueError as error:  # of llama.cpp, which says no more
+        raise ValueError(f"model must be one that llama.cpp loads: {error}") from None
     rows = []
     for text in texts:
         ids = llm.tokenize(text.encode(), special=True)

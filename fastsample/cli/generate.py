@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ if TYPE_CHECKING:  # the extra may be absent
 LLAMA_CPP = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 CHAT_TEMPLATE = 512  # tokens that a chat's template may add
 MOST_TOKENS = 65_536  # whose keys and values some memory must hold
-MOST_THREADS = 512  # more than these crash llama.cpp (GGML_MAX_N_THREADS)
+# More than a few for each processor only wait for each other; more than 512 crash llama.cpp.
+MOST_THREADS = min(512, 4 * (os.cpu_count() or 1))
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +51,18 @@ def load(args: argparse.Namespace) -> FastLlama:
     """Load the model, with a context for the prompt and all that may be drawn."""
     from ..integrations.llama_cpp import FastLlama, smollm2_path
 
-    return FastLlama(
-        args.model or smollm2_path(),
-        # No token has less than a byte.
-        n_ctx=len(args.prompt.encode()) + CHAT_TEMPLATE + args.max_tokens,
-        n_threads=args.threads,
-        n_threads_batch=args.threads,
-        verbose=False,
-    )
+    path = args.model or smollm2_path()
+    try:
+        return FastLlama(
+            path,
+            # No token has less than a byte.
+            n_ctx=len(args.prompt.encode()) + CHAT_TEMPLATE + args.max_tokens,
+            n_threads=args.threads,
+            n_threads_batch=args.threads,
+            verbose=False,
+        )
+    except ValueError as error:  # of llama.cpp, which says no more
+        raise ValueError(f"model must be one that llama.cpp loads: {error}") from None
 
 
 def write(llm: FastLlama, prompt: str, chat: bool, **parameters: Any) -> Iterator[tuple[str, Any]]:
