@@ -16,6 +16,11 @@ Rows = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 
+#: What reaches p of a total weighs this times p of it at least. Half of what float32 tells apart at
+#: 1 is forgiven, so that probabilities which sum to p on paper reach it, however their logarithms
+#: were rounded.
+REACHES = 1.0 - 2.0**-24
+
 
 def to_float32(rows: Rows) -> npt.NDArray[np.float32]:
     """Return rows as every backend sees them: bfloat16 (as uint16) widened, float64 rounded."""
@@ -55,7 +60,7 @@ def survivors_of(row: npt.NDArray[np.float32], p: np.void) -> tuple[Ids, Floats]
             keep = int(p["top_k"])
         elif stage == "top_p" and p["top_p"] < 1.0:
             cumulative = np.cumsum(weights)
-            keep = 1 + int(np.sum(cumulative < p["top_p"] * cumulative[-1]))
+            keep = 1 + int(np.sum(cumulative < REACHES * p["top_p"] * cumulative[-1]))
         elif stage == "min_p" and p["min_p"] > 0.0:
             threshold = np.float32(x[0] + temperature * math.log(p["min_p"]))
             keep = int(np.sum(x[:kept] >= threshold))

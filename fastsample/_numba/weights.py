@@ -14,6 +14,7 @@ from .words import Scalar, fma, intrinsic, njit
 MANTISSA_BITS = 27
 UNIT_BITS = 40
 LEAST_EXPONENT = MANTISSA_BITS - UNIT_BITS
+REACHES = 1.0 - 2.0**-24  # what reaches p of a total weighs this times p of it at least
 LIGHTEST = np.float32(-42.0)  # a weight under 2^-42 rounds to zero units
 LARGEST: Scalar = np.float32(np.finfo(np.float32).max)
 SMALLEST: Scalar = np.float32(np.finfo(np.float32).tiny)
