@@ -110,7 +110,7 @@ class Distribution(NamedTuple):
 def entropy_of(q: Floats) -> float:
     """Return the entropy of some probabilities in nats; those that are 0 add nothing."""
     q = q[q > 0.0]
-    return float(-np.sum(q * np.log(q)))
+    return float(0.0 - np.sum(q * np.log(q)))  # of a certain one +0
 
 
 def count_reaching(weights: Floats, p: float) -> int:
