@@ -52,7 +52,7 @@ def places(size: int, layout: str) -> tuple[npt.NDArray[np.int64], int]:
     if layout.startswith("shuffled"):
         return rng.permutation(size), size
     # Each in a block of its own, which rounds weights by its own maximum.
-    stride = 256 if layout == "spread over blocks" else 6000
+    stride = 256 if layout == "spread over blocks" else 2000
     return rng.permutation(size) * stride + rng.integers(0, 256, size), size * stride
 
 
@@ -87,11 +87,16 @@ def test_the_rows_are_all_there() -> None:
     assert len(tenths) == 8 + 9 + 7
 
 
+def affordable_rows(variant: str, layout: str) -> list[Row]:
+    """All of them; some where a row is long and the variant slow."""
+    return ROWS[::5] if layout == "far apart" and variant == "reference" else ROWS
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_top_p_as_on_paper(variant: str, dtype: npt.DTypeLike, layout: str) -> None:
     wrong = []
-    for row in ROWS:
+    for row in affordable_rows(variant, layout):
         logits, ranking = logits_of(row, layout, dtype)
         for kept, p in cuts(row):
             ids = fs.survivors(logits, top_p=p)[0].tolist()
@@ -119,7 +124,7 @@ def test_halves_where_they_say_what_is_meant(
 @pytest.mark.parametrize("stage", [{"top_k": 5}, {"min_p": 1e-3}], ids=str)
 def test_after_another_stage(variant: str, stage: dict[str, Any]) -> None:
     order = (*stage, "top_p")
-    for row in ROWS:
+    for row in affordable_rows(variant, "far apart"):
         logits, ranking = logits_of(row, "far apart", np.float32)
         for kept, p in cuts(row):
             ids = fs.survivors(logits, top_p=p, order=order, **stage)[0].tolist()
@@ -127,7 +132,9 @@ def test_after_another_stage(variant: str, stage: dict[str, Any]) -> None:
 
 
 def test_what_is_forgiven_is_half_of_what_float32_tells_apart(variant: str) -> None:
-    # 2^22 equal tokens weigh whole numbers, and p is one of them, or so much above it.
-    half = np.zeros(4)
-    for p, kept in ((0.5, 2), (0.5 * (1 + 2.0**-25), 2), (0.5 * (1 + 2.0**-23), 3)):
-        assert fs.survivors(half, top_p=p)[0].size == kept
+    # Equal tokens weigh the same whole number, so that half of them are exactly half.
+    for size in (4, 1000, 2**16):
+        row = np.zeros(size, np.float32)
+        for above, more in ((0.0, 0), (0.99, 0), (1.01, 1)):
+            ids, _ = fs.survivors(row, top_p=0.5 * (1 + above * 2.0**-24))
+            assert ids.size == size // 2 + more
