@@ -15,9 +15,10 @@ from ..reference import Floats, Ids, Rows, find_defect, to_float32
 from . import draw as compiled
 from .draw import address_of, run
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from .softmax import write
 from .threads import share_out
 
-__all__ = ["plan", "probs", "sample", "survivors", "uniform"]
+__all__ = ["log_softmax", "plan", "probs", "sample", "softmax", "survivors", "uniform"]
 
 _DTYPES = {
     np.dtype(np.float32): FLOAT32,
@@ -125,6 +126,25 @@ def survivors(rows: Rows, params: Records) -> tuple[Ids, npt.NDArray[np.float32]
     falling = np.argsort(-x, kind="stable")
     p = (weight / weight.sum()).astype(np.float32)
     return ids[falling].astype(np.int64), p[falling]
+
+
+def _write(rows: Rows, temperature: float, logarithm: bool) -> npt.NDArray[np.float32]:
+    out = np.empty(rows.shape, np.float32)
+    for i, row in enumerate(rows):
+        to = out.ctypes.data + i * out.strides[0]
+        if not write(row.ctypes.data, _DTYPES[rows.dtype], row.size, temperature, logarithm, to):
+            raise _defect(rows, i)
+    return out
+
+
+def softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the probabilities of all tokens."""
+    return _write(rows, temperature, False)
+
+
+def log_softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the logarithms of the probabilities of all tokens."""
+    return _write(rows, temperature, True)
 
 
 def plan(params: Records) -> Callable[[Any, Any, Any], int]:

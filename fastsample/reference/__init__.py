@@ -20,8 +20,10 @@ __all__ = [
     "Ids",
     "Rows",
     "find_defect",
+    "log_softmax",
     "probs",
     "sample",
+    "softmax",
     "survivors",
     "survivors_of",
     "to_float32",
@@ -70,6 +72,29 @@ def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
         ids, p = survivors(rows[i : i + 1], params[i : i + 1] if params.size > 1 else params, i)
         out[i, ids] = p
     return out
+
+
+def _logarithms(rows: Rows, temperature: float) -> Floats:
+    x = to_float32(rows)
+    for i, row in enumerate(x):
+        defect = find_defect(row, i)
+        if defect is not None:
+            raise ValueError(defect)
+    with np.errstate(over="ignore"):  # what is too far below the maximum has no probability
+        y: Floats = (x.astype(np.float64) - x.max(axis=1, keepdims=True)) / temperature
+    y -= np.log(np.exp(y).sum(axis=1, keepdims=True))
+    return y
+
+
+def softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the probabilities of all tokens."""
+    return np.exp(_logarithms(rows, temperature)).astype(np.float32)
+
+
+def log_softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the logarithms of the probabilities of all tokens."""
+    with np.errstate(over="ignore"):
+        return _logarithms(rows, temperature).astype(np.float32)
 
 
 def survivors(rows: Rows, params: Records, index: int = 0) -> tuple[Ids, npt.NDArray[np.float32]]:
