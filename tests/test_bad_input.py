@@ -16,8 +16,6 @@ from rows import make_row
 import fastsample as fs
 from fastsample.params import make_records
 
-pytestmark = pytest.mark.quick
-
 ROW = np.array([3.0, 2.5, 2.0, 1.0], np.float32)
 BATCH = np.stack([ROW, ROW[::-1], ROW])
 NAN, INF = np.nan, np.inf

@@ -17,8 +17,6 @@ from scipy.special import expit
 
 import fastsample as fs
 
-pytestmark = pytest.mark.quick
-
 Activate = Callable[[str], AbstractContextManager[None]]
 
 CHAINS = {
