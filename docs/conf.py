@@ -45,6 +45,8 @@ nitpicky = True
 html_theme = "furo"
 html_title = f"fastsample {version}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath"]

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib.metadata import metadata
 from importlib.resources import files
 from importlib.util import find_spec
@@ -123,6 +124,7 @@ ELSEWHERE = {
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/fastsample demo": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install .": ".ci/run, as a part of the demo's",
+    ".venv/bin/pytest -m quick": ".ci/run; what it collects is tested below",
     "cmake -B build -DBUILD_SHARED_LIBS=ON && cmake --build build && "
     "cmake --install build --prefix DIR": "test_c_abi.py, step by step",
     "python3 -m venv .venv && .venv/bin/pip install -U pip && "
@@ -131,6 +133,10 @@ ELSEWHERE = {
     ".venv/bin/pip install --group docs .": "whoever builds the documentation",
     ".venv/bin/sphinx-build -W --keep-going -n -b html docs build/docs": "likewise",
 }
+
+
+#: The modules whose tests are marked `quick`.
+QUICK = ("inputs", "textbook")
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -270,6 +276,16 @@ def test_command(
         Path("other.gguf").symlink_to(smollm2_path())  # a model that the reader has
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
+def test_the_quick_tests_are_those_of_what_is_drawn_and_refused() -> None:
+    command = [sys.executable, "-m", "pytest", "-m", "quick", "--collect-only", "-q"]
+    out = run(*command, "-p", "no:cacheprovider", cwd=ROOT)
+    found = {line.partition("::")[0] for line in out.splitlines() if "::" in line}
+    assert found == {f"tests/test_{name}.py" for name in QUICK}
+    assert re.search(r"(\d+)/(\d+) tests collected", out)
+    assert len(out.splitlines()) > 100
 
 
 # ---- C -----------------------------------------------------------------------------------------

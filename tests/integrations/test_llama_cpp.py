@@ -575,14 +575,15 @@ def test_generate_into_a_closed_pipe_is_quiet():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--top-p 1.5", "argument --top-p: top_p must be in [0, 1], got 1.5"),
-        ("--order top_k --top-p 0.5", "argument --order: order must name top_p, which is active"),
-        ("--seed -1", "argument --seed: seed must be in [0, 2**64), got -1"),
-        ("--seed 4294967295", "argument --seed: seed must not be 4294967295"),
-        ("--max-tokens 0", "argument --max-tokens: max_tokens must be >= 1, got 0"),
-        ("--threads 0", "argument --threads: threads must be >= 1, got 0"),
-        ("--model /no/such.gguf", "Model path does not exist: /no/such.gguf"),
-        (f"--model {__file__}", "Failed to load model from file"),
+        ("--top-p 1.5", "argument --top-p: must be in [0, 1], got 1.5"),
+        ("--order top_k --top-p 0.5", "argument --order: must name top_p, which is active"),
+        ("--seed -1", "argument --seed: must be in [0, 2**64), got -1"),
+        ("--seed 4294967295", "argument --seed: must not be 4294967295"),
+        ("--max-tokens 0", "argument --max-tokens: must be an integer in [1, 65536], got 0"),
+        ("--threads 0", "argument --threads: must be an integer in [1, "),
+        ("--threads 99999", "argument --threads: must be an integer in [1, "),
+        ("--model /no/such.gguf", "argument --model: must be a GGUF file, got '/no/such.gguf'"),
+        (f"--model {__file__}", "argument --model: must be a GGUF file"),
     ],
 )
 def test_generate_refuses_bad_options(refusal, options, message):
@@ -590,7 +591,15 @@ def test_generate_refuses_bad_options(refusal, options, message):
 
 
 def test_generate_needs_a_prompt(refusal):
-    assert refusal("") == "fastsample generate: error: PROMPT must not be empty"
+    assert refusal("") == "fastsample generate: error: argument PROMPT: must not be empty"
+
+
+def test_generate_names_a_model_that_does_not_load(refusal, tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(b"GGUF and nothing more")
+    line = refusal("x", "--model", path)
+    begin = "fastsample generate: error: argument --model: must be one that llama.cpp loads: "
+    assert line.startswith(begin)
 
 
 def test_generate_without_weights(refusal, monkeypatch):
