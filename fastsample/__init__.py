@@ -4,9 +4,9 @@ try:
     from ._build import version as __version__
 except ModuleNotFoundError:
     raise ImportError(
-        f"fastsample was imported from its source folder {__path__[0]}, where it is not built: "
-        "start Python in another folder, or install it so that the source folder works too, "
-        "with: pip install -e ."
+        f"fastsample was imported from its source folder {__path__[0]}, where it is not built. "
+        "Start Python in another folder to use the installed one; or run pip install -e . in the "
+        "checkout, after which the source folder works too"
     ) from None
 
 from .backend import backends, build_info, use_backend
