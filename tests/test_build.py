@@ -43,7 +43,7 @@ print(json.dumps(result))
 
 
 def call(
-    *command: str | Path, timeout: int = 180, cwd: str | Path = "/", **environment: str
+    *command: str | Path, timeout: int = 600, cwd: str | Path = "/", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command away from the source folder; only `environment` concerns fastsample."""
     inherited = {

@@ -11,6 +11,12 @@
 #include <intrin.h>
 #endif
 
+// NaN, infinities and the order of operations have to mean what they say.
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (__FINITE_MATH_ONLY__ + 0) || \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "fastsample needs IEEE arithmetic: compile without -ffast-math, its parts, and /fp:fast"
+#endif
+
 namespace fastsample {
 
 // Rows are worked on in blocks of this many values; the last one is padded with -inf.
