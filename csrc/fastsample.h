@@ -108,9 +108,10 @@ FASTSAMPLE_API double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset
  * Rows are shared out over `threads` threads at most, the calling one included; more than `rows` or
  * FS_MAX_THREADS act as that many. 0 leaves the number to the library: 1 for one row or less than
  * 2^21 logits, else one per 2^20 logits, but no more than rows or the processors that this process
- * may use. The other threads are started by the call and end with it; where the system refuses one,
- * the call does without. Tokens and errors are the same for every number: where several rows are
- * bad, the error is the first one's. */
+ * may use. The other threads are started by the call, which waits for none that has taken no row:
+ * it may begin after the call, finds nothing to do, and ends. Where the system refuses one, the
+ * call does without. Tokens and errors are the same for every number: where several rows are bad,
+ * the error is the first one's. */
 FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_params* params,
                                    int64_t params_count, const double* u, int32_t threads,
                                    uint32_t flags, int64_t* tokens);

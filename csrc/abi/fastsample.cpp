@@ -165,31 +165,30 @@ int thread_count(int32_t asked, const fs_logits& logits) {
   return std::min({most, available_threads(), int(std::min(worth, double(most)))});
 }
 
-// Draws rows, each thread the next one that none has taken, until a row fails.
+// Draws rows until one fails.
 class Batch {
  public:
   Batch(const Arguments& args, const double* u, bool mark, int64_t* drawn)
       : args_(args), u_(u), mark_(mark), drawn_(drawn), end_(args.logits->rows) {}
 
-  // What one thread does until there is nothing left.
-  void work(Workspace& ws) noexcept {
-    const DefaultFloatMode mode;
-    for (;;) {
-      const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-      // Rows before one that failed are taken already: the lowest is found whatever the timing.
-      if (i >= end_.load(std::memory_order_relaxed)) return;
-      Row row;
-      const fs_status status = draw_row(i, ws, row);
-      if (status == FS_OK) continue;
-      const std::lock_guard<std::mutex> lock(failing_);
-      if (i >= end_.load(std::memory_order_relaxed)) return;
+  // Draws a row; says whether those after it are still of interest. Rows are taken in order, so the
+  // lowest that fails is found whatever the timing.
+  bool draw_one(int64_t i, Workspace& ws) noexcept {
+    if (i >= end_.load(std::memory_order_relaxed)) return false;
+    const DefaultFloatMode mode;  // of a thread that helps
+    Row row;
+    const fs_status status = draw_row(i, ws, row);
+    if (status == FS_OK) return true;
+    const std::lock_guard<std::mutex> lock(failing_);
+    if (i < end_.load(std::memory_order_relaxed)) {
       end_.store(i, std::memory_order_relaxed);
       status_ = status;
       failed_ = row;
     }
+    return false;
   }
 
-  // Once all have worked: FS_OK, or what is wrong with the lowest row that failed.
+  // Once all are drawn: FS_OK, or what is wrong with the lowest row that failed.
   fs_status finish() const {
     if (status_ == FS_OK) return FS_OK;
     if (status_ == FS_NO_MEMORY) throw std::bad_alloc();
@@ -215,8 +214,7 @@ class Batch {
   const double* u_;
   const bool mark_;
   int64_t* drawn_;
-  // Rows not taken begin at next_; those of interest end at end_.
-  std::atomic<int64_t> next_{0}, end_;
+  std::atomic<int64_t> end_;  // of the rows of interest
   std::mutex failing_;
   fs_status status_ = FS_OK;
   Row failed_;
@@ -297,7 +295,8 @@ fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t pa
     const int count = thread_count(threads, *logits);
     Workspaces& kept = workspaces();
     kept.reserve(count);
-    run_on_threads(count, [&](int thread) { batch.work(kept.of(thread)); });
+    share_out(logits->rows, count,
+              [&](int64_t i, int thread) { return batch.draw_one(i, kept.of(thread)); });
     const fs_status status = batch.finish();
     if (status != FS_OK) return status;
     std::copy(drawn, drawn + logits->rows, tokens);
