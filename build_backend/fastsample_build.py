@@ -8,6 +8,7 @@ the compiler said. Depends on scikit-build-core and the standard library.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -33,7 +34,7 @@ Settings = dict[str, Any]
 _COMPILERS = ("c++", "CC", "g++", "clang++", "icpx", "icpc", "xlC", "cl")
 _FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/local/bin")
 # Whoever names one of these, as a setting or in the environment, has decided: CMake is to compile.
-_DECISIONS = ("CMAKE_CXX_COMPILER", "CMAKE_TOOLCHAIN_FILE", "FASTSAMPLE_REQUIRE_COMPILER")
+_DECISION = r"\b(CMAKE_CXX_COMPILER|CMAKE_TOOLCHAIN_FILE|FASTSAMPLE_REQUIRE_COMPILER)\b"
 
 
 def has_compiler() -> bool:
@@ -50,7 +51,7 @@ def _settings(settings: Settings | None) -> Settings:
     settings = dict(settings or {})
     environment = {k: v for k, v in os.environ.items() if k.startswith(("CMAKE_", "SKBUILD_"))}
     said = repr((settings, environment))
-    if not any(decision in said for decision in _DECISIONS) and not has_compiler():
+    if not re.search(_DECISION, said) and not has_compiler():
         print("fastsample: no C++ compiler found: building without the extension", file=sys.stderr)
         settings.setdefault("wheel.cmake", "false")
     return settings

@@ -248,7 +248,7 @@ def test_a_release_build_needs_a_compiler(pure: Path, tmp_path: Path) -> None:
     release = "--config-settings=cmake.define.FASTSAMPLE_REQUIRE_COMPILER=ON"
     done = pip(pure, "wheel", "--no-deps", "-w", tmp_path, ROOT, release)
     assert done.returncode != 0, done.stdout
-    assert "Could not find compiler set in environment variable CXX" in done.stdout
+    assert "Could not find the compiler" in done.stdout
     assert not list(tmp_path.glob("*.whl"))
 
 
