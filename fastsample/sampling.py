@@ -506,7 +506,8 @@ def _log_softmax(logits: Any, temperature: float) -> npt.NDArray[np.float64]:
     from .reference import find_defect, to_float32
 
     rows, single = as_rows(logits)
-    divisor = float(make_records(1, temperature, 0, 1.0, 0.0, 1, "hf")["temperature"][0])
+    make_records(1, temperature, 0, 1.0, 0.0, 1, "hf")  # which checks it
+    divisor = float(temperature)
     if divisor == 0.0:
         raise ValueError(f"temperature must be finite and > 0, got {temperature!r}")
     x = to_float32(rows)

@@ -69,8 +69,8 @@ static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
   return count;
 }
 
-// a * b + c, rounded once. MinGW's fmaf rounds twice. The product of floats is exact in float64; its
-// sum with c is rounded to odd there, after which rounding to float32 is right.
+// a * b + c, rounded once. MinGW's fmaf rounds twice. The product of floats is exact in float64;
+// its sum with c is rounded to odd there, after which rounding to float32 is right.
 static inline float fused(float a, float b, float c) {
 #if defined(__MINGW32__) && !defined(__FMA__)
   const double product = double(a) * double(b), sum = product + double(c);

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import MAX_VOCAB
-from ..params import RECORD, Records
+from ..records import Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
 from . import draw as compiled
 from .draw import address_of, run
@@ -56,7 +56,8 @@ def _thread_count(threads: int, rows: Rows) -> int:
 def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     """Return what compiled code is told; the arrays must live as long as it is used."""
     job = np.zeros(1, compiled.JOB)
-    job["params_stride"] = 0 if params.size == 1 else RECORD.itemsize
+    job["params_stride"] = 0 if params.size == 1 else params.itemsize
+    job["stages"] = params.dtype["stages"].shape[0]
     for name, array in {"params": params, **arrays}.items():
         job[name] = array.ctypes.data
     return job

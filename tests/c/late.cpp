@@ -168,18 +168,15 @@ static bool fork_before_helpers() {
 // The library stays while there are threads that may run its code.
 static bool unload(const char* path) {
   using Sample = decltype(&fs_sample);
-  using Init = decltype(&fs_params_init);
   void* library = dlopen(path, RTLD_NOW);
   if (!library) return false;
   const auto sample = reinterpret_cast<Sample>(dlsym(library, "fs_sample"));
-  const auto init = reinterpret_cast<Init>(dlsym(library, "fs_params_init"));
   std::vector<float> row(16, 0.0f);
-  std::vector<double> u(16, 0.5);
+  const std::vector<fs_draw> draws(16, fs_draw{sizeof(fs_draw), 0.5, 0.0, nullptr});
   std::vector<int64_t> tokens(16);
-  fs_params params;
-  init(&params);
-  const fs_logits logits = {sizeof(fs_logits), row.data(), 16, 1, 1, FS_FLOAT32, 0};
-  const bool ok = sample(&logits, &params, 1, u.data(), 16, 0, tokens.data()) == FS_OK;
+  const fs_chain chain = {sizeof(fs_chain), nullptr, 0, 1};
+  const fs_logits logits = {sizeof(fs_logits), row.data(), 16, 1, 1, 0, FS_FLOAT32, 0};
+  const bool ok = sample(&logits, &chain, 1, draws.data(), 16, 0, tokens.data()) == FS_OK;
   dlclose(library);
   sleep_us(2000);
   return ok;
