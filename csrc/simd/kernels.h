@@ -11,6 +11,12 @@
 #include <intrin.h>
 #endif
 
+// NaN, infinities and the order of operations have to mean what they say.
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (__FINITE_MATH_ONLY__ + 0) || \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "fastsample needs IEEE arithmetic: compile without -ffast-math, its parts, and /fp:fast"
+#endif
+
 namespace fastsample {
 
 // Rows are worked on in blocks of this many values; the last one is padded with -inf.
@@ -68,6 +74,23 @@ static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
   return count;
 }
 
+// a * b + c, rounded once. MinGW's fmaf rounds twice. The product of floats is exact in float64;
+// its sum with c is rounded to odd there, after which rounding to float32 is right.
+static inline float fused(float a, float b, float c) {
+#if defined(__MINGW32__) && !defined(__FMA__)
+  const double product = double(a) * double(b), sum = product + double(c);
+  const double back = sum - product, lost = (product - (sum - back)) + (double(c) - back);
+  uint64_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  if (lost != 0.0 && isfinite(sum) && !(bits & 1)) bits += (lost > 0.0) == (sum > 0.0) ? 1 : -1;
+  double odd;
+  memcpy(&odd, &bits, sizeof odd);
+  return float(odd);
+#else
+  return fmaf(a, b, c);
+#endif
+}
+
 struct Exp2 {
   float max;
   float scale;
@@ -76,7 +99,7 @@ struct Exp2 {
 // The logarithm of half a weight: its fraction, the distance from the next lower integer, is exact
 // in float32 because it is not above -1. Between -1 and 0 it would need more bits than there are.
 static inline float log2_of_half(float x, Exp2 exp2) {
-  return fmaf(x - exp2.max, exp2.scale, -1.0f);
+  return fused(x - exp2.max, exp2.scale, -1.0f);
 }
 
 // e of a block: the logarithm of its largest weight rounded up.

@@ -52,7 +52,7 @@ struct Vec {
   static F set1(float v) { return v; }
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }
-  static F fma(F a, F b, F c) { return fmaf(a, b, c); }
+  static F fma(F a, F b, F c) { return fused(a, b, c); }
   // Of a NaN and another the second, as the vectors have it.
   static F max(F a, F b) { return a > b ? a : b; }
   static F min(F a, F b) { return a < b ? a : b; }

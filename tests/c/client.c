@@ -1,7 +1,8 @@
 /* A client of the installed library: what fastsample.h promises, checked from outside.
  *
  * Valid as C99 and as C++17, and knows nothing but the header. Every check runs once for each
- * instruction set of this machine. Ends with "N passed, 0 failed". */
+ * instruction set of this machine, or of those that it is given (client avx2,scalar). Ends with
+ * "N passed, 0 failed". */
 #include <fastsample.h>
 #include <fenv.h>
 #include <math.h>
@@ -1000,7 +1001,7 @@ static Fingerprint fingerprint(void) {
   return f;
 }
 
-int main(void) {
+int main(int argc, char** argv) {
   static Fingerprint first, other;
   char isas[100];
   char* name;
@@ -1018,8 +1019,8 @@ int main(void) {
   CHECK(contains(fs_isas(), "scalar"));
   if (forced) CHECK(strcmp(fs_isa(), forced) == 0);
 
-  CHECK(strlen(fs_isas()) < sizeof isas);
-  strcpy(isas, fs_isas());
+  CHECK(strlen(argc > 1 ? argv[1] : fs_isas()) < sizeof isas);
+  strcpy(isas, argc > 1 ? argv[1] : fs_isas());
   for (name = strtok(isas, ","); name; name = strtok(NULL, ","), ++count) {
     CHECK(fs_force_isa(name) == FS_OK);
     CHECK(strcmp(fs_isa(), name) == 0);
