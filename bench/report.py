@@ -11,8 +11,10 @@ import os
 from pathlib import Path
 
 from fastsample import bench
+from fastsample.bench import vllm_table
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+VLLM = "<!-- vllm: begin -->", "<!-- vllm: end -->"
 MARKED = "R is the time of `x.max()` of the same row; `!` marks what misses its target"
 
 
@@ -65,13 +67,22 @@ def full(report: bench.Report, pictures: list[str]) -> str:
     return "\n\n".join(parts).rstrip() + "\n"
 
 
-def insert(path: Path, text: str) -> None:
+def insert(path: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put a text between the marks in a file, in place of what is there."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = path.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise SystemExit(f"{path} must have a line {BEGIN} and after it a line {END}")
+        raise SystemExit(f"{path} must have a line {marks[0]} and after it a line {marks[1]}")
     path.write_text(f"{before}{begin}\n{text}{end}{after}")
+
+
+def insert_vllm(args: argparse.Namespace, reports: list[bench.Report]) -> None:
+    """Write what `fastsample bench --vllm` measured; the summary is the tokens per second."""
+    shown = {args.into: tuple(vllm_table.MEASURES), args.short_into: ("tokens_per_s",)}
+    for path, measures in shown.items():
+        text = "\n\n".join(vllm_table.table(report, measures) for report in reports)
+        if path:
+            insert(path, text + "\n", VLLM)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -94,6 +105,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     report = json.loads(args.json.read_text())
+    if "vllm" in report:
+        insert_vllm(args, report["vllm"])
+        return
     if report["format"] != bench.FORMAT:
         raise SystemExit(f"{args.json} has format {report['format']}, not {bench.FORMAT}")
     files = bench.plot(report, args.plot) if args.plot else []

@@ -11,9 +11,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -156,39 +156,41 @@ def _version(package: str) -> str | None:
         return None
 
 
-def table(report: Report) -> str:
-    """Return the report as tables of Markdown: tokens per second, and what the sampler takes."""
-    lines = [heading(report), ""]
-    for key, what, digits in (
-        ("tokens_per_s", "tokens per second", 0),
-        ("sampler_ms", "the sampler's milliseconds of a step", 2),
-    ):
-        lines += [f"| {what} | B | {' | '.join(WORKS)} |", "| --- " + "| --: " * (1 + len(WORKS)) + "|"]
+MEASURES = {  # what is shown, how many digits, and whether more is better
+    "tokens_per_s": ("tokens per second", 0, True),
+    "sampler_ms": ("ms of the sampler a step", 2, False),
+}
+
+
+def table(report: Report, measures: Sequence[str] = tuple(MEASURES)) -> str:
+    """Return the report as tables of Markdown."""
+    parts = [heading(report)]
+    for measure in measures:
+        what, digits, more = MEASURES[measure]
+        works = [cell["work"] for cell in report["cells"] if cell["batch"] == 1]
+        lines = [f"| {what} | B | {' | '.join(works)} |", "| --- |" + " --: |" * (1 + len(works))]
         for batch in dict.fromkeys(cell["batch"] for cell in report["cells"]):
             cells = [cell for cell in report["cells"] if cell["batch"] == batch]
-            for name in SIDES:
-                values = " | ".join(f"{cell[name][key]:,.{digits}f}" for cell in cells)
-                lines.append(f"| {name} | {batch} | {values} |")
-            factors = [cell["fastsample"][key] / cell["vLLM"][key] for cell in cells]
-            if key == "sampler_ms":
-                factors = [1 / factor for factor in factors]
-            lines.append(f"| times as fast | {batch} | {' | '.join(f'{f:.2f}' for f in factors)} |")
-        lines.append("")
-    return "\n".join(lines).rstrip()
+            rows = {name: [cell[name][measure] for cell in cells] for name in SIDES}
+            for name, values in rows.items():
+                shown = " | ".join(f"{value:,.{digits}f}" for value in values)
+                lines.append(f"| {name} | {batch} | {shown} |")
+            pairs = zip(rows["fastsample"], rows["vLLM"], strict=True)
+            factors = [ours / theirs if more else theirs / ours for ours, theirs in pairs]
+            lines.append(f"| factor | {batch} | {' | '.join(f'{f:.2f}' for f in factors)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def heading(report: Report) -> str:
     """Say what was measured, and where."""
     about = report["machine"]
     packages = ", ".join(f"{name} {v}" for name, v in about["packages"].items())
+    model = report["model"]
+    name = "Random weights" if model.isdigit() else "SmolLM2" if model == "smollm2" else model
     return (
-        f"Model {report['model']}, V = {report['vocab']:,}, {report['dtype']}, {report['tokens']} tokens "
-        f"a sequence; {about['cpu']}, {about['cpus']} CPUs, load {about['load']:.1f}, "
+        f"{name}, V = {report['vocab']:,}, {report['dtype']}, {report['tokens']} tokens a sequence, "
+        f"on {about['cpu']}, {about['cpus']} CPUs, load {about['load']:.1f}, "
         f"isa {about['isa']}, commit {about['commit']}, {about['date']}, "
-        f"fastsample {about['version']}, {packages}, python {about['python']}"
+        f"fastsample {about['version']}, {packages}, python {about['python']}."
     )
-
-
-def why_not() -> str | None:
-    """Say why there is no such table here, or None."""
-    return None if find_spec("vllm") else "needs vLLM: see docs/vllm.md"
