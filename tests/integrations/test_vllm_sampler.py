@@ -432,9 +432,7 @@ def test_a_row_of_nan_is_noted_and_the_others_are_drawn(temperature):
     sampler = make(batch)
     out = sampler(logits=rows, sampling_metadata=batch.sampling_metadata)
     tokens = out.sampled_token_ids[:, 0].tolist()
-    assert [tokens[0], tokens[3]] == [
-        alone(ROWS[i], i, 0, temperature=temperature) for i in (0, 3)
-    ]
+    assert [tokens[0], tokens[3]] == [alone(ROWS[i], i, 0, temperature=temperature) for i in (0, 3)]
     assert tokens[1:3] == [0, 0]
     assert list(sampler.bad) == [1, 2]
     assert "NaN" in sampler.bad[1]
