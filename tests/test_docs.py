@@ -367,7 +367,9 @@ def test_api_page_has_every_public_name() -> None:
     expected = {f"fastsample.{name}" for name in fs.__all__} | {"fastsample.explain.explain"}
     folder = files("fastsample") / "integrations"
     for path in folder.iterdir():
-        if path.name.endswith(".py") and path.name[0] != "_":  # read, not imported: the runtimes may be absent
+        if (
+            path.name.endswith(".py") and path.name[0] != "_"
+        ):  # read, not imported: the runtimes may be absent
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
                     expected.add(f"fastsample.integrations.{path.name[:-3]}.{node.name}")

