@@ -23,7 +23,7 @@ class Engine:
     def __init__(self, name, options):
         self.factor = {"vLLM": 1, "fastsample": 2}[name]
         self.name, self.options = name, options
-        self.about = {"ours": name == "fastsample", "vocab": 512}
+        self.about = {"ours": name == "fastsample", "vocab": 512, "vllm": "0.32", "torch": "2"}
 
     def __enter__(self):
         return self

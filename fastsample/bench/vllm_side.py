@@ -78,6 +78,14 @@ class Side:
         }
 
 
+def versions() -> dict[str, str]:
+    """Return what runs here beside fastsample."""
+    import torch
+    import vllm
+
+    return {"vllm": vllm.__version__, "torch": torch.__version__}
+
+
 def main() -> None:
     """Answer until there are no more questions."""
     answers = os.fdopen(int(sys.argv[1]), "w")
@@ -86,7 +94,7 @@ def main() -> None:
         question = json.loads(line)
         if side is None:
             side = Side(question)
-            answer: dict[str, Any] = {"ours": side.ours, "vocab": side.vocab}
+            answer: dict[str, Any] = {"ours": side.ours, "vocab": side.vocab, **versions()}
         else:
             answer = side.run(**question)
         print(json.dumps(answer), file=answers, flush=True)

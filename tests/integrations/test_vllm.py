@@ -492,11 +492,11 @@ def server(smollm2, tmp_path_factory):
         wait_for(process, url, folder / "log")
         yield SimpleNamespace(url=url, model=smollm2, log=folder / "log", process=process)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # the engine's and the worker's, too
             process.wait()
 
 
