@@ -449,7 +449,7 @@ def environment(**changes):
 
 POISON = """
 import torch
-from vllm.v1.sample.logits_processor.interface import AdapterLogitsProcessor
+from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 class Poison(AdapterLogitsProcessor):
     def is_argmax_invariant(self):
