@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from fastsample import bench
+from fastsample.bench import vllm_table
 
 R = "R is the time of `x.max()` of the same row"
 TARGETS = "`!` marks what misses its target"
@@ -101,6 +102,15 @@ def insert(path: Path, text: str, kind: str = "bench") -> None:
     path.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
+def insert_vllm(args: argparse.Namespace, reports: list[bench.Report]) -> None:
+    """Write what `fastsample bench --vllm` measured; the summary is the tokens per second."""
+    shown = {args.into: tuple(vllm_table.MEASURES), args.short_into: ("tokens_per_s",)}
+    for path, measures in shown.items():
+        text = "\n\n".join(vllm_table.table(report, measures) for report in reports)
+        if path:
+            insert(path, text + "\n", "vllm")
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else None,
@@ -127,6 +137,9 @@ def main(argv: list[str] | None = None) -> None:
             insert(args.into, runtimes(report), "runtimes")
         else:
             print(runtimes(report), end="")
+        return
+    if "vllm" in report:
+        insert_vllm(args, report["vllm"])
         return
     if report["format"] != bench.FORMAT:
         raise SystemExit(f"{args.json} has format {report['format']}, not {bench.FORMAT}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -10,12 +11,20 @@ import pytest
 
 from fastsample import cli
 
-RUNTIMES = ("llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib")
+RUNTIMES = ("llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib", "vllm")
 
 
 def test_no_runtime_is_imported():
     code = "import sys, fastsample, fastsample.cli, fastsample.integrations; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, check=True)
+    assert not set(RUNTIMES) & set(done.stdout.decode().split())
+
+
+def test_the_plugin_of_vllm_imports_nothing_while_it_is_off():
+    code = "import sys; from fastsample.integrations.vllm import register; register()"
+    environment = {n: v for n, v in os.environ.items() if n != "FASTSAMPLE_VLLM"}
+    command = [sys.executable, "-c", f"{code}; print(*sys.modules)"]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, check=True)
     assert not set(RUNTIMES) & set(done.stdout.decode().split())
 
 
