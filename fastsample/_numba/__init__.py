@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..arrays import MAX_VOCAB
-from ..records import Records
+from ..records import KINDS, Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
 from . import draw as compiled
 from .draw import address_of, run
@@ -63,14 +63,61 @@ def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     return job
 
 
+#: The last of the kinds that all chains share.
+_SHARED = KINDS.index("min_p") + 1
+
+
+class _Extra(NamedTuple):
+    """What some chains have beside their parameters; the arrays live as long as it does."""
+
+    record: npt.NDArray[np.void]
+    arrays: tuple[npt.NDArray[Any], ...]
+
+    @property
+    def address(self) -> int:
+        return self.record.ctypes.data
+
+
+def _needs_extra(params: Records) -> bool:
+    stages = params["stages"]
+    return bool(
+        np.any(stages["kind"] > _SHARED) or np.any(stages["value"][..., 1][stages["kind"] == 1])
+    )
+
+
+def _extra(params: Records, rows: int, inputs: Mapping[str, Any]) -> _Extra | None:
+    """Return it, or None where there is nothing: then less has to be compiled."""
+    if not _needs_extra(params):
+        return None
+    record, arrays = np.zeros(1, compiled.EXTRA), []
+    for name in ("coin", "state"):
+        if name in inputs:
+            arrays.append(inputs[name])
+            record[name] = inputs[name].ctypes.data
+    return _Extra(record, tuple(arrays))
+
+
 def sample(
-    rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
+    rows: Rows,
+    params: Records,
+    u: Floats,
+    mark: bool,
+    tokens: Ids,
+    threads: int = 0,
+    **inputs: Any,
 ) -> None:
     """Draw one token per row into `tokens`: the inverse CDF of u, in index order.
 
-    0 threads are as many as pay. What is drawn does not depend on them.
+    0 threads are as many as pay. What is drawn does not depend on them. Inputs: what some chains
+    have beside their parameters, coin (B,) and state (B, 2), which is moved where all rows are
+    good.
     """
     drawn = np.empty_like(tokens)
+    if "state" in inputs:
+        state = inputs["state"]
+        inputs["state"] = state.copy()
+    extra = _extra(params, len(rows), inputs)
+    extra_at = None if extra is None else extra.address
     job = _job(params, uniforms=u, tokens=drawn)
     job["mark"] = mark
     job["stride"] = rows.strides[0]
@@ -79,7 +126,7 @@ def sample(
     bad: list[int] = []
 
     def draw(first: int, last: int) -> None:
-        reached = run(*fixed, first, last)
+        reached = run(*fixed, first, last, extra_at)
         if reached < last:
             bad.append(reached)
 
@@ -87,6 +134,8 @@ def sample(
     if bad:
         raise _defect(rows, min(bad))
     tokens[:] = drawn
+    if "state" in inputs:
+        state[:] = inputs["state"]
 
 
 class _Listed(NamedTuple):
@@ -97,31 +146,33 @@ class _Listed(NamedTuple):
     weight: Ids
 
 
-def _list(rows: Rows, params: Records, i: int) -> _Listed:
+def _list(rows: Rows, params: Records, i: int, inputs: Mapping[str, Any]) -> _Listed:
     size, row = rows.shape[1], rows[i]
     ids, x = np.empty(size, np.uint32), np.empty(size, np.float32)
     weights = np.empty(size, np.int64)
     record = params if params.size == 1 else params[i : i + 1]
     job = _job(record, ids=ids, x=x, weights=weights)
     at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
-    count = run(*at, 0, 0, 0, 1)
+    mine = {name: array[i : i + 1] for name, array in inputs.items()}
+    extra = _extra(record, 1, mine)
+    count = run(*at, 0, 0, 0, 1, None if extra is None else extra.address)
     if count < 1 or ids[:count].max() >= size:
         raise _defect(rows, i)
     return _Listed(ids[:count], x[:count], weights[:count])
 
 
-def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
+def probs(rows: Rows, params: Records, **inputs: Any) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from."""
     out = np.zeros(rows.shape, np.float32)
     for i in range(len(rows)):
-        ids, _, weight = _list(rows, params, i)
+        ids, _, weight = _list(rows, params, i, inputs)
         out[i, ids] = weight / weight.sum()
     return out
 
 
-def survivors(rows: Rows, params: Records) -> tuple[Ids, npt.NDArray[np.float32]]:
+def survivors(rows: Rows, params: Records, **inputs: Any) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling probability."""
-    ids, x, weight = _list(rows, params, 0)
+    ids, x, weight = _list(rows, params, 0, inputs)
     falling = np.argsort(-x, kind="stable")
     p = (weight / weight.sum()).astype(np.float32)
     return ids[falling].astype(np.int64), p[falling]
@@ -132,8 +183,10 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
     params = params.copy()
     job = _job(params)
     job_at = job.ctypes.data
+    extra = _extra(params, 1, {})
+    extra_at = None if extra is None else extra.address
 
-    def draw(row: Any, seed: Any, offset: Any, *, alive: object = (params, job)) -> int:
+    def draw(row: Any, seed: Any, offset: Any, *, alive: object = (params, job, extra)) -> int:
         # The token, or -1 where the general path has to look at the arguments.
         if type(row) is not np.ndarray or type(seed) is not int or type(offset) is not int:
             return -1
@@ -145,6 +198,8 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
         if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
             return -1
         address = address_of(row if dtype in _TYPED else row.view(np.uint16))
-        return max(run(address, dtype, size, job_at, _signed(seed), _signed(offset), 0, 1), -1)
+        return max(
+            run(address, dtype, size, job_at, _signed(seed), _signed(offset), 0, 1, extra_at), -1
+        )
 
     return draw
