@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..arrays import MAX_VOCAB
 from ..records import KINDS, Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
+from ..reference.inputs import Inputs, as_drawn_from, of_row
 from . import draw as compiled
 from .draw import address_of, run
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
@@ -40,9 +41,9 @@ def uniform(seed: int, stream: int, offset: int) -> float:
     return compiled.uniform(_signed(seed), _signed(stream), _signed(offset))
 
 
-def _defect(rows: Rows, i: int) -> ValueError:
+def _defect(rows: Rows, i: int, inputs: Inputs) -> ValueError:
     changed = f"logits row {i} must not change while it is sampled"
-    return ValueError(find_defect(to_float32(rows[i]), i) or changed)
+    return ValueError(find_defect(as_drawn_from(to_float32(rows[i]), inputs, i), i) or changed)
 
 
 def _thread_count(threads: int, rows: Rows) -> int:
@@ -68,33 +69,32 @@ _SHARED = KINDS.index("min_p") + 1
 
 
 class _Extra(NamedTuple):
-    """What some chains have beside their parameters; the arrays live as long as it does."""
+    """What some rows have beside their parameters; the arrays live as long as it does."""
 
     record: npt.NDArray[np.void]
-    arrays: tuple[npt.NDArray[Any], ...]
-
-    @property
-    def address(self) -> int:
-        return self.record.ctypes.data
+    inputs: Inputs
 
 
-def _needs_extra(params: Records) -> bool:
-    stages = params["stages"]
-    return bool(
-        np.any(stages["kind"] > _SHARED) or np.any(stages["value"][..., 1][stages["kind"] == 1])
-    )
+def _needs_extra(params: Records, inputs: Inputs) -> bool:
+    kind, value = params["stages"]["kind"], params["stages"]["value"]
+    dynamic = (kind == KINDS.index("temperature") + 1) & (value[..., 1] != 0.0)
+    return "edits" in inputs or "allowed" in inputs or bool(np.any(dynamic | (kind > _SHARED)))
 
 
-def _extra(params: Records, rows: int, inputs: Mapping[str, Any]) -> _Extra | None:
+def _extra(params: Records, inputs: Inputs) -> _Extra | None:
     """Return it, or None where there is nothing: then less has to be compiled."""
-    if not _needs_extra(params):
+    if not _needs_extra(params, inputs):
         return None
-    record, arrays = np.zeros(1, compiled.EXTRA), []
-    for name in ("coin", "state"):
-        if name in inputs:
-            arrays.append(inputs[name])
-            record[name] = inputs[name].ctypes.data
-    return _Extra(record, tuple(arrays))
+    record = np.zeros(1, compiled.EXTRA)
+    for name, array in inputs.items():
+        record[name] = array.ctypes.data
+    if "allowed" in inputs:
+        record["words"] = inputs["allowed"].shape[1]
+    return _Extra(record, inputs)
+
+
+def _address(extra: _Extra | None) -> int | None:
+    return None if extra is None else extra.record.ctypes.data
 
 
 def sample(
@@ -108,16 +108,15 @@ def sample(
 ) -> None:
     """Draw one token per row into `tokens`: the inverse CDF of u, in index order.
 
-    0 threads are as many as pay. What is drawn does not depend on them. Inputs: what some chains
-    have beside their parameters, coin (B,) and state (B, 2), which is moved where all rows are
-    good.
+    0 threads are as many as pay. What is drawn does not depend on them. The inputs are those of
+    ``reference/inputs.py``; a state is moved where the whole call succeeds.
     """
     drawn = np.empty_like(tokens)
-    if "state" in inputs:
-        state = inputs["state"]
+    state = inputs.get("state")
+    if state is not None:
         inputs["state"] = state.copy()
-    extra = _extra(params, len(rows), inputs)
-    extra_at = None if extra is None else extra.address
+    extra = _extra(params, inputs)
+    extra_at = _address(extra)
     job = _job(params, uniforms=u, tokens=drawn)
     job["mark"] = mark
     job["stride"] = rows.strides[0]
@@ -132,9 +131,9 @@ def sample(
 
     share_out(len(rows), _thread_count(threads, rows), draw)
     if bad:
-        raise _defect(rows, min(bad))
+        raise _defect(rows, min(bad), inputs)
     tokens[:] = drawn
-    if "state" in inputs:
+    if state is not None:
         state[:] = inputs["state"]
 
 
@@ -146,18 +145,17 @@ class _Listed(NamedTuple):
     weight: Ids
 
 
-def _list(rows: Rows, params: Records, i: int, inputs: Mapping[str, Any]) -> _Listed:
+def _list(rows: Rows, params: Records, i: int, inputs: Inputs) -> _Listed:
     size, row = rows.shape[1], rows[i]
     ids, x = np.empty(size, np.uint32), np.empty(size, np.float32)
     weights = np.empty(size, np.int64)
     record = params if params.size == 1 else params[i : i + 1]
     job = _job(record, ids=ids, x=x, weights=weights)
     at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
-    mine = {name: array[i : i + 1] for name, array in inputs.items()}
-    extra = _extra(record, 1, mine)
-    count = run(*at, 0, 0, 0, 1, None if extra is None else extra.address)
+    extra = _extra(record, of_row(inputs, i))
+    count = run(*at, 0, 0, 0, 1, _address(extra))
     if count < 1 or ids[:count].max() >= size:
-        raise _defect(rows, i)
+        raise _defect(rows, i, inputs)
     return _Listed(ids[:count], x[:count], weights[:count])
 
 
@@ -183,8 +181,8 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
     params = params.copy()
     job = _job(params)
     job_at = job.ctypes.data
-    extra = _extra(params, 1, {})
-    extra_at = None if extra is None else extra.address
+    extra = _extra(params, {})
+    extra_at = _address(extra)
 
     def draw(row: Any, seed: Any, offset: Any, *, alive: object = (params, job, extra)) -> int:
         # The token, or -1 where the general path has to look at the arguments.

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .cut import ADAPTIVE, MIROSTAT, SMALL_ROW, Chain, State, cut, stage_at
+from .edits import copy_edited
 from .row import (
+    FLOAT32,
     Survivors,
     kept_mass,
     list_block,
     memory_for,
+    row_at,
     scan,
     weigh,
 )
@@ -97,7 +100,11 @@ JOB = np.dtype(
 EXTRA = np.dtype(
     [
         ("coin", np.int64),  # uniforms of the coins, or 0: none is needed
-        ("state", np.int64),  # two numbers a row, which are updated, or 0: all at their start
+        ("state", np.int64),  # two numbers a row, which are moved, or 0: all at their start
+        ("edits", np.int64),  # records, with the places where those of each row begin; or 0
+        ("edit_offsets", np.int64),
+        ("allowed", np.int64),  # so many words a row, or 0: all are
+        ("words", np.int64),
     ]
 )
 
@@ -142,11 +149,16 @@ def result_of(
     seed: Scalar,
     offset: Scalar,
     memory: Floats32,
+    copy: Floats32,
 ) -> Scalar:
     """Return the token of a row, or what takes its place.
 
     Listing what is kept is here too: a function apart would take as long again to compile.
     """
+    if extra is not None:  # noqa: SIM102 - one condition is not seen to be constant
+        if copy.size:
+            copy_edited(row_at(address, dtype, size, memory), copy, extra, i)
+            address, dtype = np.int64(copy.ctypes.data), np.int64(FLOAT32)
     row, good = scan(address, dtype, size, memory)
     if not good:
         return BAD
@@ -224,14 +236,17 @@ def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int]
         """Draw for each of the rows first..last-1; return the first that is bad, or last."""
         _ = sources
         job = carray(pointer(job_address), 1, JOB)[0]
-        if extra_address is None:  # noqa: SIM108 - an expression has one type
+        if extra_address is None:
             extra = None
+            copied = 0
         else:
             extra = carray(pointer(extra_address), 1, EXTRA)[0]
-        memory = memory_for(size)  # lives as long as a call that it is given to
+            copied = size if extra.edits or extra.allowed else 0
+        # These live as long as a call that they are given to.
+        memory, copy = memory_for(size), np.empty(copied, np.float32)
         for i in range(first, last):
             at = address + i * job.stride
-            result = result_of(at, dtype, size, job, extra, i, seed, offset, memory)
+            result = result_of(at, dtype, size, job, extra, i, seed, offset, memory, copy)
             if not job.tokens:
                 return result
             carray(pointer(job.tokens), last, np.int64)[i] = result

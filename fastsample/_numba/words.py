@@ -35,7 +35,7 @@ intrinsic: Callable[[Function], Any] = numba.extending.intrinsic
 def digest_of_sources() -> str:
     """Return a digest of all that is compiled."""
     package = Path(__file__).parent
-    files = [*sorted(package.rglob("*.py")), package.parent / "params.py"]
+    files = [*sorted(package.rglob("*.py")), package.parent / "records.py"]
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
