@@ -17,6 +17,7 @@ from .sampling import Sampler, argmax, log_softmax, probs, sample, softmax, surv
 __all__ = [
     "ORDERS",
     "Sampler",
+    "__version__",
     "argmax",
     "backends",
     "build_info",
