@@ -39,7 +39,7 @@ copyright = author
 release = version = fastsample.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-exclude_patterns = ["_build", "examples"]
+exclude_patterns = ["_build", "examples", "package.md"]
 nitpicky = True
 
 html_theme = "furo"

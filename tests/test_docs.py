@@ -124,6 +124,7 @@ ELSEWHERE = {
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/fastsample demo": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install .": ".ci/run, as a part of the demo's",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install .": "likewise, but active",
     ".venv/bin/pytest -m quick": ".ci/run; what it collects is tested below",
     "cmake -B build -DBUILD_SHARED_LIBS=ON && cmake --build build && "
     "cmake --install build --prefix DIR": "test_c_abi.py, step by step",
@@ -250,6 +251,20 @@ def test_python(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
             assert said in printed, f"{block}: {said!r} is not what is printed\n{out.getvalue()}"
 
 
+def test_commands_name_their_environment_or_have_it_active() -> None:
+    """The README's name it; the quick start's first one activates it."""
+    if not CHECKOUT:
+        pytest.skip("these tests run outside of a checkout, which has the documentation")
+    shells = [block for block in BLOCKS if block.language == "sh"]
+    readme = [c for block in shells if block.page == "README.md" for c in commands_of(block)]
+    assert readme
+    for command in readme:
+        assert command.startswith((".venv/bin/", "python3 -m venv .venv && .venv/", "cmake "))
+    first, *others = [b for b in shells if b.page == "docs/quickstart.md"]
+    assert commands_of(first)[0].startswith("python3 -m venv .venv && . .venv/bin/activate && ")
+    assert all(c.startswith("fastsample ") for block in others for c in commands_of(block))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(
     command: str,
@@ -370,6 +385,13 @@ def test_links(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+def test_the_page_of_an_index_links_to_no_file() -> None:
+    about = metadata("fastsample").get_payload()
+    assert isinstance(about, str)
+    assert "import fastsample" in about
+    assert not re.search(r"\]\((?!https://)", about)
 
 
 @pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
