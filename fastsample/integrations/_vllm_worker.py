@@ -11,7 +11,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 from .. import __version__, build_info
 from ._vllm_sampler import FastSampler
-from .vllm import _log
+from .vllm import UNDRAWN, _log
 
 # What is used of the model runner and of vLLM's own logits processors, which only instances have.
 RUNNER = (
@@ -78,7 +78,8 @@ class FastSampleWorker(CPUWorker):
         bad = {output.req_ids[row]: why for row, why in bad.items() if not unused[row]}
         for request, why in bad.items():
             _log().error("fastsample: request %s fails: %s", request, why)
-        output.num_nans_in_logits = {**(output.num_nans_in_logits or {}), **dict.fromkeys(bad, 1)}
+        counts = output.num_nans_in_logits or {}
+        output.num_nans_in_logits = {**counts, **dict.fromkeys(bad, UNDRAWN)}
 
 
 def _absent(of: str, owner: Any, paths: tuple[str, ...]) -> list[str]:

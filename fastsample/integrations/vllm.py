@@ -17,6 +17,7 @@ from multiprocessing import parent_process
 from typing import Any
 
 SWITCH = "FASTSAMPLE_VLLM"
+UNDRAWN = -1  # where vLLM counts a request's NaN: its logits could not be drawn from
 TESTED = ("0.32",)  # series of vLLM's versions
 
 _THEIR_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
@@ -167,9 +168,10 @@ def _failing_bad_rows(theirs: Callable[..., Any]) -> Callable[..., Any]:
     def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
         output = model_runner_output
         counts = output.num_nans_in_logits or {}
-        bad = {request for request, count in counts.items() if count}
+        bad = {request for request, count in counts.items() if count == UNDRAWN}
         if bad and hasattr(self, "grammar_compile_error_reqs"):
             for request in bad:
+                counts[request] = 1  # a number of NaN, for vLLM
                 output.sampled_token_ids[output.req_id_to_index[request]] = []
                 output.prompt_logprobs_dict.pop(request, None)
                 getattr(output, "prompt_token_id_logprobs_dict", {}).pop(request, None)
