@@ -4,7 +4,7 @@
 #include <cfloat>
 #include <cmath>
 
-#include "math.h"
+#include "logarithm.h"
 
 namespace fastsample {
 
