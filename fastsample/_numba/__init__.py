@@ -182,7 +182,7 @@ def _write(rows: Rows, temperature: float, logarithm: bool) -> npt.NDArray[np.fl
     for i, row in enumerate(rows):
         to = out.ctypes.data + i * out.strides[0]
         if not write(row.ctypes.data, _DTYPES[rows.dtype], row.size, temperature, logarithm, to):
-            raise _defect(rows, i)
+            raise _defect(rows, i, {})
     return out
 
 
