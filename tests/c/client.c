@@ -1035,7 +1035,7 @@ int main(int argc, char** argv) {
     test_free_thread_buffers();
     test_greedy();
     test_worked_numbers();
-  test_softmax();
+    test_softmax();
     test_draw_in_index_order();
     test_strides();
     test_params_per_row();
