@@ -164,7 +164,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", ["add_subdirectory", "FetchContent"])
 def test_as_a_guest(how: str, tmp_path: Path) -> None:
-    """Its host has a target named core, is built by scikit-build-core, and installs itself alone."""
+    """Its host has a target named core, sets SKBUILD, and installs itself alone."""
     cmake, build, prefix = tool("cmake"), tmp_path / "build", tmp_path / "prefix"
     compiler("C++")
     shared = "OFF" if how == "add_subdirectory" else "ON"
