@@ -19,6 +19,7 @@ __version__ = _build.version
 __all__ = [
     "ORDERS",
     "Sampler",
+    "__version__",
     "argmax",
     "backends",
     "build_info",

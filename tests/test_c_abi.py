@@ -37,11 +37,13 @@ EXPORTS = {
     "fs_isa",
     "fs_isas",
     "fs_last_error",
+    "fs_log_softmax",
     "fs_logits_init",
     "fs_order_init",
     "fs_orders",
     "fs_probs",
     "fs_sample",
+    "fs_softmax",
     "fs_stage_init",
     "fs_stage_kind_of",
     "fs_stage_name",
@@ -164,7 +166,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", ["add_subdirectory", "FetchContent"])
 def test_as_a_guest(how: str, tmp_path: Path) -> None:
-    """Its host has a target named core, sets SKBUILD, and installs itself alone."""
+    """A host with a target named core, built by scikit-build-core, which installs itself alone."""
     cmake, build, prefix = tool("cmake"), tmp_path / "build", tmp_path / "prefix"
     compiler("C++")
     shared = "OFF" if how == "add_subdirectory" else "ON"

@@ -51,6 +51,11 @@ constexpr int kBins = 256;
 // A weight under 2^kLightest rounds to zero units, whatever its block.
 constexpr float kLightest = -42.0f;
 
+// Exponentials that are floats are 2^kLift times as large, so that none of those that count is
+// below the normal numbers: the lightest has the exponent kLowestPower.
+constexpr int kLift = 96;
+constexpr double kLowestPower = -200.0;
+
 static inline int lowest_bit(uint64_t word) {
 #if defined(_MSC_VER)
   unsigned long index;
@@ -144,6 +149,17 @@ struct RowKernels {
   float (*sample)(const Scanned& row, size_t pieces, float* out);
   // A block as float32, padded with -inf; `n` is what is left of the row.
   void (*load)(const void* block, size_t n, float out[kBlock]);
+  // Of all values: w = 2^((x - max) * scale + kLift), its argument in double precision, so that
+  // also the lightest has all the digits of a float. They go to `out` unless that is null; what
+  // padding adds is too light to matter. Returns their sum: value i is added to lane i % 16, and at
+  // the end the upper half of the lanes to the lower one until one is left.
+  double (*exponentials)(const Scanned& row, double max, double scale, float* out);
+  // fma(x - max, scale, shift) in double precision.
+  void (*logarithms)(const Scanned& row, double max, double scale, double shift, float* out);
+  // What values >= tau weigh, as integers, divided by a total in double precision; 0 for others. Of
+  // blocks first to last - 1.
+  void (*quotients)(const Scanned& row, size_t first, size_t last, Exp2 exp2, float tau,
+                    double total, float* out);
 };
 
 enum RowType { kF32, kF16, kBF16, kF64, kRowTypes };
@@ -175,6 +191,8 @@ struct Kernels {
   // Drops the values of a list, and with them their weights unless null, that are below tau and, of
   // those equal to it, all but the first `ties`. Returns how many are left. Slack as above.
   size_t (*keep)(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties);
+  // Multiplies in place.
+  void (*multiply)(float* x, size_t n, float factor);
 };
 
 }  // namespace fastsample
