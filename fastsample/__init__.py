@@ -1,8 +1,8 @@
 """Draw the next token from a row of logits: exactly, reproducibly, about as fast as it is read."""
 
 try:
-    from ._build import version as __version__
-except ModuleNotFoundError:
+    from . import _build
+except ImportError:
     raise ImportError(
         f"fastsample was imported from its source folder {__path__[0]}, where it is not built. "
         "Start Python in another folder to use the installed one; or run pip install -e . in the "
@@ -13,6 +13,8 @@ from .backend import backends, build_info, use_backend
 from .generation import generate, stream
 from .params import ORDERS
 from .sampling import Sampler, argmax, log_softmax, probs, sample, softmax, survivors, top_k
+
+__version__ = _build.version
 
 __all__ = [
     "ORDERS",
