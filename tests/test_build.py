@@ -49,7 +49,7 @@ def call(
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("FASTSAMPLE_", "SKBUILD_", "PYTHON"))
+        if not name.startswith(("CMAKE_", "FASTSAMPLE_", "SKBUILD_", "PYTHON"))
     }
     return subprocess.run(
         [str(part) for part in command],
@@ -127,6 +127,17 @@ def test_isa_that_this_machine_lacks() -> None:
     error = first_use(FASTSAMPLE_ISA=lacking)["error"]
     assert error.startswith("ValueError: FASTSAMPLE_ISA must be one of ")
     assert error.endswith(f"on this machine, got {lacking}")
+
+
+def test_the_extension_needs_no_gil() -> None:
+    """It says so in its module definition; where Python has none, none comes back by the import."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED") and "core" in BACKENDS:
+        done = call(
+            sys.executable, "-c", "import fastsample._core, sys; sys._is_gil_enabled() and 1/0"
+        )
+        assert done.returncode == 0, done.stdout
+    bindings = (ROOT / "csrc" / "bindings.cpp").read_text()
+    assert "PYBIND11_MODULE(_core, m, py::mod_gil_not_used())" in bindings
 
 
 # ---- installations ----------------------------------------------------------------------------

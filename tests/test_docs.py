@@ -353,6 +353,7 @@ def test_c_page(tmp_path: Path) -> None:
         tool(name)
     shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     (tmp_path / "app").mkdir()
     expected = next(block.text for block in BLOCKS if block.language == "text")
     printed, compared = "", 0
