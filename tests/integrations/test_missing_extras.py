@@ -53,7 +53,9 @@ def test_an_adapter_says_what_it_needs(without, adapter, missing, names, extra):
         import_module(f"fastsample.integrations.{adapter}")
     message = str(caught.value)
     assert message.startswith(f"this needs {names} (")
-    assert message.endswith(f"): pip install 'fastsample[{extra}]'")
+    assert message.endswith(
+        f"): pip install '.[{extra}]' in a checkout, or pip install 'fastsample[{extra}]'"
+    )
 
 
 def test_generate_without_llama_cpp(without, capsys):
@@ -64,4 +66,4 @@ def test_generate_without_llama_cpp(without, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "llama-cpp-python" in err
-    assert "pip install 'fastsample[llama]'" in err
+    assert "pip install '.[llama]' in a checkout, or pip install 'fastsample[llama]'" in err
