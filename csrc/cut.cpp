@@ -5,11 +5,11 @@
 #include <cmath>
 #include <numeric>
 
-#include "keys.h"
-#include "params.h"
-#include "search.h"
-#include "top_k.h"
-#include "top_p.h"
+#include "lists/keys.h"
+#include "lists/search.h"
+#include "stages/params.h"
+#include "stages/top_k.h"
+#include "stages/top_p.h"
 
 namespace fastsample {
 

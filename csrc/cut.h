@@ -3,7 +3,7 @@
 #pragma once
 
 #include "fastsample.h"
-#include "survivors.h"
+#include "lists/survivors.h"
 
 namespace fastsample {
 

@@ -4,8 +4,8 @@
 #include <cfloat>
 #include <cmath>
 
-#include "histogram.h"
-#include "keys.h"
+#include "lists/histogram.h"
+#include "lists/keys.h"
 
 namespace fastsample {
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "simd/kernels.h"
+#include "kernels.h"
 
 namespace fastsample {
 

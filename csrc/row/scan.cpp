@@ -1,4 +1,4 @@
-#include "scan.h"
+#include "row/scan.h"
 
 #include <algorithm>
 #include <cfloat>

@@ -1,4 +1,4 @@
-#include "histogram.h"
+#include "lists/histogram.h"
 
 #include <algorithm>
 #include <cfloat>

@@ -2,7 +2,7 @@
 // depends on it: it only tells the search for a cut where to look first.
 #pragma once
 
-#include "scan.h"
+#include "row/scan.h"
 
 namespace fastsample {
 

@@ -1,12 +1,12 @@
-#include "top_p.h"
+#include "stages/top_p.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "histogram.h"
-#include "search.h"
-#include "top_k.h"
+#include "lists/histogram.h"
+#include "lists/search.h"
+#include "stages/top_k.h"
 
 namespace fastsample {
 

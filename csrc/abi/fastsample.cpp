@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.h"
+#include "abi/threads.h"
 #include "draw.h"
-#include "params.h"
 #include "philox.h"
-#include "threads.h"
+#include "simd/dispatch.h"
+#include "stages/params.h"
 
 #if defined(__SSE__) || defined(_M_X64)
 #include <xmmintrin.h>

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "keys.h"
-#include "scan.h"
+#include "lists/keys.h"
+#include "row/scan.h"
 
 namespace fastsample {
 

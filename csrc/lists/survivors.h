@@ -4,7 +4,7 @@
 #include <cfloat>
 #include <limits>
 
-#include "scan.h"
+#include "row/scan.h"
 
 namespace fastsample {
 

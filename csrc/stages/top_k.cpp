@@ -1,10 +1,10 @@
-#include "top_k.h"
+#include "stages/top_k.h"
 
 #include <algorithm>
 #include <cfloat>
 
-#include "histogram.h"
-#include "search.h"
+#include "lists/histogram.h"
+#include "lists/search.h"
 
 namespace fastsample {
 

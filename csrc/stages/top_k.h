@@ -1,7 +1,7 @@
 // The k largest values, ties by rising id.
 #pragma once
 
-#include "survivors.h"
+#include "lists/survivors.h"
 
 namespace fastsample {
 

@@ -1,8 +1,8 @@
-#include "survivors.h"
+#include "lists/survivors.h"
 
 #include <algorithm>
 
-#include "keys.h"
+#include "lists/keys.h"
 
 namespace fastsample {
 
