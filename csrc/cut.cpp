@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "elementary.h"
 #include "lists/keys.h"
 #include "lists/search.h"
 #include "stages/params.h"
@@ -17,22 +18,6 @@ namespace {
 
 // Below this many tokens a list of all is faster than any search of the row.
 constexpr size_t kSmallRow = 512;
-
-// ln(m) for m in (0, 1], from correctly rounded operations alone: the same on every machine.
-// m = f * 2^e, ln f = 2 artanh((f - 1) / (f + 1)) by its series; |z| <= 0.172, so 12 terms leave
-// less than 2^-60.
-double natural_log(double m) {
-  int e;
-  double f = std::frexp(m, &e);
-  if (f < 0.70710678118654752) {
-    f *= 2.0;
-    --e;
-  }
-  const double z = (f - 1.0) / (f + 1.0), z2 = z * z;
-  double series = 0.0;
-  for (int k = 23; k >= 1; k -= 2) series = series * z2 + 1.0 / k;
-  return e * 0.69314718055994531 + 2.0 * z * series;
-}
 
 float min_p_bound(const Row& row, double temperature, double min_p) {
   const double bound = double(row.max) + temperature * natural_log(min_p);
@@ -96,16 +81,15 @@ void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t 
 const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace) {
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
   if (kept.scale == exp2.scale) return mass;
-  const RowKernels& ops = row.ops();
   if (kept.whole_row()) {
-    ops.mass(row, exp2, INFINITY, mass, nullptr);
+    row.mass(exp2, INFINITY, mass, nullptr);
     return mass;
   }
-  ops.mass(row, exp2, kept.tau, nullptr, mass);
+  row.mass(exp2, kept.tau, nullptr, mass);
   if (kept.last / kBlock < row.blocks) {
     // From the last tie on, values have to be above the threshold.
     int64_t* above = workspace.high_mass.reserve(row.blocks);
-    ops.mass(row, exp2, next_above(kept.tau), nullptr, above);
+    row.mass(exp2, next_above(kept.tau), nullptr, above);
     const size_t b = kept.last / kBlock;
     std::copy(above + b, above + row.blocks, mass + b);
     int64_t weight[kBlock];

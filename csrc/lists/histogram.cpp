@@ -33,7 +33,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
   const size_t size = pieces * kSampled;
   each_ = float(row.n) / float(size);
   alignas(64) float sample[kMost * kSampled];
-  low_ = row.ops().sample(row, pieces, sample);
+  low_ = row.sample(pieces, sample);
   low_ = std::max(std::min(low_, row.max), row.max + kLightest / exp2.scale);
   const float range = row.max - low_;
   // A range of nothing, or beyond float32, has no use for bins.

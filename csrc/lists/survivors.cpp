@@ -29,8 +29,7 @@ size_t Survivors::list_blocks(const Row& row, float low) {
 void Survivors::append(const Row& row, size_t first, size_t last, float low, float high) {
   reserve(size + (last - first) * kBlock);
   lower_bound = size ? std::min(lower_bound, low) : low;
-  size +=
-      row.ops().collect(row, blocks_.get() + first, last - first, low, high, ids + size, x + size);
+  size += row.collect(blocks_.get() + first, last - first, low, high, ids + size, x + size);
 }
 
 void Survivors::collect_best(const Row& row, float best, float low) {
@@ -70,8 +69,7 @@ void Survivors::collect_marked(const Row& row, const Marks* marks, size_t marked
   lower_bound = size ? std::min(lower_bound, low) : low;
   constexpr size_t kBlocks = 16;  // at a time, read and read again
   for (size_t b = 0; b < row.blocks; b += kBlocks)
-    size += row.ops().collect_marked(row, marks, b, std::min(b + kBlocks, row.blocks), ids + size,
-                                     x + size);
+    size += row.collect_marked(marks, b, std::min(b + kBlocks, row.blocks), ids + size, x + size);
 }
 
 void Survivors::weigh(const Row& row, Exp2 exp2) {

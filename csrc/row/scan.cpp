@@ -4,6 +4,8 @@
 #include <cfloat>
 #include <cmath>
 
+#include "row/stretches.h"
+
 namespace fastsample {
 
 namespace {
@@ -32,14 +34,45 @@ void diagnose(Row& row) {
   }
 }
 
+ScanResult scan_patched(const Row& row, float* max) {
+  alignas(64) float scratch[kBlock];
+  for (size_t b = 0; b < row.blocks; ++b)
+    if (row.patch->has_edits(b) && row.patch->state(b) != Patch::kEmpty)
+      row.patch->edit(b, row.own_values(b, scratch));
+  ScanResult result{-INFINITY, INFINITY, false};
+  for_stretches(row, 0, row.blocks, [&](const Stretch& s) {
+    ScanResult found{-INFINITY, -INFINITY, false};
+    if (s.ops) {
+      // The scan of 16 bits writes maxima of a whole vector; what is behind comes later.
+      found = s.ops->scan(s.data, s.n, max + s.b);
+    } else {
+      max[s.b] = -INFINITY;
+    }
+    result.max = std::max(result.max, found.max);
+    result.lowest_max = std::min(result.lowest_max, found.lowest_max);
+    result.suspect |= found.suspect;
+  });
+  for (size_t b = 0; b < row.blocks; ++b)
+    if (max[b] == -INFINITY && !result.suspect) row.patch->set(b, Patch::kEmpty);
+  return result;
+}
+
 }  // namespace
 
-Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
-         Buffer<float>& block_max) {
+Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
+         Patch* patch, Edits edits, Allowed allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
   float* max = block_max.reserve(blocks + kSlack);
-  Row row{{data, n, max}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0};
-  const ScanResult result = row.ops().scan(data, n, max);
+  const bool patched = edits.count > 0 || allowed.word || allowed.size < n;
+  Row row{{data, n, max, 0}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0, nullptr};
+  ScanResult result;
+  if (patched) {
+    patch->start(n, edits, allowed);
+    row.patch = patch;
+    result = scan_patched(row, max);
+  } else {
+    result = row.own_ops().scan(data, n, max);
+  }
   row.max = result.max;
   row.lowest_max = std::max(result.lowest_max, -FLT_MAX);
   if (result.suspect || !std::isfinite(result.max)) diagnose(row);

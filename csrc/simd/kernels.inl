@@ -306,6 +306,7 @@ constexpr Kernels kernels = {
     weigh_entropy,
     weigh_squares,
     count_bins,
+    clear_forbidden,
     places_at_least,
     count_at_least,
     mass_at_least,

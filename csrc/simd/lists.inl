@@ -67,6 +67,12 @@ void count_bins(const float* x, size_t n, float low, float per_unit, uint32_t (*
   }
 }
 
+void clear_forbidden(const uint32_t* words, float* x) {
+  const F minus_inf = Vec::set1(-INFINITY);
+  for (int i = 0; i < kBlock; i += kWidth)
+    Vec::store(x + i, Vec::where(words[i / 32] >> i % 32, Vec::load(x + i), minus_inf));
+}
+
 inline uint32_t mask_of_tail(const float* x, size_t n, float tau) {
   uint32_t mask = 0;
   for (size_t i = 0; i < n; ++i) mask |= uint32_t(x[i] >= tau) << i;

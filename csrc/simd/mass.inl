@@ -193,6 +193,8 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
   const float* block_max = row.block_max;
   const size_t n = row.n, blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
+  // Of the entropy, lighter weights have more than they have of the mass.
+  const float lightest = kTask == kEntropy ? kLightest - 6.0f : kLightest;
   Pair<kTask> pair;
   int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
   typename Type::T padded[kBlock];
@@ -205,7 +207,7 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
     int64_t* second_b = second ? second + b : ignored + 1;
     *all_b = *second_b = 0;
     if (kTask == kMark) marks[b] = {};
-    const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
+    const bool light = !((block_max[b] - exp2.max) * exp2.scale > lightest);
     const bool reaches = block_max[b] >= tau;
     if ((light && (kTask != kMark || !reaches)) || (!all && !reaches)) continue;
     const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);

@@ -50,6 +50,12 @@ struct Vec {
   static F replace(F v, F y, F other) {
     return _mm256_blendv_ps(v, other, _mm256_cmp_ps(v, y, _CMP_EQ_OQ));
   }
+  // v where the lane's bit is set, from the lowest on, else `other`.
+  static F where(uint32_t mask, F v, F other) {
+    const I bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const I set = _mm256_and_si256(_mm256_set1_epi32(int(mask)), bits);
+    return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bits)));
+  }
   static F max_below(F a, F b, F bound) {
     return _mm256_blendv_ps(a, max(a, b), _mm256_cmp_ps(b, bound, _CMP_LT_OQ));
   }

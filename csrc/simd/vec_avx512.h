@@ -50,6 +50,9 @@ struct Vec {
   static F replace(F v, F y, F other) {
     return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, y, _CMP_EQ_OQ), other);
   }
+  static F where(uint32_t mask, F v, F other) {
+    return _mm512_mask_mov_ps(other, __mmask16(mask), v);
+  }
   static F max_below(F a, F b, F bound) {
     return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(b, bound, _CMP_LT_OQ), a, b);
   }

@@ -44,6 +44,10 @@ struct Vec {
   static F min(F a, F b) { return vminq_f32(a, b); }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) { return vbslq_f32(vceqq_f32(v, y), other, v); }
+  static F where(uint32_t mask, F v, F other) {
+    const uint32_t bits[4] = {1, 2, 4, 8};
+    return vbslq_f32(vtstq_u32(vdupq_n_u32(mask), vld1q_u32(bits)), v, other);
+  }
   static F max_below(F a, F b, F bound) {
     return vbslq_f32(vcltq_f32(b, bound), vmaxq_f32(a, b), a);
   }

@@ -61,6 +61,7 @@ struct Vec {
   static F min(F a, F b) { return a < b ? a : b; }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) { return v == y ? other : v; }
+  static F where(uint32_t mask, F v, F other) { return mask & 1 ? v : other; }
   static F max_below(F a, F b, F bound) { return b < bound && b > a ? b : a; }
   static float hmax(F v) { return v; }
   static float hmin(F v) { return v; }

@@ -101,7 +101,7 @@ void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* s
 // enough.
 bool weigh_and_list(const Row& row, Exp2 exp2, float low, int64_t* all, Workspace& workspace) {
   Marks* marks = workspace.marks.reserve(row.blocks);
-  const size_t marked = row.ops().mass_and_marks(row, exp2, low, all, marks);
+  const size_t marked = row.mass_and_marks(exp2, low, all, marks);
   if (marked > kShortList) return false;
   workspace.survivors.collect_marked(row, marks, marked, low);
   workspace.survivors.weigh(row, exp2);
@@ -137,7 +137,6 @@ void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
 // says where the cut should be from there; what lies between is listed, weighed and either has the
 // cut or moves v.
 void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& workspace) {
-  const RowKernels& ops = row.ops();
   Survivors& list = workspace.survivors;
   int64_t* all = workspace.all_mass.reserve(row.blocks);
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
@@ -157,7 +156,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     if (listed) v = low;
     total = sum(all, row.blocks);
   } else if (kept.whole_row()) {
-    ops.mass(row, exp2, v, all, mass);
+    row.mass(exp2, v, all, mass);
     total = sum(all, row.blocks);
   } else {
     total = sum(kept_mass(row, kept, exp2, workspace), row.blocks);
@@ -175,7 +174,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     std::fill(mass, mass + row.blocks, int64_t(0));
     add_by_block(list, 1, row.blocks, high, mass);
   } else if (peaked || !kept.whole_row()) {
-    ops.mass(row, exp2, v, nullptr, mass);
+    row.mass(exp2, v, nullptr, mass);
   }
   int64_t reached = sum(mass, row.blocks);
 
@@ -225,7 +224,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     // Too many values to list: another exact point. Is v itself the cut, being very common?
     if (up && is_common(row, v)) {
       const float next = next_above(v);
-      ops.mass(row, exp2, next, nullptr, high);
+      row.mass(exp2, next, nullptr, high);
       reached = sum(high, row.blocks);
       if (reached < target) {
         kept.last = last_of_ties(row, exp2, v, target - reached, mass, high);
@@ -244,7 +243,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       if (!(v > lowest && v < highest))
         v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
     }
-    ops.mass(row, exp2, v, nullptr, mass);
+    row.mass(exp2, v, nullptr, mass);
     reached = sum(mass, row.blocks);
   }
   if (mass != workspace.block_mass.get())

@@ -1,0 +1,81 @@
+#include "row/patch.h"
+
+#include <algorithm>
+
+namespace fastsample {
+
+void Patch::start(size_t n, Edits edits, Allowed allowed) {
+  n_ = n;
+  blocks_ = (n + kBlock - 1) / kBlock;
+  std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
+  ceiling_ = INFINITY;
+  first_ = 0;
+  edits_ = edits.count > 0;
+  masked_ = allowed.word || allowed.size < n;
+  if (masked_) copy_bits(allowed);
+  if (edits_) sort_edits(edits);
+}
+
+// Counted, then placed: no comparisons, for there may be thousands.
+void Patch::sort_edits(Edits edits) {
+  uint32_t* starts = starts_.reserve(blocks_ + 2);
+  std::fill_n(starts, blocks_ + 2, 0u);
+  uint32_t* end = starts + 1;  // of a block, where the next of its edits goes
+  for (size_t i = 0; i < edits.count; ++i) ++end[size_t(edits.edit[i].id) / kBlock + 1];
+  for (size_t b = 1; b <= blocks_; ++b) end[b] += end[b - 1];
+  Edit* sorted = sorted_.reserve(edits.count);
+  values_.reserve(edits.count);
+  for (size_t i = 0; i < edits.count; ++i) {
+    const size_t b = size_t(edits.edit[i].id) / kBlock;
+    sorted[end[b]++] = edits.edit[i];
+    if (state(b) == kOwn) set(b, kCopied);
+  }
+}
+
+void Patch::copy_bits(Allowed allowed) {
+  const size_t words = blocks_ * kWords;
+  const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
+  uint32_t* bits = bits_.reserve(words);
+  if (allowed.word)
+    std::copy(allowed.word, allowed.word + whole, bits);
+  else
+    std::fill(bits, bits + whole, ~0u);
+  std::fill(bits + whole, bits + words, 0u);
+  if (ids % 32) bits[whole] = ((1u << ids % 32) - 1) & (allowed.word ? allowed.word[whole] : ~0u);
+  for (size_t b = 0; b < blocks_; ++b) {
+    uint32_t all = ~0u, any = 0;
+    for (size_t i = 0; i < kWords; ++i) {
+      // The last block ends with the row: beyond, nothing is there that could be forbidden.
+      const size_t id = b * kBlock + 32 * i, left = id < n_ ? n_ - id : 0;
+      const uint32_t beyond = left >= 32 ? 0u : ~0u << left;
+      all &= bits[b * kWords + i] | beyond;
+      any |= bits[b * kWords + i];
+    }
+    set(b, !any ? kEmpty : ~all ? kCopied : kOwn);
+  }
+}
+
+void Patch::edit(size_t b, const float* own) {
+  for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i)
+    values_.get()[i] = sorted_.get()[i].apply(own[sorted_.get()[i].id % kBlock]);
+}
+
+void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
+  if (edits_)
+    for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i)
+      x[sorted_.get()[i].id % kBlock] = values_.get()[i];
+  if (masked_) kernels->clear_forbidden(bits_.get() + b * kWords, x);
+  if (ceiling_ == INFINITY) return;
+  for (int i = 0; i < kBlock; ++i) x[i] = x[i] > ceiling_ ? -INFINITY : x[i];
+  if (first_ <= b * kBlock) return;
+  const size_t before = std::min(first_ - b * kBlock, size_t(kBlock));
+  for (size_t i = 0; i < before; ++i) x[i] = x[i] == ceiling_ ? -INFINITY : x[i];
+}
+
+void Patch::lower_ceiling(float value, size_t first) {
+  if (value > ceiling_) return;
+  first_ = value == ceiling_ ? std::max(first_, first) : first;
+  ceiling_ = value;
+}
+
+}  // namespace fastsample
