@@ -31,15 +31,62 @@ def _from_torch(tensor: Any) -> npt.NDArray[Any]:
     return _readable(array, tensor)
 
 
+def _from_mlx(array: Any) -> npt.NDArray[Any]:
+    mlx = sys.modules["mlx.core"]
+    with named(_MUST):
+        if array.dtype == mlx.bfloat16:  # of which NumPy's buffers know nothing
+            return np.asarray(array.view(mlx.uint16))
+        numbers = np.asarray(array)
+    return _readable(numbers, array)
+
+
+def _from_any(logits: Any) -> npt.NDArray[Any]:
+    try:
+        if hasattr(logits, "__dlpack__") and not hasattr(logits, "__array__"):
+            return np.from_dlpack(logits)
+        return np.asarray(logits)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        hint = ": convert it to float32 first" if "bfloat16" in str(error).lower() else ""
+        raise TypeError(f"{_MUST}: {error}{hint}") from error
+
+
+def widen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what NumPy can calculate with: bfloat16, the uint16 of its bits, as float32."""
+    if array.dtype != np.uint16:
+        return array
+    return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _plain_list(logits: Any) -> Any:
+    """Return nested lists whose tensors are NumPy's."""
+    if isinstance(logits, (list, tuple)):
+        return [_plain_list(item) for item in logits]
+    if isinstance(logits, np.ndarray) and logits.dtype.name != "bfloat16":
+        return logits
+    return widen(to_array(logits)) if hasattr(logits, "dtype") else logits
+
+
 def _from_list(logits: Any) -> npt.NDArray[Any]:
-    with named(_MUST):  # ragged
+    try:
         array = np.array(logits)
+        whole = array.dtype.kind in "iuf"
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # of tensors that NumPy cannot read, or ragged
+        whole = False
+    if not whole:
+        logits = _plain_list(logits)
+        with named(_MUST):
+            array = np.array(logits)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"logits must be an array of numbers, got a list of {array.dtype}")
     return array.astype(np.float64)
 
 
-def _to_array(logits: Any) -> npt.NDArray[Any]:
+def to_array(logits: Any) -> npt.NDArray[Any]:
+    """Return logits of any number of dimensions; bfloat16 as the uint16 of its bits."""
     if type(logits) is np.ndarray:
         array = logits
     elif isinstance(logits, np.ma.MaskedArray):
@@ -48,14 +95,12 @@ def _to_array(logits: Any) -> npt.NDArray[Any]:
         array = np.ndarray.view(logits, np.ndarray)
     elif "torch" in sys.modules and isinstance(logits, sys.modules["torch"].Tensor):
         return _from_torch(logits)
+    elif "mlx.core" in sys.modules and isinstance(logits, sys.modules["mlx.core"].array):
+        return _from_mlx(logits)
     elif isinstance(logits, (list, tuple)):
         return _from_list(logits)
     else:
-        with named(_MUST):
-            if hasattr(logits, "__dlpack__") and not hasattr(logits, "__array__"):
-                array = np.from_dlpack(logits)
-            else:
-                array = np.asarray(logits)
+        array = _from_any(logits)
     return _readable(array, logits)
 
 
@@ -72,7 +117,7 @@ def _readable(array: npt.NDArray[Any], logits: Any) -> npt.NDArray[Any]:
 
 def as_rows(logits: Any) -> tuple[npt.NDArray[Any], bool]:
     """Return logits as (B, V) rows, and whether they came as a single row (V,)."""
-    array = _to_array(logits)
+    array = to_array(logits)
     if array.ndim not in (1, 2):
         raise ValueError(f"logits must be 1-D or 2-D, got shape {array.shape}")
     if not 1 <= array.shape[-1] <= MAX_VOCAB:

@@ -1,6 +1,6 @@
 """Which backend runs: ``core`` (C++), ``numba`` (its twin) or ``reference`` (the specification).
 
-A backend is a module with the functions of ``reference.py``. Only where the extension is absent
+A backend is a module with the functions of ``reference``. Only where the extension is absent
 does another one take its place; an extension that fails to import is an error, never a fallback.
 """
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import backend
-from .params import Order, integer, make_records, named, refuse_masked
-from .sampling import sample, uint64
+from .arrays import to_array, widen
+from .params import Order, any_integer, integer, named, plain, refuse_masked
+from .sampling import sample
 
 DEFAULT_MAX_LENGTH = 20  # that of Hugging Face's generate
 
+Ids = npt.NDArray[np.int64]
 
-def _prompt(input_ids: Any) -> npt.NDArray[np.int64]:
+
+def _prompt(input_ids: Any) -> Ids:
     refuse_masked("input_ids", input_ids)
     with named("input_ids must be integers"):
         ids = np.asarray(input_ids)
@@ -49,30 +50,104 @@ def _steps(length: int, max_length: int | None, max_new_tokens: int | None) -> i
     return limit - length
 
 
-def _last_logits(output: Any, ids: npt.NDArray[np.int64]) -> Any:
+def _token(name: str, value: Any) -> int:
+    token = any_integer(name, value)
+    if not -(2**63) <= token < 2**63:
+        raise ValueError(f"{name} must be in [-2**63, 2**63), got {token}")
+    return token
+
+
+def _items(name: str, value: Any) -> list[Any] | None:
+    """Return what a list, a tuple or an array of any library has in it, or None."""
+    items = plain(name, value)
+    return items if isinstance(items, list) else None
+
+
+class _Ends:
+    """What ends a row, of the tokens that it has drawn, and what fills it from there on."""
+
+    def __init__(self, eos: Any, sequences: Any, pad: Any, single: bool) -> None:
+        given = [] if eos is None else _items("eos_token_id", eos)
+        self._eos = [_token("eos_token_id", t) for t in ([eos] if given is None else given)]
+        self._sequences = _stop_sequences(sequences)
+        if pad is not None:
+            self.pad = _token("pad_token_id", pad)
+        elif self._eos or single or not self._sequences:
+            self.pad = self._eos[0] if self._eos else 0
+        else:
+            raise ValueError(
+                "pad_token_id or eos_token_id must be given where stop_sequences end rows of a "
+                "batch: what fills them"
+            )
+
+    def reached(self, drawn: Ids) -> npt.NDArray[np.bool_]:
+        """Return which rows of drawn tokens, (B, n), end with what ends a row."""
+        done = np.isin(drawn[:, -1], self._eos)
+        for sequence in self._sequences:
+            if drawn.shape[1] >= sequence.size:
+                done |= (drawn[:, -sequence.size :] == sequence).all(axis=1)
+        return done
+
+
+def _stop_sequences(sequences: Any) -> list[Ids]:
+    name = "stop_sequences"
+    must = f"{name} must be sequences of ids, as in [[13, 13], [2]]"
+    found = [] if sequences is None else _items(name, sequences)
+    if found is None:
+        raise TypeError(f"{must}, got {sequences!r} ({type(sequences).__name__})")
+    stops = []
+    for sequence in found:
+        ids = _items(name, sequence)
+        if ids is None:
+            raise TypeError(f"{must}, got {sequence!r} ({type(sequence).__name__}) in them")
+        if not ids:
+            raise ValueError(f"{name} must not have an empty sequence")
+        stops.append(np.array([_token(f"an id of {name}", token) for token in ids], np.int64))
+    return stops
+
+
+def _last_logits(output: Any, ids: Ids) -> npt.NDArray[Any]:
     """(B, V) or (V,) of a model's output, which may have a time axis."""
     logits = getattr(output, "logits", output)
-    shape = getattr(logits, "shape", None)
-    if shape is None:
-        with named("model must return an array of numbers"):
-            logits = np.asarray(logits)
-        shape = logits.shape
-    if len(shape) == ids.ndim + 1:
-        if shape[-2] == 0:
-            raise ValueError(
-                f"model must return logits of at least one step, got shape {tuple(shape)}"
+    if isinstance(logits, Mapping):
+        if "logits" not in logits:
+            raise TypeError(
+                "model must return logits, or what has them as logits, got a "
+                f"{type(logits).__name__} with {', '.join(map(repr, logits)) or 'nothing in it'}"
             )
-        logits = logits[:, -1] if ids.ndim == 2 else logits[-1]
-    elif len(shape) != ids.ndim:
+        logits = logits["logits"]
+    if logits is None:
+        what = "None" if output is None else f"a {type(output).__name__} whose logits are None"
+        raise TypeError(f"model must return logits, got {what}")
+    try:
+        array = to_array(logits)
+    except TypeError as error:
+        raise TypeError(f"model must return logits that sample takes: {error}") from error
+    if array.ndim == ids.ndim + 1:
+        if array.shape[-2] == 0:
+            raise ValueError(
+                f"model must return logits of at least one step, got shape {array.shape}"
+            )
+        array = array[..., -1, :]
+    elif array.ndim != ids.ndim:
         raise ValueError(
             f"model must return logits of {ids.ndim} or {ids.ndim + 1} dimensions for input_ids "
-            f"of shape {ids.shape}, got shape {tuple(shape)}"
+            f"of shape {ids.shape}, got shape {array.shape}"
         )
-    if ids.ndim == 2 and logits.shape[0] != ids.shape[0]:
+    if ids.ndim == 2 and array.shape[0] != ids.shape[0]:
         raise ValueError(
-            f"model must return {ids.shape[0]} rows of logits, got shape {tuple(logits.shape)}"
+            f"model must return {ids.shape[0]} rows of logits, got shape {array.shape}"
         )
-    return logits
+    return widen(array)  # after the last step has been taken
+
+
+def _offsets(offset: Any) -> Callable[[int], Any]:
+    """Return what gives the offsets of a step; `sample` has checked them."""
+    starts = _items("offset", offset)
+    if starts is None:
+        start = any_integer("offset", offset)
+        return lambda step: start + step
+    return lambda step: [int(plain("offset", start)) + step for start in starts]
 
 
 def stream(
@@ -86,9 +161,13 @@ def stream(
     top_k: Any = 50,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    eos_token_id: int | Sequence[int] | None = None,
-    seed: int | None = None,
+    min_tokens_to_keep: Any = 1,
     order: Order = "hf",
+    eos_token_id: int | Sequence[int] | None = None,
+    stop_sequences: Sequence[Sequence[int]] | None = None,
+    pad_token_id: int | None = None,
+    seed: Any = None,
+    offset: Any = 0,
 ) -> Iterator[Any]:
     """Yield tokens as they are drawn; see `generate`.
 
@@ -96,13 +175,15 @@ def stream(
     ----------
     model, input_ids, max_length, max_new_tokens, do_sample
         As in `generate`.
-    temperature, top_k, top_p, min_p, eos_token_id, seed, order
+    temperature, top_k, top_p, min_p, min_tokens_to_keep, order
+        As in `generate`.
+    eos_token_id, stop_sequences, pad_token_id, seed, offset
         As in `generate`.
 
     Yields
     ------
     int or int64 array of shape (B,)
-        The tokens of one step. A row that has finished yields the first end-of-sequence id.
+        The tokens of one step; of a row that has ended, what pads it.
 
     Raises
     ------
@@ -121,46 +202,38 @@ def stream(
     if not isinstance(do_sample, (bool, np.bool_)):
         kind = type(do_sample).__name__
         raise TypeError(f"do_sample must be True or False, got {do_sample!r} ({kind})")
-    steps = _steps(ids.shape[-1], max_length, max_new_tokens)
-    eos = [] if eos_token_id is None else np.atleast_1d(np.asarray(eos_token_id, object)).tolist()
-    eos = [integer("eos_token_id", token) for token in eos]
-    rows = 1 if ids.ndim == 1 else ids.shape[0]
-    active = np.ones(rows, bool)
-    key = secrets.randbits(64) if seed is None else uint64("seed", seed)
-    chain: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-    }
-    if do_sample:  # before the model is asked
-        make_records(rows, temperature, top_k, top_p, min_p, 1, order)
-    else:
-        chain = {"temperature": 0.0}
-    uniform = backend.active().uniform
+    single, length = ids.ndim == 1, ids.shape[-1]
+    steps = _steps(length, max_length, max_new_tokens)
+    ends = _Ends(eos_token_id, stop_sequences, pad_token_id, single)
+    chain: dict[str, Any] = {"temperature": 0.0}
+    if do_sample:
+        chain = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "min_tokens_to_keep": min_tokens_to_keep,
+        }
+    chain |= {"order": order, "seed": seed}
+    # What is wrong with the parameters is said before the model is asked.
+    sample(np.zeros((*ids.shape[:-1], 1), np.float32), **chain, offset=offset)
+    offset_of = _offsets(offset)
+    active = np.ones(1 if single else len(ids), bool)
 
     for step in range(steps):
         logits = _last_logits(model(ids.copy()), ids)
-        tokens = np.full(rows, eos[0] if eos else 0, np.int64)
-        if ids.ndim == 1:
-            tokens[0] = sample(logits, **chain, order=order, seed=key, offset=step)
-        else:
-            # A finished row is not looked at; the others keep the stream of their place.
-            alive = np.flatnonzero(active)
-            u = [uniform(key, int(row), step) for row in alive]
-            kept: dict[str, Any] = {
-                n: [v[row] for row in alive] if np.ndim(v) else v for n, v in chain.items()
-            }
-            part = logits if alive.size == rows else logits[alive]
-            drawn = sample(part, **kept, order=order, u=u, errors="mark")
-            if (drawn < 0).any():  # let the error name the row by its place in the batch
-                sample(logits, **chain, order=order, u=0.0)
-            tokens[alive] = drawn
-        yield int(tokens[0]) if ids.ndim == 1 else tokens.copy()
-        active &= ~np.isin(tokens, eos)
+        if not active.all():  # a finished row is not looked at; the others keep their places
+            logits = np.array(logits)
+            logits[~active] = 0.0
+        # Without a seed there is no place to draw at.
+        at = {} if seed is None else {"offset": offset_of(step)}
+        drawn = sample(logits, **chain, **at)
+        tokens = np.where(active, drawn, ends.pad)
+        yield int(tokens[0]) if single else tokens.copy()
+        ids = np.concatenate([ids, tokens if single else tokens[:, None]], axis=-1)
+        active &= ~ends.reached(np.atleast_2d(ids)[:, length:])
         if not active.any():
             return
-        ids = np.concatenate([ids, tokens if ids.ndim == 1 else tokens[:, None]], axis=-1)
 
 
 def generate(
@@ -174,9 +247,13 @@ def generate(
     top_k: Any = 50,
     top_p: Any = 1.0,
     min_p: Any = 0.0,
-    eos_token_id: int | Sequence[int] | None = None,
-    seed: int | None = None,
+    min_tokens_to_keep: Any = 1,
     order: Order = "hf",
+    eos_token_id: int | Sequence[int] | None = None,
+    stop_sequences: Sequence[Sequence[int]] | None = None,
+    pad_token_id: int | None = None,
+    seed: Any = None,
+    offset: Any = 0,
     on_token: Callable[[Any], object] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Continue a prompt with the names, defaults and meaning of Hugging Face's ``generate``.
@@ -185,8 +262,8 @@ def generate(
     ----------
     model : callable
         ``model(ids) -> logits``: ids a NumPy int64 array of shape (n,) or (B, n); logits of the
-        next token, (V,) or (B, V), with or without a time axis, or an object that has them as
-        its attribute ``logits``.
+        next token, (V,) or (B, V), with or without a time axis, of any kind that `sample` takes;
+        or what has them as its attribute ``logits`` or, a dict, under that key.
     input_ids : int array, shape (n,) or (B, n)
         The prompt, or B prompts of equal length.
     max_length : int, optional
@@ -195,13 +272,22 @@ def generate(
         Tokens to draw; wins over `max_length`.
     do_sample : bool, default False
         False is greedy: the sampling parameters play no part.
-    temperature, top_k, top_p, min_p, order
-        As in `sample`, but `top_k` is 50 by default.
+    temperature, top_k, top_p, min_p, min_tokens_to_keep, order
+        As in `sample`, scalars or one for each row, but `top_k` is 50 by default.
     eos_token_id : int or sequence of int, optional
-        Ids that end a row. A row that has ended is padded with the first.
-    seed : int, optional
-        Step i of row r draws with ``seed=seed, offset=i`` in stream r; without it, a seed from the
-        operating system.
+        Ids of which each ends a row.
+    stop_sequences : sequence of sequences of int, optional
+        A row ends, too, when the tokens drawn for it end with one of these. What ends a row stays
+        in it; what is in the prompt ends nothing.
+    pad_token_id : int, optional
+        What fills a row that has ended; by default the first of `eos_token_id`.
+    seed : int or array of shape (B,), optional
+        Step i draws with ``seed=seed, offset=offset + i`` of `sample`: from one seed row r draws in
+        stream r, with a seed for each a row draws as it does alone. Without it, the draws are the
+        process's own.
+    offset : int or array of shape (B,), default 0
+        The step of the first token. A text of which n tokens have been drawn goes on with its own
+        uniforms with ``offset=n``.
     on_token : callable, optional
         Called with each step's token, or array of tokens, as it is drawn.
 
@@ -215,7 +301,7 @@ def generate(
     ValueError
         A parameter is out of its range, or the model's logits are of another shape.
     TypeError
-        `input_ids` are not integers.
+        `input_ids` are not integers, or what the model returns is not logits.
 
     Examples
     --------
@@ -223,6 +309,8 @@ def generate(
     >>> cycle = lambda ids: [1.0 if t == (ids[-1] + 1) % 4 else 0.0 for t in range(4)]
     >>> fastsample.generate(cycle, [0], max_length=6, eos_token_id=3)
     array([0, 1, 2, 3])
+    >>> fastsample.generate(cycle, [0], max_length=9, stop_sequences=[[0, 1]])
+    array([0, 1, 2, 3, 0, 1])
     """
     _check_callable("model", model)
     if on_token is not None:
@@ -239,9 +327,13 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
-        eos_token_id=eos_token_id,
-        seed=seed,
+        min_tokens_to_keep=min_tokens_to_keep,
         order=order,
+        eos_token_id=eos_token_id,
+        stop_sequences=stop_sequences,
+        pad_token_id=pad_token_id,
+        seed=seed,
+        offset=offset,
     ):
         steps.append(np.copy(tokens))  # what is handed out is the caller's to change
         if on_token is not None:

@@ -191,7 +191,7 @@ def sample(
         Keeps the k largest, the lower id on a tie [1]_. None, 0 and -1 turn it off.
     top_p : float or array of shape (B,), default 1.0
         In [0, 1]. Keeps the shortest prefix, by falling probability, whose mass reaches p of what
-        the stages before have left [2]_. 1 turns it off.
+        the stages before have left, p * (1 - 2**-24) of it at least [2]_. 1 turns it off.
     min_p : float or array of shape (B,), default 0.0
         In [0, 1]. Keeps what is at least min_p times as probable as the most probable token [3]_.
         0 turns it off.

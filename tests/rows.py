@@ -24,6 +24,8 @@ Ids = npt.NDArray[np.int64]
 LOG2E = 1.4426950408889634
 FLT_MIN, FLT_MAX = 2.0**-126, float(np.finfo(np.float32).max)
 
+REACHES = 1.0 - 2.0**-24  # what reaches p of a total weighs this times p of it at least
+
 # The contract: blocks of 256; a weight is a multiple of 2^(e - 27), e the exponent of the block's
 # largest weight rounded up, between -13 and 0; the polynomial for 2^r is within 2 ULP.
 BLOCK, MANTISSA_BITS, LOWEST_EXPONENT = 256, 27, -13
@@ -200,12 +202,13 @@ def allowed_counts(x: Float32s, chain: Chain) -> tuple[int, int]:
         if stage == "top_k" and (chain.top_k or 0) > 0:
             fewest = most = int(chain.top_k or 0)
         elif stage == "top_p" and chain.top_p < 1:
+            share = REACHES * chain.top_p
             weights = exact_weights(x, temperature)[ids]
             errors = weight_error_bound(x, temperature)[ids]
             g, bound = shares(weights[:low], errors[:low])
-            fewest = 1 + int(np.argmax(np.append(g + bound, np.inf) >= chain.top_p))
+            fewest = 1 + int(np.argmax(np.append(g + bound, np.inf) >= share))
             g, bound = shares(weights[:high], errors[:high])
-            most = 1 + int(np.argmax(np.append(g - bound, np.inf) >= chain.top_p))
+            most = 1 + int(np.argmax(np.append(g - bound, np.inf) >= share))
         elif stage == "min_p" and chain.min_p > 0:
             # float64 rounds ln, product and sum once each; the threshold is then a float32.
             drop = temperature * math.log(chain.min_p)

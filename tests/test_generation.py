@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from forked import different
 from rows import make_row
 
 import fastsample as fs
@@ -191,6 +195,89 @@ def test_parameters_per_row(variant: str) -> None:
     assert got.tolist() == ids.tolist()
 
 
+def per_row_forms(values: npt.NDArray[np.float32]) -> dict[str, Any]:
+    forms: dict[str, Any] = {"array": values, "list": values.tolist(), "tuple": (*values.tolist(),)}
+    for library, make in (("torch", "from_numpy"), ("mlx.core", "array"), ("jax.numpy", "asarray")):
+        if importlib.util.find_spec(library.partition(".")[0]):
+            forms[library] = getattr(importlib.import_module(library), make)(values.copy())
+    return forms
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p", "top_k"])
+def test_parameters_per_row_of_any_kind(name: str) -> None:
+    values = np.float32([0.5, 0.25, 1.0])
+    if name == "top_k":
+        values = np.array([2, 5, 1], np.int32)  # type: ignore[assignment]
+    prompts = [[1], [2], [3]]
+    # Rows end at different steps, so that some are left out.
+    chain: dict[str, Any] = {"max_new_tokens": 12, "do_sample": True, "seed": 4}
+    free = fs.generate(noisy, prompts, **{name: values}, **chain)
+    chain["eos_token_id"] = [int(free[0, 3]), int(free[2, 5])]
+    expected = fs.generate(noisy, prompts, **{name: values}, **chain)
+    for form, value in per_row_forms(values).items():
+        assert np.array_equal(fs.generate(noisy, prompts, **{name: value}, **chain), expected), form
+
+
+# ---- seeds and offsets -----------------------------------------------------------------------
+
+
+def test_a_text_that_is_resumed_goes_on(variant: str) -> None:
+    chain: dict[str, Any] = {"do_sample": True, "seed": 21, "temperature": 2.0}
+    for prompt in ([1, 2], [[1, 2], [3, 4], [5, 6]]):
+        whole = fs.generate(noisy, prompt, max_new_tokens=12, **chain)
+        half = fs.generate(noisy, prompt, max_new_tokens=5, **chain)
+        rest = fs.generate(noisy, half, max_new_tokens=7, offset=5, **chain)
+        assert np.array_equal(rest, whole)
+        assert not np.array_equal(fs.generate(noisy, half, max_new_tokens=7, **chain), whole)
+
+
+def test_a_seed_per_row(variant: str) -> None:
+    chain: dict[str, Any] = {"do_sample": True, "max_new_tokens": 8, "temperature": 2.0}
+    prompts = [[1], [2], [3]]
+    batch = fs.generate(noisy, prompts, seed=[7, 8, 9], **chain)
+    for row, (prompt, seed) in enumerate(zip(prompts, (7, 8, 9), strict=True)):
+        # Stream 0 in every place: the row is what it is alone.
+        assert np.array_equal(fs.generate(noisy, prompt, seed=seed, **chain), batch[row])
+    forms = per_row_forms(np.array([7, 8, 9], np.int32))  # type: ignore[arg-type]
+    for form, seeds in forms.items():
+        assert np.array_equal(fs.generate(noisy, prompts, seed=seeds, **chain), batch), form
+    alone = fs.generate(noisy, [2], seed=[8], **chain)
+    assert np.array_equal(alone, batch[1])
+
+
+def test_rows_of_different_age(variant: str) -> None:
+    chain: dict[str, Any] = {"do_sample": True, "temperature": 2.0}
+    longer = fs.generate(noisy, [1], max_new_tokens=10, seed=3, **chain)
+    shorter = fs.generate(noisy, [1, 2, 3, 4], max_new_tokens=7, seed=5, **chain)
+    prompts = np.stack([longer[:6], shorter[:6]])
+    offset = np.array([5, 2], np.int8)
+    both = fs.generate(noisy, prompts, max_new_tokens=5, seed=[3, 5], offset=offset, **chain)
+    assert np.array_equal(both[0], longer[:11])
+    assert np.array_equal(both[1], shorter[:11])
+
+
+def test_offsets_end_at_64_bits() -> None:
+    chain: dict[str, Any] = {"do_sample": True, "seed": 3, "max_new_tokens": 2}
+    for offset in (2**64 - 1, [2**64 - 1], np.array([2**64 - 1], np.uint64)):
+        tokens = fs.stream(noisy, [1], offset=offset, **chain)
+        assert next(tokens) == fs.sample(noisy(np.array([1])), top_k=50, seed=3, offset=2**64 - 1)
+        with pytest.raises(ValueError, match=r"^offset must be in \[0, 2\*\*64\), got 18446"):
+            next(tokens)
+
+
+def test_a_stream_without_seed_that_is_alive_across_a_fork_draws_otherwise() -> None:
+    script = """
+import itertools, numpy as np, fastsample
+def stream(**seed):
+    tokens = fastsample.stream(lambda ids: np.zeros(ids.shape[:-1] + (50,)), [1], do_sample=True,
+                               max_new_tokens=40, **seed)
+    next(tokens)
+    return lambda: list(itertools.islice(tokens, 20))
+draws = {"unseeded": stream(), "seeded": stream(seed=4)}
+"""
+    assert different(script) == {"unseeded": 3, "seeded": 1}
+
+
 # ---- streaming -------------------------------------------------------------------------------
 
 
@@ -227,6 +314,51 @@ def test_on_token_sees_each_step() -> None:
     assert got.tolist() == [[3, 4, 5, 6]]
 
 
+# ---- stop sequences and padding --------------------------------------------------------------
+
+
+def test_stop_sequences_end_a_row() -> None:
+    chain: dict[str, Any] = {"max_new_tokens": 9}
+    for stops in ([[7, 8]], ([7, 8],), np.array([[7, 8]]), [[30], [7, 8], [6, 8]], [(6, 7, 8)],
+                  [np.array([7, 8])]):  # fmt: skip
+        got = fs.generate(successor, [4], stop_sequences=stops, **chain)
+        assert got.tolist() == [4, 5, 6, 7, 8]
+        assert list(fs.stream(successor, [4], stop_sequences=stops, **chain)) == [5, 6, 7, 8]
+    for never in ([], None, [[8, 7]], [[5, 7]], [[4, 5]], [list(range(4, 14))]):  # 4 is the prompt
+        assert fs.generate(successor, [4], stop_sequences=never, **chain).size == 10
+    # One id, and the whole of what may be drawn.
+    assert fs.generate(successor, [4], stop_sequences=[[5]], **chain).tolist() == [4, 5]
+    whole = [list(range(5, 14))]
+    assert fs.generate(successor, [4], stop_sequences=whole, **chain).size == 10
+
+
+def test_stop_sequences_and_eos_in_a_batch() -> None:
+    prompts = [[5], [8], [0], [20]]
+    ends: dict[str, Any] = {"eos_token_id": 9, "stop_sequences": [[1, 2, 3], [22, 23]]}
+    got = fs.generate(successor, prompts, max_new_tokens=6, pad_token_id=49, **ends)
+    assert got.tolist() == [
+        [5, 6, 7, 8, 9],
+        [8, 9, 49, 49, 49],
+        [0, 1, 2, 3, 49],
+        [20, 21, 22, 23, 49],
+    ]
+    # By default the first id that ends a row fills it; of padding no row is ended or woken.
+    got = fs.generate(successor, prompts, max_new_tokens=6, **ends)
+    assert got[1].tolist() == [8, 9, 9, 9, 9]
+    got = fs.generate(successor, [[5], [8]], max_new_tokens=6, eos_token_id=9, pad_token_id=-100)
+    assert got.tolist() == [[5, 6, 7, 8, 9], [8, 9, -100, -100, -100]]
+    got = fs.generate(successor, [[5], [8]], max_new_tokens=4, pad_token_id=9)
+    assert got.tolist() == [[5, 6, 7, 8, 9], [8, 9, 10, 11, 12]]  # which itself ends nothing
+
+
+def test_ends_of_other_libraries() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    for eos in (torch.tensor(7), torch.tensor([30, 7]), [torch.tensor(7)]):
+        assert fs.generate(successor, [4], eos_token_id=eos).tolist() == [4, 5, 6, 7]
+    got = fs.generate(successor, [4], stop_sequences=torch.tensor([[6, 7]]))
+    assert got.tolist() == [4, 5, 6, 7]
+
+
 # ---- what a model may return -----------------------------------------------------------------
 
 MODELS: dict[str, Callable[[Ids], Any]] = {
@@ -235,6 +367,16 @@ MODELS: dict[str, Callable[[Ids], Any]] = {
     "one step of a time axis": lambda ids: successor(ids)[..., None, :],
     ".logits": lambda ids: SimpleNamespace(logits=successor(ids)),
     ".logits with a time axis": lambda ids: SimpleNamespace(logits=successor(ids)[..., None, :]),
+    "a dict": lambda ids: {"past": None, "logits": successor(ids)[..., None, :]},
+    "__array__ alone": lambda ids: OnlyArray(successor(ids)[..., None, :]),
+    "__dlpack__ alone": lambda ids: OnlyDlpack(successor(ids)),
+    "a shape that is a method": lambda ids: ShapeIsAMethod(successor(ids)),
+    "Fortran": lambda ids: np.asfortranarray(successor(ids)),
+    "read-only": lambda ids: np.broadcast_to(successor(ids)[..., None, :],
+                                             (*ids.shape, V)),
+    "other byte order": lambda ids: successor(ids).astype(">f4"),
+    "bfloat16 of ml_dtypes": lambda ids: successor(ids).astype(ml_dtypes.bfloat16),
+    "lists of arrays": lambda ids: list(successor(ids)),
     "lists": lambda ids: successor(ids).tolist(),
     "float16": lambda ids: successor(ids).astype(np.float16),
     "float64": lambda ids: successor(ids).astype(np.float64),
@@ -247,6 +389,71 @@ def test_model_outputs(kind: str, prompt: Any) -> None:
     chain: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": 8}
     expected = fs.generate(successor, prompt, **chain)
     assert np.array_equal(fs.generate(MODELS[kind], prompt, **chain), expected)
+
+
+class OnlyArray:
+    def __init__(self, x: npt.NDArray[Any]) -> None:
+        self._x = x
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> npt.NDArray[Any]:
+        return self._x if dtype is None else self._x.astype(dtype)
+
+
+class ShapeIsAMethod(OnlyArray):
+    """As ONNX Runtime's OrtValue."""
+
+    def shape(self) -> list[int]:
+        return list(self._x.shape)
+
+
+class OnlyDlpack:
+    def __init__(self, x: npt.NDArray[Any]) -> None:
+        self._x = x
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._x.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._x.__dlpack_device__()
+
+
+def in_library(library: str, successor: Callable[[Ids], Any]) -> dict[str, Callable[[Ids], Any]]:
+    """Return models that give logits as a library does."""
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    if library == "onnxruntime":
+        value = module.OrtValue.ortvalue_from_numpy
+        return {"OrtValue": lambda ids: value(successor(ids))}
+    make = {"torch": "from_numpy", "mlx.core": "array", "jax.numpy": "asarray"}[library]
+
+    def model(ids: Ids, dtype: str) -> Any:
+        logits = getattr(module, make)(successor(ids))
+        return getattr(logits, "astype", getattr(logits, "to", None))(getattr(module, dtype))
+
+    return {dtype: partial(model, dtype=dtype) for dtype in ("float32", "float16", "bfloat16")}
+
+
+@pytest.mark.parametrize("library", ["torch", "mlx.core", "jax.numpy", "onnxruntime"])
+def test_models_of_libraries(library: str) -> None:
+    for kind, model in in_library(library, successor).items():
+
+        def with_time(ids: Ids, model: Any = model) -> Any:
+            return SimpleNamespace(logits=model(np.stack([ids, ids], -2)))
+
+        for prompt in ([4, 5], [[4, 5], [9, 20], [7, 6]]):
+            chain: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": [8, 23]}
+            expected = fs.generate(successor, prompt, **chain)
+            assert np.array_equal(fs.generate(model, prompt, **chain), expected), kind
+            assert np.array_equal(fs.generate(with_time, prompt, **chain), expected), kind
+            chain |= {"do_sample": True, "seed": 3}
+            expected = fs.generate(successor, prompt, **chain)
+            assert np.array_equal(fs.generate(model, prompt, **chain), expected), kind
+
+
+def test_what_the_model_returns_is_not_written_to() -> None:
+    logits = successor(np.array([[5], [8]]))
+    kept = logits.copy()
+    fs.generate(lambda ids: logits, [[5], [8]], max_new_tokens=4, eos_token_id=9)
+    assert np.array_equal(logits, kept)
 
 
 def test_torch_model() -> None:
@@ -295,8 +502,38 @@ BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ([1], {"do_sample": "no"}, TypeError, "do_sample must be True or False, got 'no' (str)"),
     ([1], {"do_sample": np.array([1, 2])}, TypeError,
      "do_sample must be True or False, got array([1, 2]) (ndarray)"),
-    ([1], {"seed": np.array([1])}, TypeError,
-     "seed must be an integer, got array([1]) (ndarray)"),
+    ([1], {"seed": [1, 2]}, ValueError, "seed must be a scalar or of shape (1,), got (2,)"),
+    ([[1], [2]], {"seed": [1, -1]}, ValueError, "seed must be in [0, 2**64), got -1 (row 1)"),
+    ([1], {"offset": 3}, ValueError, "offset must come with a seed, got offset=3 without one"),
+    ([1], {"offset": -1, "seed": 1}, ValueError, "offset must be in [0, 2**64), got -1"),
+    ([1], {"offset": "x", "seed": 1}, TypeError, "offset must be an integer, got 'x' (str)"),
+    ([[1], [2]], {"offset": [1, 2, 3], "seed": 1}, ValueError,
+     "offset must be a scalar or of shape (2,), got (3,)"),
+    ([1], {"do_sample": True, "min_tokens_to_keep": 0}, ValueError,
+     "min_tokens_to_keep must be >= 1, got 0"),
+    ([[1], [2]], {"do_sample": True, "top_p": [0.5, 1.5]}, ValueError,
+     "top_p must be in [0, 1], got 1.5 (row 1)"),
+    ([[1], [2]], {"do_sample": True, "temperature": np.ones(3)}, ValueError,
+     "temperature must be a scalar or of shape (2,), got (3,)"),
+    ([1], {"eos_token_id": 1.5}, TypeError, "eos_token_id must be an integer, got 1.5 (float)"),
+    ([1], {"eos_token_id": [1, "2"]}, TypeError, "eos_token_id must be an integer, got '2' (str)"),
+    ([1], {"eos_token_id": True}, TypeError, "eos_token_id must be an integer, got True (bool)"),
+    ([1], {"pad_token_id": "x"}, TypeError, "pad_token_id must be an integer, got 'x' (str)"),
+    ([1], {"pad_token_id": 2**63}, ValueError,
+     f"pad_token_id must be in [-2**63, 2**63), got {2**63}"),
+    ([1], {"stop_sequences": [3, 4]}, TypeError,
+     "stop_sequences must be sequences of ids, as in [[13, 13], [2]], got 3 (int) in them"),
+    ([1], {"stop_sequences": 3}, TypeError,
+     "stop_sequences must be sequences of ids, as in [[13, 13], [2]], got 3 (int)"),
+    ([1], {"stop_sequences": ["end"]}, TypeError,
+     "stop_sequences must be sequences of ids, as in [[13, 13], [2]], got 'end' (str) in them"),
+    ([1], {"stop_sequences": [[1], []]}, ValueError,
+     "stop_sequences must not have an empty sequence"),
+    ([1], {"stop_sequences": [[1, 2.5]]}, TypeError,
+     "an id of stop_sequences must be an integer, got 2.5 (float)"),
+    ([[1], [2]], {"stop_sequences": [[1]]}, ValueError,
+     "pad_token_id or eos_token_id must be given where stop_sequences end rows of a batch: what "
+     "fills them"),
 ]  # fmt: skip
 
 
@@ -304,10 +541,12 @@ BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
 def test_bad_calls(
     variant: str, prompt: Any, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
+    model = Counting(successor)
     for call in (fs.generate, lambda *args, **named: next(fs.stream(*args, **named))):
         with pytest.raises(error) as caught:
-            call(successor, prompt, **arguments)
+            call(model, prompt, **arguments)
         assert str(caught.value) == message
+    assert model.asked == []  # it is said before the model works
 
 
 BAD_MODELS: list[tuple[Any, Any, str]] = [
@@ -330,6 +569,43 @@ def test_bad_models(prompt: Any, model: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared
         fs.generate(model, prompt)
     assert str(caught.value) == message
+
+
+NO_LOGITS: list[tuple[Any, str]] = [
+    (None, "model must return logits, got None"),
+    (SimpleNamespace(logits=None),
+     "model must return logits, got a SimpleNamespace whose logits are None"),
+    ({"logits": None}, "model must return logits, got a dict whose logits are None"),
+    ({"scores": 1, "past": 2},
+     "model must return logits, or what has them as logits, got a dict with 'scores', 'past'"),
+    ({}, "model must return logits, or what has them as logits, got a dict with nothing in it"),
+    ("text", "model must return logits that sample takes: logits must be float32, float64, float16 "
+     "or bfloat16, got <U4 (str)"),
+    (np.zeros(V, int), "model must return logits that sample takes: logits must be float32, "
+     "float64, float16 or bfloat16, got int64 (ndarray)"),
+    (object, "model must return logits that sample takes: logits must be float32, float64, float16 "
+     "or bfloat16, got object (type)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("output", "message"), NO_LOGITS, ids=str)
+def test_what_is_not_logits(output: Any, message: str) -> None:
+    for prompt in ([1], [[1], [2]]):
+        with pytest.raises(TypeError) as caught:
+            fs.generate(lambda ids: output, prompt)
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_bad_row_is_named_not_one_that_has_finished(variant: str, do_sample: bool) -> None:
+    def model(ids: Ids) -> Any:
+        logits = successor(ids)
+        if ids.shape[1] == 2:
+            logits[[0, 2]] = np.nan
+        return logits
+
+    with pytest.raises(ValueError, match=r"^logits row 2 must not contain NaN, got one at"):
+        fs.generate(model, [[8], [3], [5]], eos_token_id=9, do_sample=do_sample, top_k=1)
 
 
 def test_what_cannot_be_called_is_refused_first() -> None:

@@ -235,6 +235,60 @@ def test_jax(variant: str) -> None:
     same(jax_numpy.asarray(BATCH, jax_numpy.float16), BATCH.astype(np.float16).astype(np.float32))
 
 
+def test_mlx(variant: str) -> None:
+    mlx = pytest.importorskip("mlx.core", reason="mlx is not installed")
+    array = mlx.array(BATCH)
+    brain = BATCH.astype(ml_dtypes.bfloat16).astype(np.float32)
+    same(array, BATCH)
+    same(array[1], BATCH[1])
+    same(array[:, ::3], BATCH[:, ::3])
+    same(array.astype(mlx.float16), BATCH.astype(np.float16).astype(np.float32))
+    same(array.astype(mlx.bfloat16), brain)
+    same(array.astype(mlx.bfloat16)[2], brain[2])
+    same(array.astype(mlx.bfloat16)[:, ::3], brain[:, ::3])
+    same(array.astype(mlx.bfloat16).T[:4], brain.T[:4])
+    same(list(array.astype(mlx.bfloat16)), brain)
+    temperature = mlx.array(np.linspace(0.1, 1.0, 4))
+    expected = fs.sample(BATCH, u=0.5, temperature=np.float32(np.linspace(0.1, 1.0, 4)))
+    assert np.array_equal(fs.sample(array, u=0.5, temperature=temperature), expected)
+    for dtype in (mlx.int32, mlx.uint16, mlx.bool_):  # the bits of bfloat16 are not bfloat16
+        with pytest.raises(TypeError, match=r"^logits must be float32, float64, float16 or bfloat"):
+            fs.sample(mlx.zeros(5, dtype))
+
+
+def test_bfloat16_that_is_not_to_be_read_comes_with_a_hint() -> None:
+    class Foreign:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise ValueError("no NumPy type for BFLOAT16")
+
+    with pytest.raises(TypeError, match=r": no NumPy type .*: convert it to float32 first$"):
+        fs.sample(Foreign())
+
+
+def test_lists_of_tensors(variant: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.from_numpy(BATCH.copy())
+    brain = BATCH.astype(ml_dtypes.bfloat16)
+    forms = {
+        "float32": (list(tensor), BATCH),
+        "requires_grad": (list(tensor.clone().requires_grad_()), BATCH),
+        "bfloat16": (list(tensor.bfloat16()), brain),
+        "bfloat16 that requires_grad": (tuple(tensor.bfloat16().requires_grad_()), brain),
+        "bfloat16 numbers": (list(tensor[0].bfloat16()), brain[0]),
+        "bfloat16 of ml_dtypes": (list(brain), brain),
+        "mixed": ([tensor[0], *brain[1:3], BATCH[3].tolist()],
+                  np.stack([BATCH[0], *brain[1:3].astype(np.float32), BATCH[3]])),
+    }  # fmt: skip
+    for form, plain in forms.values():
+        same(form, plain.astype(np.float32))
+    with pytest.raises(TypeError, match=r"^logits must be an array of numbers: .*inhomogeneous"):
+        fs.sample([tensor[0].bfloat16(), tensor[0, 1:].bfloat16()])
+    with pytest.raises(TypeError, match=r"^logits must be on the CPU, got a tensor on meta"):
+        fs.sample([torch.zeros(5, device="meta")])
+    with pytest.raises(TypeError, match=r"^logits must be float32, .*, got bool \(Tensor\)"):
+        fs.sample([torch.zeros(5, dtype=torch.bool)])
+
+
 def test_package_data_is_readable_with_numpy_alone() -> None:
     logits = rows.recorded_rows()
     assert logits.dtype == np.float16

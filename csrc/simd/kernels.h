@@ -30,6 +30,11 @@ constexpr int kBlock = 256;
 constexpr int kMantissaBits = 27;
 constexpr int kUnitBits = 40;
 
+// What reaches p of a total weighs this times p of it at least: half of what float32 tells apart
+// at 1 is forgiven, so that probabilities which sum to p on paper reach it, however their logits
+// and weights were rounded.
+constexpr double kReaches = 1.0 - 0x1p-24;
+
 // Lists are read and written in whole vectors: they have room for this many values more.
 constexpr int kSlack = 16;
 

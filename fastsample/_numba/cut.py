@@ -24,7 +24,7 @@ from .row import (
     weigh,
 )
 from .vectors import BLOCK, LANES
-from .weights import LARGEST, Exp2, exp2_scale
+from .weights import LARGEST, REACHES, Exp2, exp2_scale
 from .words import (
     Floats32,
     Ids,
@@ -128,7 +128,8 @@ def keep_top_k(row: Row, kept: Kept, listed: Survivors, k: Scalar) -> Survivors:
 
 @njit
 def share_of(p: float, total: Scalar) -> Scalar:
-    return max(1, min(math.ceil(p * total), total))
+    """Return what reaches p of a total, in whole units."""
+    return max(1, min(math.ceil(REACHES * p * total), total))
 
 
 class Sample(NamedTuple):

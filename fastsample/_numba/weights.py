@@ -14,11 +14,12 @@ from .words import Scalar, fma, intrinsic, njit
 MANTISSA_BITS = 27
 UNIT_BITS = 40
 LEAST_EXPONENT = MANTISSA_BITS - UNIT_BITS
+REACHES = 1.0 - 2.0**-24  # what reaches p of a total weighs this times p of it at least
 LIGHTEST = np.float32(-42.0)  # a weight under 2^-42 rounds to zero units
 LARGEST: Scalar = np.float32(np.finfo(np.float32).max)
 SMALLEST: Scalar = np.float32(np.finfo(np.float32).tiny)
 # Of 2^r for r in [0, 1), by falling degree.
-POLYNOMIAL = (1.89187855e-03, 8.96213483e-03, 5.58401980e-02, 2.40153819e-01, 6.93151951e-01, 1.0)
+POLYNOMIAL = (1.87822222e-03, 8.99012946e-03, 5.58220707e-02, 2.40157723e-01, 6.93151712e-01, 1.0)
 
 
 class Exp2(NamedTuple):

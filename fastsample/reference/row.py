@@ -1,0 +1,28 @@
+"""A row as every backend sees it, and what may be wrong with it. Depends on NumPy alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.generic]
+Floats32 = npt.NDArray[np.float32]
+
+
+def to_float32(rows: Rows) -> Floats32:
+    """Return rows as every backend sees them: bfloat16 (as uint16) widened, float64 rounded."""
+    if rows.dtype == np.uint16:
+        return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(over="ignore"):
+        return rows.astype(np.float32)
+
+
+def find_defect(row: Floats32, index: int) -> str | None:
+    """Say what is wrong with a row of logits, or None."""
+    must = f"logits row {index} must"
+    for name, wrong in (("NaN", np.isnan(row)), ("+inf", row == np.inf)):
+        if wrong.any():
+            return f"{must} not contain {name}, got one at token {int(np.argmax(wrong))}"
+    if row.max() == -np.inf:
+        return f"{must} have a finite value, got only -inf"
+    return None

@@ -1,0 +1,35 @@
+"""Temperature: divides the logits; dynatemp makes it follow the entropy of what is kept.
+
+T becomes lo + (hi - lo) * (H / ln n)^e, lo = max(0, T - r), hi = T + r, with H the entropy of the n
+tokens kept at T = 1. T = 0, set or computed, is greedy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..distribution import Distribution, entropy_of
+from .stage import Stage
+
+
+def apply(
+    d: Distribution, temperature: float, spread: float = 0.0, exponent: float = 1.0
+) -> Distribution:
+    """Set the temperature of what follows."""
+    if temperature > 0.0 and spread > 0.0 and d.ids.size > 1:
+        weights = d.weights_at(1.0)
+        share = entropy_of(weights / weights.sum()) / np.log(d.ids.size)
+        low, high = max(0.0, temperature - spread), temperature + spread
+        with np.errstate(over="ignore", divide="ignore"):  # of no entropy to a negative power
+            temperature = float(low + (high - low) * np.power(share, exponent))
+        temperature = min(temperature, float(np.finfo(np.float64).max))
+    d = d._replace(temperature=temperature)
+    return d if temperature > 0.0 else d.where(np.arange(d.ids.size) == 0)
+
+
+def off(temperature: float, spread: float = 0.0, exponent: float = 1.0) -> bool:
+    """Where it divides by 1."""
+    return temperature == 1.0 and spread == 0.0
+
+
+STAGE = Stage(off, apply)
