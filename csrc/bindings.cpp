@@ -3,10 +3,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "fastsample.h"
 
@@ -61,52 +64,82 @@ fs_logits as_logits(const py::array& rows) {
     misuse("rows are not contiguous");
   if (rows.shape(0) > 1 && rows.strides(0) % item) misuse("row stride is not a whole element");
   const py::ssize_t stride = rows.shape(0) > 1 ? rows.strides(0) / item : 0;
-  return {sizeof(fs_logits), rows.data(), rows.shape(0), rows.shape(1), stride, dtype, 0};
+  return {sizeof(fs_logits), rows.data(), rows.shape(0), rows.shape(1), stride, 0, dtype, 0};
 }
 
-// `count` elements of type T, whose NumPy kind is this one; C-contiguous and aligned.
+// `count` elements of `size` bytes, whose NumPy kind is this one; C-contiguous and aligned.
 template <class T>
-T* as_buffer(const py::array& array, py::ssize_t count, char kind, const char* what) {
+T* as_buffer(const py::array& array, py::ssize_t count, char kind, const char* what,
+             py::ssize_t size = sizeof(T)) {
   constexpr int kReady = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   const py::dtype dtype = array.dtype();
   const bool native = kind == 'V' ? !dtype.attr("hasobject").cast<bool>() : is_native(dtype);
   if ((array.flags() & kReady) != kReady || array.size() != count || dtype.kind() != kind ||
-      dtype.itemsize() != py::ssize_t(sizeof(T)) || !native)
+      dtype.itemsize() != size || !native)
     misuse(what);
   return const_cast<T*>(static_cast<const T*>(array.data()));
 }
 
-const fs_params* as_params(const py::array& params, py::ssize_t& count) {
-  count = params.size();
-  return as_buffer<fs_params>(params, count, 'V', "params must hold records of fs_params");
+constexpr py::ssize_t kMostStages = 64;
+
+// Chains that live in records, of which each is min_tokens_to_keep and the stages.
+class Chains {
+ public:
+  explicit Chains(const py::array& records) {
+    constexpr py::ssize_t kHead = sizeof(int64_t);
+    const py::ssize_t size = records.itemsize(),
+                      stages = (size - kHead) / py::ssize_t(sizeof(fs_stage));
+    if (size < kHead || (size - kHead) % py::ssize_t(sizeof(fs_stage)) || stages > kMostStages)
+      misuse(kWhat);
+    const char* data = as_buffer<char>(records, records.size(), 'V', kWhat, size);
+    chains_.resize(size_t(records.size()));
+    for (fs_chain& chain : chains_) {
+      chain = {sizeof(fs_chain), reinterpret_cast<const fs_stage*>(data + kHead), stages, 0};
+      std::memcpy(&chain.min_tokens_to_keep, data, sizeof chain.min_tokens_to_keep);
+      data += size;
+    }
+  }
+  const fs_chain* get() const { return chains_.data(); }
+  int64_t count() const { return int64_t(chains_.size()); }
+
+ private:
+  static constexpr const char* kWhat = "params must hold records of chains";
+  std::vector<fs_chain> chains_;
+};
+
+// What each row is drawn with.
+std::vector<fs_draw> as_draws(const py::array& u, int64_t rows) {
+  const double* uniforms = as_buffer<double>(u, rows, 'f', "u must be float64 of length B");
+  std::vector<fs_draw> draws(size_t(rows), fs_draw{sizeof(fs_draw), 0.0, 0.0, nullptr});
+  for (int64_t i = 0; i < rows; ++i) draws[size_t(i)].u = uniforms[i];
+  return draws;
 }
 
 void sample(const py::array& rows, const py::array& params, const py::array& u, bool mark,
             py::array tokens, int threads) {
   const fs_logits logits = as_logits(rows);
-  py::ssize_t count;
-  const fs_params* p = as_params(params, count);
-  const double* uniforms = as_buffer<double>(u, logits.rows, 'f', "u must be float64 of length B");
+  const Chains chains(params);
+  const std::vector<fs_draw> draws = as_draws(u, logits.rows);
   int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
   if (!tokens.writeable()) misuse("tokens must be writeable");
   fs_status status;
   {
     py::gil_scoped_release release;
-    status = fs_sample(&logits, p, count, uniforms, threads, mark ? FS_MARK_BAD_ROWS : 0, out);
+    status = fs_sample(&logits, chains.get(), chains.count(), draws.data(), threads,
+                       mark ? FS_MARK_BAD_ROWS : 0, out);
   }
   check(status);
 }
 
 py::array_t<float> probs(const py::array& rows, const py::array& params) {
   const fs_logits logits = as_logits(rows);
-  py::ssize_t count;
-  const fs_params* p = as_params(params, count);
+  const Chains chains(params);
   py::array_t<float> out({rows.shape(0), rows.shape(1)});
   float* data = out.mutable_data();
   fs_status status;
   {
     py::gil_scoped_release release;
-    status = fs_probs(&logits, p, count, data);
+    status = fs_probs(&logits, chains.get(), chains.count(), nullptr, data);
   }
   check(status);
   return out;
@@ -114,9 +147,8 @@ py::array_t<float> probs(const py::array& rows, const py::array& params) {
 
 py::tuple survivors(const py::array& rows, const py::array& params) {
   const fs_logits logits = as_logits(rows);
-  py::ssize_t params_count;
-  const fs_params* p = as_params(params, params_count);
-  if (params_count != 1) misuse("params must hold one record");
+  const Chains chains(params);
+  if (chains.count() != 1) misuse("params must hold one record");
   py::array_t<int64_t> ids(logits.vocab);
   py::array_t<float> probabilities(logits.vocab);
   int64_t* id_data = ids.mutable_data();
@@ -125,7 +157,7 @@ py::tuple survivors(const py::array& rows, const py::array& params) {
   fs_status status;
   {
     py::gil_scoped_release release;
-    status = fs_survivors(&logits, p, logits.vocab, id_data, prob_data, &count);
+    status = fs_survivors(&logits, chains.get(), nullptr, logits.vocab, id_data, prob_data, &count);
   }
   check(status);
   const py::slice head(0, count, 1);
@@ -136,9 +168,14 @@ py::tuple survivors(const py::array& rows, const py::array& params) {
 // plain C function, which is called in less time than one of pybind11.
 //
 // draw(row, seed, offset) is the token, or -1 where the general path has to look at the arguments.
-constexpr const char* kParams = "fs_params";
+constexpr const char* kChain = "fs_chain";
 
-int64_t draw(const fs_params* params, PyObject* array, PyObject* seed, PyObject* offset) {
+struct Plan {
+  std::vector<fs_stage> stages;
+  fs_chain chain;
+};
+
+int64_t draw(const fs_chain& chain, PyObject* array, PyObject* seed, PyObject* offset) {
   using py::detail::npy_api;
   if (!PyLong_CheckExact(seed) || !PyLong_CheckExact(offset)) return -1;
   const uint64_t key = PyLong_AsUnsignedLongLong(seed);
@@ -154,10 +191,11 @@ int64_t draw(const fs_params* params, PyObject* array, PyObject* seed, PyObject*
   if (proxy->nd != 1 || (proxy->flags & kReady) != kReady) return -1;
   const int dtype = element_type(py::reinterpret_borrow<py::dtype>(proxy->descr));
   if (dtype < 0) return -1;
-  const fs_logits logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, dtype, 0};
-  const double u = fs_uniform(key, 0, step);
+  const fs_logits logits = {
+      sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, 0, dtype, 0};
+  const fs_draw drawn_with = {sizeof(fs_draw), fs_uniform(key, 0, step), 0.0, nullptr};
   int64_t token = -1;
-  const auto run = [&] { return fs_sample(&logits, params, 1, &u, 1, 0, &token); };
+  const auto run = [&] { return fs_sample(&logits, &chain, 1, &drawn_with, 1, 0, &token); };
   const auto run_released = [&] {
     py::gil_scoped_release release;
     return run();
@@ -174,17 +212,36 @@ PyObject* call_draw(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     PyErr_SetString(PyExc_TypeError, "draw() takes row, seed and offset");
     return nullptr;
   }
-  const void* params = PyCapsule_GetPointer(self, kParams);
-  return PyLong_FromLongLong(
-      draw(static_cast<const fs_params*>(params), args[0], args[1], args[2]));
+  const auto* held = static_cast<const Plan*>(PyCapsule_GetPointer(self, kChain));
+  return PyLong_FromLongLong(draw(held->chain, args[0], args[1], args[2]));
+}
+
+// Name and joint of every stage of the named orders.
+py::dict orders() {
+  py::dict result;
+  std::string names = fs_orders();
+  for (size_t at = 0; at < names.size();) {
+    const size_t end = std::min(names.find(',', at), names.size());
+    const std::string name = names.substr(at, end - at);
+    fs_stage stages[kMostStages];
+    const int64_t count = fs_order_init(name.c_str(), stages, sizeof *stages, kMostStages);
+    py::list order;
+    for (int64_t i = 0; i < count; ++i)
+      order.append(py::make_tuple(fs_stage_name(stages[i].kind), bool(stages[i].joint)));
+    result[name.c_str()] = order;
+    at = end + 1;
+  }
+  return result;
 }
 
 py::object plan(const py::array& params) {
-  py::ssize_t count;
-  const fs_params* p = as_params(params, count);
-  if (count != 1) misuse("params must hold one record");
-  const py::capsule held(new fs_params(*p), kParams, [](PyObject* capsule) {
-    delete static_cast<fs_params*>(PyCapsule_GetPointer(capsule, kParams));
+  const Chains chains(params);
+  if (chains.count() != 1) misuse("params must hold one record");
+  const fs_chain& chain = *chains.get();
+  auto* plan = new Plan{{chain.stages, chain.stages + chain.stage_count}, chain};
+  plan->chain.stages = plan->stages.data();
+  const py::capsule held(plan, kChain, [](PyObject* capsule) {
+    delete static_cast<Plan*>(PyCapsule_GetPointer(capsule, kChain));
   });
   static PyMethodDef method = {"draw",
                                reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_draw)),
@@ -205,6 +262,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     return isa;
   });
   m.def("isas", &fs_isas);
+  m.def("orders", &orders);
   m.def("force_isa", [](const std::string& name) { check(fs_force_isa(name.c_str())); });
   m.def("uniform", &fs_uniform, py::arg("seed"), py::arg("stream"), py::arg("offset"));
   m.def("noop", [](const py::array&) {}, py::arg("array"));  // what any call costs

@@ -1,7 +1,7 @@
 // Third room: weights of the survivors, one uniform, one token.
 #pragma once
 
-#include "cut.h"
+#include "chain.h"
 
 namespace fastsample {
 

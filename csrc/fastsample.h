@@ -9,6 +9,12 @@
  *
  * What is drawn is a pure function of (logits, parameters, u): not of the instruction set, the
  * batch around a row, or the thread.
+ *
+ * Every struct begins with its size, which the caller sets to its own sizeof; the elements of an
+ * array lie as far apart as the first one says. Later versions append fields. A struct that is
+ * larger than the library knows is taken where all that is unknown in it is 0; a smaller one is
+ * refused. While the major version is 0, a program runs with the minor version that it was built
+ * for: the name of the shared library says which.
  */
 #ifndef FASTSAMPLE_H
 #define FASTSAMPLE_H
@@ -27,7 +33,12 @@
 #define FASTSAMPLE_API __attribute__((visibility("default")))
 #endif
 
-#define FASTSAMPLE_VERSION "0.1.0"
+#define FASTSAMPLE_VERSION "0.2.0"
+#define FASTSAMPLE_VERSION_MAJOR 0
+#define FASTSAMPLE_VERSION_MINOR 2
+#define FASTSAMPLE_VERSION_PATCH 0
+/* Rises with every release: 10000 * major + 100 * minor + patch. */
+#define FASTSAMPLE_VERSION_NUMBER 200
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,37 +53,67 @@ typedef enum fs_status {
 
 typedef enum fs_dtype { FS_FLOAT32 = 0, FS_FLOAT16 = 1, FS_BFLOAT16 = 2, FS_FLOAT64 = 3 } fs_dtype;
 
-typedef enum fs_stage {
-  FS_STAGE_END = 0,
-  FS_STAGE_TEMPERATURE = 1,
-  FS_STAGE_TOP_K = 2,
-  FS_STAGE_TOP_P = 3,
-  FS_STAGE_MIN_P = 4
-} fs_stage;
-
-/* Logits: `rows` rows of `vocab` values, row i at data + i * row_stride elements. Read only. */
+/* Logits: `rows` rows of `vocab` values. Row i begins i * row_stride elements after `data`, and its
+ * values are element_stride bytes apart: in a slice, a transposed matrix, or as one field of an
+ * array of structs. Read only; values that are not next to each other are gathered, row by row. */
 typedef struct fs_logits {
-  uint64_t struct_size; /* sizeof(fs_logits) */
-  const void* data;     /* aligned to its element */
-  int64_t rows;         /* >= 0 */
-  int64_t vocab;        /* 1 to FS_MAX_VOCAB */
-  int64_t row_stride;   /* in elements; may be negative */
-  int32_t dtype;        /* an fs_dtype */
-  int32_t reserved;     /* 0 */
+  uint64_t struct_size;   /* sizeof(fs_logits) */
+  const void* data;       /* aligned to its element */
+  int64_t rows;           /* >= 0 */
+  int64_t vocab;          /* 1 to FS_MAX_VOCAB */
+  int64_t row_stride;     /* in elements of the dtype; may be negative */
+  int64_t element_stride; /* in bytes, a multiple of the element's size; 0 is that size */
+  int32_t dtype;          /* an fs_dtype */
+  int32_t reserved;       /* 0 */
 } fs_logits;
 
 #define FS_MAX_VOCAB 4194304
 
-/* Fill with fs_params_init, then change what you need. */
-typedef struct fs_params {
-  uint64_t struct_size;       /* sizeof(fs_params) */
-  double temperature;         /* finite, >= 0; 0 is greedy; acts as 2e-39 to 1e38 beyond these */
-  int64_t top_k;              /* >= 1; 0 and -1 turn it off */
-  double top_p;               /* [0, 1]; 1 turns it off */
-  double min_p;               /* [0, 1]; 0 turns it off */
+/* What a stage does, and its numbers, in the order of fs_stage.value; after the colon, where it is
+ * off. Numbers that a stage does not have are 0. */
+typedef enum fs_stage_kind {
+  FS_STAGE_TEMPERATURE = 1, /* T, dynatemp_range, dynatemp_exponent: T = 1, range 0. T = 0 makes the
+                             * whole chain greedy; T acts as 2e-39 to 1e38 beyond these */
+  FS_STAGE_TOP_K,           /* k, a whole number: 0, -1 */
+  FS_STAGE_TOP_P,           /* p in [0, 1]: 1 */
+  FS_STAGE_MIN_P,           /* m in [0, 1]: 0 */
+  FS_STAGE_TYPICAL_P,       /* p in (0, 1]: 1 */
+  FS_STAGE_EPSILON_CUTOFF,  /* e in [0, 1): 0 */
+  FS_STAGE_ETA_CUTOFF,      /* e in [0, 1): 0 */
+  FS_STAGE_TOP_A,           /* a in [0, 1]: 0 */
+  FS_STAGE_P_LESS,          /* 1: 0 */
+  FS_STAGE_TOP_N_SIGMA,     /* s, finite: <= 0 */
+  FS_STAGE_TOP_H,           /* h in [0, 1]: 0 */
+  FS_STAGE_XTC,             /* probability in [0, 1], threshold in [0, 1]: probability 0 */
+  FS_STAGE_MIROSTAT,        /* version, tau > 0, eta in [0, 1]: version 0 */
+  FS_STAGE_ADAPTIVE         /* target in [0, 1], decay in [0, 0.99]: target 0 */
+} fs_stage_kind;
+
+typedef struct fs_stage {
+  uint32_t struct_size; /* sizeof(fs_stage) */
+  int32_t kind;         /* an fs_stage_kind */
+  int32_t joint;        /* 1: it cuts what the stage before it cut, and a token stays where all such
+                         * stages keep it; of stages that keep the largest logits. Else 0 */
+  int32_t reserved;     /* 0 */
+  double value[4];
+} fs_stage;
+
+/* The stages in the order in which they run, each kind at most once. One that is off does nothing.
+ * No stage leaves fewer than min_tokens_to_keep tokens. */
+typedef struct fs_chain {
+  uint64_t struct_size;       /* sizeof(fs_chain) */
+  const fs_stage* stages;     /* may be null where there are none */
+  int64_t stage_count;        /* >= 0 */
   int64_t min_tokens_to_keep; /* >= 1 */
-  uint8_t order[8];           /* fs_stage values, ended by FS_STAGE_END */
-} fs_params;
+} fs_chain;
+
+/* What one row is drawn with. */
+typedef struct fs_draw {
+  uint64_t struct_size; /* sizeof(fs_draw) */
+  double u;             /* the uniform of the token, in [0, 1) */
+  double u_xtc;         /* the uniform of the coin of FS_STAGE_XTC, in [0, 1) */
+  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, else null */
+} fs_draw;
 
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */
 
@@ -95,35 +136,63 @@ FASTSAMPLE_API fs_status fs_force_isa(const char* name);
  * call. */
 FASTSAMPLE_API const char* fs_last_error(void);
 
-/* Defaults: temperature 1, everything else off, order temperature, top_k, top_p, min_p. */
-FASTSAMPLE_API void fs_params_init(fs_params* params);
+/* Fill a struct of `size` bytes, which is the caller's sizeof. Of more than the library knows, the
+ * rest becomes 0; of less, as much is filled.
+ *
+ * A chain begins without stages, with min_tokens_to_keep 1; a stage is off; a draw has u = 0. */
+FASTSAMPLE_API void fs_logits_init(fs_logits* logits, uint64_t size);
+FASTSAMPLE_API void fs_chain_init(fs_chain* chain, uint64_t size);
+FASTSAMPLE_API void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind);
+FASTSAMPLE_API void fs_draw_init(fs_draw* draw, uint64_t size);
+
+/* A kind's name, e.g. "top_p", and the kind of a name; null and 0 for what is none. */
+FASTSAMPLE_API const char* fs_stage_name(int32_t kind);
+FASTSAMPLE_API int32_t fs_stage_kind_of(const char* name);
+
+/* The names of the orders in which real runtimes run their stages, comma-separated. */
+FASTSAMPLE_API const char* fs_orders(void);
+
+/* Fills `stages`, elements of `size` bytes, with the stages of a named order, all off. Returns how
+ * many these are, and fills none where `capacity` is less; -1 where there is no such order. */
+FASTSAMPLE_API int64_t fs_order_init(const char* name, fs_stage* stages, uint64_t size,
+                                     int64_t capacity);
+
+/* The first stage of this kind, or null. */
+FASTSAMPLE_API fs_stage* fs_find_stage(fs_stage* stages, int64_t count, int32_t kind);
 
 /* The uniform in [0, 1) of NumPy's
  *   Generator(Philox(key=[seed, stream], counter=[offset, 0, 0, 0])).random(). */
 FASTSAMPLE_API double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset);
 
-/* Draws one token per row into tokens[rows]. `params` holds params_count entries: 1 for all rows,
- * or one per row. `u` holds one uniform in [0, 1) per row.
+/* Draws one token per row into tokens[rows]. `chains` holds chain_count entries: 1 for all rows,
+ * or one per row. `draws` holds one entry per row.
  *
  * Rows are shared out over `threads` threads at most, the calling one included; more than `rows` or
  * FS_MAX_THREADS act as that many. 0 leaves the number to the library: 1 for one row or less than
  * 2^21 logits, else one per 2^20 logits, but no more than rows or the processors that this process
- * may use. The other threads are started by the call and end with it; where the system refuses one,
- * the call does without. Tokens and errors are the same for every number: where several rows are
- * bad, the error is the first one's. */
-FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_params* params,
-                                   int64_t params_count, const double* u, int32_t threads,
+ * may use. The other threads are started by the call, which waits for none that has taken no row:
+ * it may begin after the call, finds nothing to do, and ends. Where the system refuses one, the
+ * call does without. Tokens and errors are the same for every number: where several rows are bad,
+ * the error is the first one's. */
+FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_chain* chains,
+                                   int64_t chain_count, const fs_draw* draws, int32_t threads,
                                    uint32_t flags, int64_t* tokens);
 
-/* The distribution that fs_sample draws from: probs[rows * vocab], zero for what is not kept. */
-FASTSAMPLE_API fs_status fs_probs(const fs_logits* logits, const fs_params* params,
-                                  int64_t params_count, float* probs);
+/* The distribution that fs_sample draws from: probs[rows * vocab], zero for what is not kept.
+ * `draws`, of which u is not looked at, may be null. */
+FASTSAMPLE_API fs_status fs_probs(const fs_logits* logits, const fs_chain* chains,
+                                  int64_t chain_count, const fs_draw* draws, float* probs);
 
 /* The kept tokens of one row (logits->rows == 1) by falling logit, ties by rising id. Writes
  * their number to *count, and ids and probabilities where `capacity` holds them all; otherwise
- * FS_INVALID_ARGUMENT, with *count still written. A capacity of logits->vocab always suffices. */
-FASTSAMPLE_API fs_status fs_survivors(const fs_logits* logits, const fs_params* params,
-                                      int64_t capacity, int64_t* ids, float* probs, int64_t* count);
+ * FS_INVALID_ARGUMENT, with *count still written. A capacity of logits->vocab always suffices.
+ * `draw`, of which u is not looked at, may be null. */
+FASTSAMPLE_API fs_status fs_survivors(const fs_logits* logits, const fs_chain* chain,
+                                      const fs_draw* draw, int64_t capacity, int64_t* ids,
+                                      float* probs, int64_t* count);
+
+/* Gives back the memory that the calling thread keeps for its next call. */
+FASTSAMPLE_API void fs_free_thread_buffers(void);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,6 @@
-"""What a valid parameter is, and the record that every backend reads.
+"""What a valid parameter is, and the chain that parameters make.
 
-The record mirrors ``fs_params`` of ``csrc/fastsample.h``; ``csrc/params.h`` checks the same rules
-for callers of the C ABI.
+The stages of ``csrc/stages/`` state the same rules for callers of the C ABI.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+from .records import KINDS, STAGE, Records, record_type
 
 Order: TypeAlias = "str | Sequence[str]"
-Records: TypeAlias = npt.NDArray[np.void]
 
 #: The value that turns a stage off.
 OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -32,15 +31,6 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "openvino": ("top_k", "temperature", "min_p", "top_p"),
     "onnxruntime-genai": ("top_k", "temperature", "top_p"),
 }
-
-RECORD = np.dtype(
-    {
-        "names": ["struct_size", "temperature", "top_k", "top_p", "min_p", "min_tokens_to_keep",
-                  "order"],
-        "formats": ["u8", "f8", "i8", "f8", "f8", "i8", ("u1", 8)],
-    },
-    align=True,
-)  # fmt: skip
 
 
 def stages_on(parameters: dict[str, Any]) -> list[str]:
@@ -177,15 +167,23 @@ def column(name: str, value: Any, rows: int | None, convert: Callable[[str, Any,
 
 def _fill(values: dict[str, Any], order: Order, rows: int) -> Records:
     stages = parse_order(order)
-    records = np.zeros(rows, RECORD)
-    records["struct_size"] = RECORD.itemsize
-    for name, value in values.items():
-        records[name] = value
-    records["order"][:, : len(stages)] = [STAGES.index(stage) + 1 for stage in stages]
-    sampled = records["temperature"] != 0.0
+    sampled = np.asarray(values["temperature"]) != 0.0
     for stage in STAGES:
-        if stage not in stages and not np.all(_OFF[stage](records[stage]) | ~sampled):
+        off = _OFF[stage](np.asarray(values[stage]))
+        if stage not in stages and not np.all(off | ~sampled):
             raise ValueError(f"order must name {stage}, which is active")
+    on = [s for s in stages if not np.all(_OFF[s](np.asarray(values[s])))]
+    if not np.all(sampled) and "temperature" not in on:  # greedy whatever the order
+        on.append("temperature")
+    records = np.zeros(rows, record_type(len(on)))
+    records["min_tokens_to_keep"] = values["min_tokens_to_keep"]
+    for i, stage in enumerate(on):
+        column = records["stages"][:, i]
+        column["struct_size"] = STAGE.itemsize
+        column["kind"] = KINDS.index(stage) + 1
+        column["value"][:, 0] = values[stage]
+        if stage == "temperature":
+            column["value"][:, 2] = 1.0
     return records
 
 

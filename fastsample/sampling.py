@@ -217,7 +217,8 @@ def sample(
         Where to write the tokens of 2-D logits.
     threads : int, optional
         Share the rows out over at most this many threads, >= 1; more than 256 act as 256. They are
-        started by the call and end with it; tokens and errors do not depend on their number. By
+        started by the call, which waits for none that has taken no row, and end when no row is
+        left; tokens and errors do not depend on their number. By
         default 1 for one row or less than 2**21 logits, else one per 2**20 logits, but no more than
         rows or the processors that this process may use. The reference always uses 1.
 
@@ -505,7 +506,8 @@ def _log_softmax(logits: Any, temperature: float) -> npt.NDArray[np.float64]:
     from .reference import find_defect, to_float32
 
     rows, single = as_rows(logits)
-    divisor = float(make_records(1, temperature, 0, 1.0, 0.0, 1, "hf")["temperature"][0])
+    make_records(1, temperature, 0, 1.0, 0.0, 1, "hf")  # which checks it
+    divisor = float(temperature)
     if divisor == 0.0:
         raise ValueError(f"temperature must be finite and > 0, got {temperature!r}")
     x = to_float32(rows)

@@ -579,14 +579,14 @@ def test_a_generator_that_gives_something_else(
 def test_numba_refuses_a_token_beyond_the_row() -> None:
     compiled = pytest.importorskip("fastsample._numba.draw", reason="numba is not installed")
     memory_for, scan, carray = compiled.memory_for, compiled.scan, compiled.carray
-    pointer, cut, draw, record = compiled.pointer, compiled.cut, compiled.draw, compiled.RECORD
+    pointer, cut, draw, chain = compiled.pointer, compiled.cut, compiled.draw, compiled.Chain
     float32 = import_module("fastsample._numba.row").FLOAT32
 
     @compiled.njit
     def token_of_changed(address: int, size: int, params: int, memory: Any) -> int:
         row, _ = scan(address, float32, size, memory)
         carray(pointer(address), size, np.float32)[:] = 0.0  # the maximum is not there any more
-        kept, listed, mass, exp2 = cut(row, carray(pointer(params), 1, record)[0])
+        kept, listed, mass, exp2 = cut(row, chain(params, 1))
         token: int = draw(row, kept, listed, mass, exp2, 0.5)
         return token
 

@@ -447,7 +447,7 @@ def test_plot_of_a_stored_report(stored, tmp_path, suffix):
 
 def test_a_plot_without_matplotlib_is_refused_at_once(monkeypatch, capsys):
     first_sampler()
-    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli.bench, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as exit_:
         cli.main(["bench", "--plot", "x.png"])
     assert exit_.value.code == 2

@@ -29,13 +29,22 @@ ROOT = Path(__file__).resolve().parents[1]
 CLIENT = ROOT / "tests" / "c"
 
 EXPORTS = {
+    "fs_chain_init",
+    "fs_draw_init",
+    "fs_find_stage",
     "fs_force_isa",
+    "fs_free_thread_buffers",
     "fs_isa",
     "fs_isas",
     "fs_last_error",
-    "fs_params_init",
+    "fs_logits_init",
+    "fs_order_init",
+    "fs_orders",
     "fs_probs",
     "fs_sample",
+    "fs_stage_init",
+    "fs_stage_kind_of",
+    "fs_stage_name",
     "fs_survivors",
     "fs_uniform",
     "fs_version",
@@ -153,6 +162,75 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     assert_passed(run(tmp_path / "fuzz", "2000"))
 
 
+@pytest.fixture(scope="module")
+def old_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that was built with the header and against the library of 0.1."""
+    folder, old = tmp_path_factory.mktemp("old"), CLIENT / "old"
+    cc = [compiler("C"), *STRICT, "-std=c99"]
+    library = folder / "libfastsample.so.0"
+    run(*cc, "-shared", "-fPIC", f"-Wl,-soname,{library.name}", old / "stub.c", "-o", library)
+    program = folder / "program"
+    run(*cc, old / "program.c", library, "-o", program)
+    assert "intact" in run(program, env={"LD_LIBRARY_PATH": str(folder)})
+    return program
+
+
+def refused(program: Path, folder: Path) -> str:
+    """What a program says that ends before its first line, by an exit and not by a signal."""
+    done = subprocess.run(
+        [program],
+        env=os.environ | {"LD_LIBRARY_PATH": str(folder), "LD_BIND_NOW": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode > 0, done
+    assert done.stdout == ""
+    return done.stderr
+
+
+@shared_only
+def test_an_old_program_does_not_start(library: Library, old_program: Path) -> None:
+    if platform.system() != "Linux":
+        missing("names of shared libraries are those of Linux")
+    assert "libfastsample.so.0" in refused(old_program, library.libdir)
+
+
+@shared_only
+def test_an_old_program_on_the_new_file(
+    library: Library, old_program: Path, tmp_path: Path
+) -> None:
+    """Also where somebody has renamed the library: a function that it calls is not there."""
+    if platform.system() != "Linux":
+        missing("names of shared libraries are those of Linux")
+    shutil.copy(library.libdir / "libfastsample.so", tmp_path / "libfastsample.so.0")
+    assert "fs_params_init" in refused(old_program, tmp_path)
+
+
+@shared_only
+def test_name_of_the_library(library: Library) -> None:
+    if platform.system() != "Linux":
+        missing("names of shared libraries are those of Linux")
+    dynamic = run(tool("readelf"), "-d", library.libdir / "libfastsample.so")
+    major, minor, _ = header_version().split(".")
+    assert f"[libfastsample.so.{major}.{minor}]" in dynamic
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.3", "1.0"])
+@shared_only
+def test_find_package_refuses_other_versions(
+    library: Library, version: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [tool("cmake"), "-S", CLIENT, "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={library.prefix}",
+         f"-DREQUIRED_VERSION={version}"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f'compatible with requested version "{version}"' in " ".join(done.stderr.split())
+
+
 def symbols(path: Path, *options: str) -> list[tuple[str, str]]:
     """Name and kind (see nm) of all defined symbols."""
     listed = run(tool("nm"), "--defined-only", "--format=posix", *options, path)
@@ -230,13 +308,16 @@ def test_the_extension_refuses_other_memory() -> None:
     # The public functions hand on what fits; whoever calls past them must not crash either.
     core = pytest.importorskip("fastsample._core", reason="fastsample._core is not installed")
     rows, u, tokens = np.zeros((3, 4), np.float32), np.zeros(3), np.empty(3, np.int64)
-    params = make_records(1, 1.0, None, 1.0, 0.0, 1, "hf")
+    params = make_records(1, 0.9, None, 1.0, 0.0, 1, "hf")
     unaligned = np.zeros(3 * 8 + 1, np.uint8)[1:].view(np.float64)
     core.sample(rows, params, u, False, tokens)
     for wrong in (
         (rows.astype(">u2"), params, u, tokens),
         (rows, np.zeros(1, "S56"), u, tokens),
         (rows, np.zeros(1, [("a", object, 7)]), u, tokens),
+        (rows, np.zeros(1, [("a", "i4")]), u, tokens),
+        (rows, np.zeros(1, [("a", "i8", 3)]), u, tokens),
+        (rows, np.zeros(1, [("a", "i8"), ("b", "V48", 65)]), u, tokens),
         (rows, params, u.astype(object), tokens),
         (rows, params, u.astype(">f8"), tokens),
         (rows, params, unaligned, tokens),

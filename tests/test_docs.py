@@ -279,7 +279,7 @@ AROUND = """
 #include <fastsample.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 void fragment(const float* row, int64_t vocab, uint64_t seed, uint64_t step);
 void fragment(const float* row, int64_t vocab, uint64_t seed, uint64_t step) {
 (void)row, (void)vocab, (void)seed, (void)step;

@@ -391,36 +391,50 @@ def test_the_story_of_temperature(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--prompt 99", "argument --prompt: prompt must be in [1, 12], got 99"),
-        ("--logits 1,nan", "argument --logits: logits row 0 must not contain NaN, got one at"),
-        ("--logits 1,inf", "argument --logits: logits row 0 must not contain +inf, got one at"),
-        ("--logits=-inf", "argument --logits: logits row 0 must have a finite value"),
+        ("--prompt 99", "argument --prompt: must be an integer in [1, 12], got 99"),
+        (
+            "--prompt words",
+            "argument --prompt: must be an integer in [1, 12], got 'words'; a prompt "
+            "of your own goes to --text",
+        ),
+        ("--logits 1,nan", "argument --logits: must be -inf or within float32's range, got nan"),
+        ("--logits 1,inf", "argument --logits: must be -inf or within float32's range, got inf"),
+        ("--logits -1,1e39", "argument --logits: must be -inf or within float32's range, got 1e39"),
+        ("--logits=-inf", "argument --logits: must have one that is not -inf"),
         (
             "--logits 1,x",
-            "argument --logits: logits must be numbers with commas between, got '1,x'",
+            "argument --logits: must be numbers with commas between, got '1,x'",
         ),
-        ("--logits 1,2 --tokens A", "argument --tokens: tokens must be 2, one for each logit, got"),
-        ("--tokens A", "argument --tokens: tokens must come with --logits"),
-        ("--compare top_k", "argument --compare: compare must be settings like"),
-        ("--compare new=3", "argument --compare: compare must be settings like"),
-        ("--compare ;", "argument --compare: compare must be settings like"),
-        ("--compare top_k=1.5", "argument --top-k: top_k must be an integer, got '1.5'"),
-        ("--compare top_p=2", "argument --top-p: top_p must be in [0, 1], got 2.0"),
-        ("--compare order=top_k,new", "argument --order: order must be made of temperature"),
-        ("--plot x.bmp", "argument --plot: plot must end in .png or .svg, got 'x.bmp'"),
-        ("--plot no/folder/x.png", "argument --plot: plot must be in a folder that can be written"),
-        ("--u 1", "argument --u: u must be in [0, 1), got 1.0"),
-        ("--u 0.5 --seed 1", "at most one of seed, u and rng must be given, got seed, u"),
-        ("--top 0", "argument --top: top must be >= 1, got 0"),
+        ("--logits 1,2 --tokens A", "argument --tokens: must be 2, one for each logit, got"),
+        ("--tokens A", "argument --tokens: must come with --logits"),
+        ("--compare top_k", "argument --compare: must be settings like"),
+        ("--compare new=3", "argument --compare: must be settings like"),
+        ("--compare ;", "argument --compare: must be settings like"),
+        ("--compare top_k=1.5", "argument --compare: top_k must be an integer, got 1.5"),
+        ("--compare top_p=2", "argument --compare: top_p must be in [0, 1], got 2"),
+        ("--compare order=top_k,new", "argument --compare: order must be made of temperature"),
+        (
+            "--compare u=0.5,offset=1",
+            "argument --compare: offset must come with a seed, not with u",
+        ),
+        ("--compare seed=1;min_p=nan", "argument --compare: min_p must be in [0, 1], got nan"),
+        ("--plot x.bmp", "argument --plot: must end in .png or .svg, got 'x.bmp'"),
+        (
+            "--plot no/folder/x.png",
+            "argument --plot: must be a file that can be written, got 'no/folder/x.png'",
+        ),
+        ("--u 1", "argument --u: must be in [0, 1), got 1"),
+        ("--u 0.5 --seed 1", "argument --seed: not allowed with argument --u"),
+        ("--top 0", "argument --top: must be an integer in [1, 100000], got 0"),
         (
             "--min-tokens-to-keep 0",
-            "argument --min-tokens-to-keep: min_tokens_to_keep must be >= 1",
+            "argument --min-tokens-to-keep: must be >= 1",
         ),
-        ("--story top-p --prompt 1", "argument --story: story must not come with --prompt"),
-        ("--story top-p --min-p 0.1", "argument --story: story must not come with --min-p"),
+        ("--story top-p --prompt 1", "argument --story: must not come with --prompt"),
+        ("--story top-p --min-p 0.1", "argument --story: must not come with --min-p"),
         ("--story new", "argument --story: invalid choice: 'new'"),
-        ("--model x.gguf", "argument --model: model must come with --text"),
-        ("--top-k -2", "argument --top-k: top_k must be None, -1, 0 or >= 1, got -2"),
+        ("--model x.gguf", "argument --model: must be a GGUF file, got 'x.gguf'"),
+        ("--top-k -2", "argument --top-k: must be None, -1, 0 or >= 1, got -2"),
     ],
 )
 def test_bad_options(refusal, options, message):
@@ -462,7 +476,7 @@ def matplotlib():
 def test_without_matplotlib(refusal, monkeypatch, tmp_path):
     hide(monkeypatch, "matplotlib")
     message = refusal("--plot", tmp_path / "x.png")
-    assert message == "argument --plot: plot needs matplotlib: pip install 'fastsample[plot]'"
+    assert message == "argument --plot: needs matplotlib: pip install 'fastsample[plot]'"
     assert not list(tmp_path.iterdir())
 
 

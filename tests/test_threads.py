@@ -1,4 +1,7 @@
-"""`threads`: tokens and errors do not depend on it, and what a call starts ends with it."""
+"""`threads`: tokens and errors do not depend on it, and what a call starts ends.
+
+Of helpers of the core that come late see tests/c/late.cpp.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -225,10 +229,73 @@ def test_python_runs_during_a_call() -> None:
         other.join()
 
 
+# ---- helpers of numba that come late -----------------------------------------------------------
+
+
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """Threads that numba's calls start: not begun until they are called."""
+    threads = pytest.importorskip("fastsample._numba.threads", reason="numba is not installed")
+    helpers: list[Callable[[], None]] = []
+    monkeypatch.setattr(
+        threads._thread, "start_new_thread", lambda function, _: helpers.append(function)
+    )
+    return helpers
+
+
+def test_a_call_does_not_wait_for_who_has_not_begun(held_back: list[Callable[[], None]]) -> None:
+    with fs.use_backend("numba"):
+        expected = fs.sample(BATCH, u=U, top_p=0.9, threads=1)
+        out = np.full(ROWS, -5)
+        copied = BATCH.copy()
+        fs.sample(copied, u=U, top_p=0.9, threads=4, out=out)
+    assert len(held_back) == 3
+    assert np.array_equal(out, expected)
+    out[:] = -5
+    freed = weakref.ref(copied)
+    del copied
+    assert freed() is None, "a thread that has yet to begin keeps the caller's logits"
+    for helper in held_back:
+        helper()
+    assert np.all(out == -5)
+
+
+def test_a_call_waits_for_rows_that_are_taken() -> None:
+    threads = pytest.importorskip("fastsample._numba.threads", reason="numba is not installed")
+    caller, taken = threading.get_ident(), threading.Event()
+    done: list[int] = []
+
+    def work(first: int, last: int) -> None:
+        if threading.get_ident() == caller:
+            assert taken.wait(60)
+        else:
+            taken.set()
+            time.sleep(0.05)
+        done.extend(range(first, last))
+
+    threads.share_out(40, 2, work)
+    assert sorted(done) == list(range(40))
+
+
+def test_what_a_helper_raises_is_the_calls_error() -> None:
+    threads = pytest.importorskip("fastsample._numba.threads", reason="numba is not installed")
+    caller, taken = threading.get_ident(), threading.Event()
+
+    def work(first: int, last: int) -> None:
+        if threading.get_ident() == caller:
+            assert taken.wait(60)
+        else:
+            taken.set()
+            raise MemoryError("of a helper")
+
+    with pytest.raises(MemoryError, match="of a helper"):
+        threads.share_out(40, 2, work)
+
+
 # ---- what there is of threads, in a process of its own -----------------------------------------
 
 CHILD = """
-import json, os, re, sys, threading
+import json, os, re, sys, threading, time
 import numpy as np
 
 def threads():
@@ -246,7 +313,15 @@ def draw(count):
 tokens = draw(1)
 seen["one thread"] = threads() - before
 same = [draw(count) == tokens for count in (2, 3, 7, None)]
-seen["calls"] = threads() - before
+
+def left():
+    # One that begins late is not waited for by the call, and ends at once.
+    end = time.monotonic() + 30
+    while threads() != before and time.monotonic() < end:
+        time.sleep(0.001)
+    return threads() - before
+
+seen["calls"] = left()
 
 done = False
 most = 0
@@ -263,18 +338,20 @@ for _ in range(1000):
 done = True
 watcher.join()
 seen["during calls"] = most
+left()
 
 read, write = os.pipe()
 pid = os.fork()
 if pid == 0:
+    before = 1
     answers = [draw(count) == tokens for count in (1, 2, 7, None)]
-    os.write(write, json.dumps([answers, threads()]).encode())
+    os.write(write, json.dumps([answers, left()]).encode())
     os._exit(0)
 os.close(write)
 with os.fdopen(read) as pipe:
     child, in_child = json.load(pipe)
 assert os.waitpid(pid, 0)[1] == 0
-seen["after a fork"] = in_child - 1
+seen["after a fork"] = in_child
 print(json.dumps([same, child, seen]))
 """
 

@@ -3,17 +3,19 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string>
 #include <vector>
 
+#include "abi/check.h"
 #include "abi/threads.h"
+#include "abi/words.h"
 #include "draw.h"
 #include "philox.h"
 #include "simd/dispatch.h"
-#include "stages/params.h"
 
 #if defined(__SSE__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -25,7 +27,7 @@ namespace {
 static_assert(int(kF32) == FS_FLOAT32 && int(kF16) == FS_FLOAT16 && int(kBF16) == FS_BFLOAT16 &&
                   int(kF64) == FS_FLOAT64,
               "an fs_dtype is the RowType of the same number");
-static_assert(sizeof(fs_params) == 56, "fastsample/params.py spells this layout as a dtype");
+static_assert(sizeof(fs_stage) == 48, "fastsample/params.py spells this layout as a dtype");
 
 thread_local std::string last_error;
 
@@ -92,40 +94,6 @@ fs_status guarded(Body body) {
   }
 }
 
-constexpr int64_t kElementSize[] = {4, 2, 2, 8};
-
-std::string check_logits(const fs_logits* logits) {
-  if (!logits) return "logits must not be null";
-  const auto must = [](const char* name, const char* requirement, int64_t value) {
-    return std::string(name) + " must be " + requirement + ", got " + std::to_string(value);
-  };
-  if (logits->struct_size != sizeof(fs_logits))
-    return "logits.struct_size must be sizeof(fs_logits), got " +
-           std::to_string(logits->struct_size);
-  if (logits->dtype < FS_FLOAT32 || logits->dtype > FS_FLOAT64)
-    return must("logits.dtype", "an fs_dtype", logits->dtype);
-  if (logits->reserved != 0) return must("logits.reserved", "0", logits->reserved);
-  if (logits->rows < 0) return must("logits.rows", ">= 0", logits->rows);
-  if (logits->vocab < 1 || logits->vocab > FS_MAX_VOCAB)
-    return must("logits.vocab", "from 1 to 4194304", logits->vocab);
-  if (logits->rows == 0) return {};
-  if (!logits->data) return "logits.data must not be null";
-  if (reinterpret_cast<uintptr_t>(logits->data) % uintptr_t(kElementSize[logits->dtype]))
-    return "logits.data must be aligned to its element";
-  return {};
-}
-
-std::string check_params(const fs_params* params, int64_t count, int64_t rows) {
-  if (!params) return "params must not be null";
-  if (count != 1 && count != rows)
-    return "params_count must be 1 or logits.rows, got " + std::to_string(count);
-  for (int64_t i = 0; i < count; ++i) {
-    std::string error = validate(params[i]);
-    if (!error.empty()) return count == 1 ? error : error + " (row " + std::to_string(i) + ")";
-  }
-  return {};
-}
-
 std::string describe(const Row& row, int64_t index) {
   const std::string where = "logits row " + std::to_string(index) + " must ";
   switch (row.defect) {
@@ -140,18 +108,30 @@ std::string describe(const Row& row, int64_t index) {
 
 struct Arguments {
   const fs_logits* logits;
-  const fs_params* params;
-  int64_t params_count;
+  const fs_chain* chains;
+  int64_t chain_count;
+  const fs_draw* draws;
   const Kernels* kernels;
 
   Row row(int64_t i, Workspace& ws) const {
     const char* data = static_cast<const char*>(logits->data);
+    const int64_t size = element_size(logits->dtype);
     // Unsigned, so that the stride of a single row, whatever it is, is multiplied by 0 in peace.
-    data += ptrdiff_t(uint64_t(i) * uint64_t(logits->row_stride) *
-                      uint64_t(kElementSize[logits->dtype]));
+    data += ptrdiff_t(uint64_t(i) * uint64_t(logits->row_stride) * uint64_t(size));
+    const int64_t stride = logits->element_stride ? logits->element_stride : size;
+    if (stride != size && logits->vocab > 1) data = gather(data, stride, size, ws);
     return scan(kernels, RowType(logits->dtype), data, size_t(logits->vocab), ws.block_max);
   }
-  const fs_params& of_row(int64_t i) const { return params[params_count == 1 ? 0 : i]; }
+  // Values that are not next to each other, brought together.
+  const char* gather(const char* data, int64_t stride, int64_t size, Workspace& ws) const {
+    const size_t bytes = size_t(logits->vocab) * size_t(size);
+    char* to = reinterpret_cast<char*>(ws.gathered.reserve(bytes / sizeof(uint64_t) + 1));
+    for (int64_t i = 0; i < logits->vocab; ++i)
+      std::memcpy(to + i * size, data + i * stride, size_t(size));
+    return to;
+  }
+  const fs_chain& chain(int64_t i) const { return element_at(chains, chain_count == 1 ? 0 : i); }
+  double u(int64_t i) const { return element_at(draws, i).u; }
 };
 
 // How many threads serve a call that asks for `asked`; 0 leaves it to the library.
@@ -165,31 +145,30 @@ int thread_count(int32_t asked, const fs_logits& logits) {
   return std::min({most, available_threads(), int(std::min(worth, double(most)))});
 }
 
-// Draws rows, each thread the next one that none has taken, until a row fails.
+// Draws rows until one fails.
 class Batch {
  public:
-  Batch(const Arguments& args, const double* u, bool mark, int64_t* drawn)
-      : args_(args), u_(u), mark_(mark), drawn_(drawn), end_(args.logits->rows) {}
+  Batch(const Arguments& args, bool mark, int64_t* drawn)
+      : args_(args), mark_(mark), drawn_(drawn), end_(args.logits->rows) {}
 
-  // What one thread does until there is nothing left.
-  void work(Workspace& ws) noexcept {
-    const DefaultFloatMode mode;
-    for (;;) {
-      const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-      // Rows before one that failed are taken already: the lowest is found whatever the timing.
-      if (i >= end_.load(std::memory_order_relaxed)) return;
-      Row row;
-      const fs_status status = draw_row(i, ws, row);
-      if (status == FS_OK) continue;
-      const std::lock_guard<std::mutex> lock(failing_);
-      if (i >= end_.load(std::memory_order_relaxed)) return;
+  // Draws a row; says whether those after it are still of interest. Rows are taken in order, so the
+  // lowest that fails is found whatever the timing.
+  bool draw_one(int64_t i, Workspace& ws) noexcept {
+    if (i >= end_.load(std::memory_order_relaxed)) return false;
+    const DefaultFloatMode mode;  // of a thread that helps
+    Row row;
+    const fs_status status = draw_row(i, ws, row);
+    if (status == FS_OK) return true;
+    const std::lock_guard<std::mutex> lock(failing_);
+    if (i < end_.load(std::memory_order_relaxed)) {
       end_.store(i, std::memory_order_relaxed);
       status_ = status;
       failed_ = row;
     }
+    return false;
   }
 
-  // Once all have worked: FS_OK, or what is wrong with the lowest row that failed.
+  // Once all are drawn: FS_OK, or what is wrong with the lowest row that failed.
   fs_status finish() const {
     if (status_ == FS_OK) return FS_OK;
     if (status_ == FS_NO_MEMORY) throw std::bad_alloc();
@@ -204,7 +183,7 @@ class Batch {
         drawn_[i] = -1;
         return mark_ ? FS_OK : FS_BAD_LOGITS;
       }
-      drawn_[i] = draw(row, cut(row, args_.of_row(i), ws), u_[i], ws);
+      drawn_[i] = draw(row, cut(row, args_.chain(i), ws), args_.u(i), ws);
       return drawn_[i] >= 0 && drawn_[i] < args_.logits->vocab ? FS_OK : FS_BAD_LOGITS;
     } catch (...) {  // nothing but std::bad_alloc is thrown
       return FS_NO_MEMORY;
@@ -212,11 +191,9 @@ class Batch {
   }
 
   const Arguments& args_;
-  const double* u_;
   const bool mark_;
   int64_t* drawn_;
-  // Rows not taken begin at next_; those of interest end at end_.
-  std::atomic<int64_t> next_{0}, end_;
+  std::atomic<int64_t> end_;  // of the rows of interest
   std::mutex failing_;
   fs_status status_ = FS_OK;
   Row failed_;
@@ -224,15 +201,16 @@ class Batch {
 
 // Checks what all entry points share, then runs body(arguments, workspace).
 template <class Body>
-fs_status with_arguments(const fs_logits* logits, const fs_params* params, int64_t params_count,
-                         Body body) {
+fs_status with_arguments(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                         const fs_draw* draws, bool drawing, Body body) {
   return guarded([&] {
     std::string error = check_logits(logits);
-    if (error.empty()) error = check_params(params, params_count, logits->rows);
+    if (error.empty()) error = check_chains(chains, chain_count, logits->rows);
+    if (error.empty()) error = check_draws(draws, logits->rows, drawing);
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
-    return body(Arguments{logits, params, params_count, kernels}, workspaces().own);
+    return body(Arguments{logits, chains, chain_count, draws, kernels}, workspaces().own);
   });
 }
 
@@ -266,48 +244,39 @@ fs_status fs_force_isa(const char* name) {
 
 const char* fs_last_error(void) { return last_error.c_str(); }
 
-void fs_params_init(fs_params* params) {
-  if (!params) return;
-  *params = {sizeof(fs_params), 1.0, 0, 1.0, 0.0, 1, {}};
-  std::copy(kDefaultOrder, kDefaultOrder + 8, params->order);
-}
-
 double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset) {
   return uniform(seed, stream, offset);
 }
 
-fs_status fs_sample(const fs_logits* logits, const fs_params* params, int64_t params_count,
-                    const double* u, int32_t threads, uint32_t flags, int64_t* tokens) {
-  return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
+fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                    const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens) {
+  const auto body = [&](Arguments args, Workspace& ws) {
     if (threads < 0)
       return fail(FS_INVALID_ARGUMENT, "threads must be >= 0, got " + std::to_string(threads));
     if (flags & ~uint32_t(FS_MARK_BAD_ROWS))
       return fail(FS_INVALID_ARGUMENT,
                   "flags must be 0 or FS_MARK_BAD_ROWS, got " + std::to_string(flags));
     if (logits->rows == 0) return FS_OK;
-    if (!u || !tokens)
-      return fail(FS_INVALID_ARGUMENT, std::string(u ? "tokens" : "u") + " must not be null");
-    for (int64_t i = 0; i < logits->rows; ++i)
-      if (!(u[i] >= 0.0 && u[i] < 1.0))
-        return fail(FS_INVALID_ARGUMENT,
-                    "u must be in [0, 1), got " + show(u[i]) + " (row " + std::to_string(i) + ")");
+    if (!tokens) return fail(FS_INVALID_ARGUMENT, "tokens must not be null");
     // Kept aside until all rows are done: a failing call writes nothing.
     int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
-    Batch batch(args, u, flags & FS_MARK_BAD_ROWS, drawn);
+    Batch batch(args, flags & FS_MARK_BAD_ROWS, drawn);
     const int count = thread_count(threads, *logits);
     Workspaces& kept = workspaces();
     kept.reserve(count);
-    run_on_threads(count, [&](int thread) { batch.work(kept.of(thread)); });
+    share_out(logits->rows, count,
+              [&](int64_t i, int thread) { return batch.draw_one(i, kept.of(thread)); });
     const fs_status status = batch.finish();
     if (status != FS_OK) return status;
     std::copy(drawn, drawn + logits->rows, tokens);
     return FS_OK;
-  });
+  };
+  return with_arguments(logits, chains, chain_count, draws, true, body);
 }
 
-fs_status fs_probs(const fs_logits* logits, const fs_params* params, int64_t params_count,
-                   float* probs) {
-  return with_arguments(logits, params, params_count, [&](Arguments args, Workspace& ws) {
+fs_status fs_probs(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                   const fs_draw* draws, float* probs) {
+  const auto body = [&](Arguments args, Workspace& ws) {
     if (logits->rows == 0) return FS_OK;
     if (!probs) return fail(FS_INVALID_ARGUMENT, "probs must not be null");
     // Several rows twice, so that nothing is written where one is bad or memory runs out.
@@ -316,19 +285,20 @@ fs_status fs_probs(const fs_logits* logits, const fs_params* params, int64_t par
       for (int64_t i = 0; i < logits->rows; ++i) {
         const Row row = args.row(i, ws);
         if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
-        const Cut kept = cut(row, args.of_row(i), ws);
+        const Cut kept = cut(row, args.chain(i), ws);
         if (pass == kWrite)
           write_probs(row, kept, ws, probs + i * logits->vocab);
         else
           weigh_kept(row, kept, ws);
       }
     return FS_OK;
-  });
+  };
+  return with_arguments(logits, chains, chain_count, draws, false, body);
 }
 
-fs_status fs_survivors(const fs_logits* logits, const fs_params* params, int64_t capacity,
-                       int64_t* ids, float* probs, int64_t* count) {
-  return with_arguments(logits, params, 1, [&](Arguments args, Workspace& ws) {
+fs_status fs_survivors(const fs_logits* logits, const fs_chain* chain, const fs_draw* one,
+                       int64_t capacity, int64_t* ids, float* probs, int64_t* count) {
+  const auto body = [&](Arguments args, Workspace& ws) {
     if (logits->rows != 1)
       return fail(FS_INVALID_ARGUMENT,
                   "logits.rows must be 1, got " + std::to_string(logits->rows));
@@ -338,11 +308,20 @@ fs_status fs_survivors(const fs_logits* logits, const fs_params* params, int64_t
       return fail(FS_INVALID_ARGUMENT, "ids, probs and count must not be null");
     const Row row = args.row(0, ws);
     if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, 0));
-    const Cut kept = cut(row, args.of_row(0), ws);
+    const Cut kept = cut(row, args.chain(0), ws);
     *count = int64_t(write_survivors(row, kept, ws, size_t(capacity), ids, probs));
     if (*count > capacity)
       return fail(FS_INVALID_ARGUMENT, "capacity must be at least " + std::to_string(*count) +
                                            ", got " + std::to_string(capacity));
     return FS_OK;
-  });
+  };
+  // Of other than one row, which is refused, nobody knows how many draws there are.
+  const bool single = logits && logits->rows == 1;
+  return with_arguments(logits, chain, 1, single ? one : nullptr, false, body);
+}
+
+void fs_free_thread_buffers(void) {
+  last_error.clear();
+  last_error.shrink_to_fit();
+  workspaces() = Workspaces{};
 }

@@ -1,13 +1,29 @@
-// Threads that live as long as one call: no pool, so that an import starts nothing, a fork breaks
-// nothing, and nothing competes with the host's own threads between calls.
+// Threads that help a call with its rows: no pool, so that an import starts nothing, a fork breaks
+// nothing, and nothing competes with the host's own threads between calls. A call never waits for a
+// thread that has taken no row: where other work keeps the processors, it may begin when the call
+// is long over, and then finds nothing to do. Depends on the standard library alone.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
 #include <exception>
+#include <memory>
+#include <mutex>
 #include <thread>
-#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
+#endif
+
+#if defined(__SSE__) || defined(_M_X64)
+#include <xmmintrin.h>
+#endif
+
+// What a thread does before it asks for its first row; tests let it be late.
+#if !defined(FASTSAMPLE_HELPER_BEGINS)
+#define FASTSAMPLE_HELPER_BEGINS()
 #endif
 
 namespace fastsample {
@@ -22,20 +38,93 @@ inline int available_threads() {
   return count ? int(count) : 1;
 }
 
-// Runs body(0) here and body(1) to body(n - 1) on threads of their own, and waits for all. Where
-// the system refuses a thread, those that there are have to do: a body takes work while there is
-// some. No body may throw.
+// The rows of a call that are not taken yet, and how many of the taken ones are done. The threads
+// of the call own it together, because the last of them may outlive the call.
+class Rows {
+ public:
+  explicit Rows(int64_t count) : count_(count) {}
+
+  // The next row that none has taken, or -1. Who takes one has to say that it is done.
+  int64_t take() {
+    const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+    return i < count_ ? i : -1;
+  }
+
+  void done() {
+    // Nothing of the call may be touched from here on, unless another row is taken.
+    if (done_.fetch_add(1) + 1 < wanted_.load()) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    all_done_.notify_one();
+  }
+
+  // Gives out no more rows, and waits for those that are taken.
+  void close() {
+    const int64_t taken = std::min(next_.exchange(count_), count_);
+    wanted_.store(taken);
+    // The last row of another thread is mostly done before this one could be put to sleep.
+    for (int i = 0; i < kSpins; ++i) {
+      if (done_.load() >= taken) return;
+      pause();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_done_.wait(lock, [&] { return done_.load() >= taken; });
+  }
+
+ private:
+  static constexpr int kSpins = 500;  // some 10 microseconds
+
+  static void pause() {
+#if defined(__SSE__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+    __asm__ volatile("isb");
+#endif
+  }
+
+  const int64_t count_;
+  std::atomic<int64_t> next_{0}, done_{0};
+  std::atomic<int64_t> wanted_{INT64_MAX};  // a number of rows done that the call waits for
+  std::mutex mutex_;
+  std::condition_variable all_done_;
+};
+
+// Takes rows and runs body(row, thread) while it returns true and there are any.
 template <class Body>
-void run_on_threads(int n, const Body& body) {
-  if (n == 1) return body(0);
-  std::vector<std::thread> others;
+void work_on(Rows& rows, const Body& body, int thread) {
+  for (bool go_on = true; go_on;) {
+    const int64_t row = rows.take();
+    if (row < 0) return;  // `body` may be gone
+    go_on = body(row, thread);
+    rows.done();
+  }
+}
+
+// Runs body(row, thread) for the rows 0 to count - 1, each in one of `threads` threads: 0 is this
+// one, and others help where the system grants them. Returns when all rows that were taken are
+// done: all there are, unless a body returned false in this thread. No body may throw.
+template <class Body>
+void share_out(int64_t count, int threads, const Body& body) {
+  if (threads <= 1) {
+    for (int64_t row = 0; row < count && body(row, 0); ++row) {
+    }
+    return;
+  }
+  std::shared_ptr<Rows> rows;
   try {
-    others.reserve(size_t(n - 1));
-    for (int i = 1; i < n; ++i) others.emplace_back([&body, i] { body(i); });
+    rows = std::make_shared<Rows>(count);
+  } catch (const std::exception&) {  // std::bad_alloc
+    return share_out(count, 1, body);
+  }
+  try {
+    for (int thread = 1; thread < threads; ++thread)
+      std::thread([rows, &body, thread] {
+        FASTSAMPLE_HELPER_BEGINS();
+        work_on(*rows, body, thread);
+      }).detach();
   } catch (const std::exception&) {  // std::system_error, std::bad_alloc
   }
-  body(0);
-  for (std::thread& other : others) other.join();
+  work_on(*rows, body, 0);
+  rows->close();
 }
 
 }  // namespace fastsample

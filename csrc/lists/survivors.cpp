@@ -19,6 +19,15 @@ void Survivors::assign(size_t id, float value) {
   size = 1;
 }
 
+void Survivors::assign(const Survivors& other) {
+  clear();
+  reserve(other.size);
+  lower_bound = other.lower_bound;
+  std::copy(other.ids, other.ids + other.size, ids);
+  std::copy(other.x, other.x + other.size, x);
+  size = other.size;
+}
+
 // A list first: whether a block has some is a surprise each time to a loop that asks it.
 size_t Survivors::list_blocks(const Row& row, float low) {
   int32_t* blocks = blocks_.reserve(row.blocks + kSlack);

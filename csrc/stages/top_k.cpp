@@ -1,63 +1,28 @@
-#include "stages/top_k.h"
-
+// Top-k: the k largest values, ties by rising id.
 #include <algorithm>
 #include <cfloat>
+#include <cmath>
 
-#include "lists/histogram.h"
-#include "lists/search.h"
+#include "stages/stage.h"
 
 namespace fastsample {
 
 namespace {
 
-// Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
-// each that reaches the k-th largest block maximum.
-void list_by_maxima(const Row& row, size_t k, Survivors& list) {
-  float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
-  if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
-  // A sorted row has its largest values in few blocks, of which the last may be short: what these
-  // hold is a better bound.
-  const size_t few = std::min(row.blocks, k / 64 + 2);
-  const float best = kth_largest(row, row.block_max, row.blocks, bound, few);
-  list.clear();
-  list.collect_best(row, best, bound);
-  if (list.size >= k) bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
-  list.clear();
-  list.collect(row, bound, INFINITY, k, kNoLimit);
-}
+bool is_count(double v) { return v >= -1.0 && v <= DBL_MAX && v == std::floor(v); }
 
-// The same for any k: by a guess, a lower one, or else all.
-void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
-  const Histogram guess(row, exp2, Histogram::kCount);
-  for (double count : {1.1 * double(k) + 250.0, 4.0 * double(k) + 1000.0, double(row.n)}) {
-    float bound = count < double(row.n) ? guess.with_count(count) : -FLT_MAX;
-    list.clear();
-    if (!list.collect(row, bound, INFINITY, k, size_t(1.5 * count) + 2048)) {
-      // Equal values crowd above the bound. What is here by now gives a better one.
-      bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
-      list.clear();
-      list.collect(row, bound, INFINITY, k, kNoLimit);
-    }
-    if (list.size >= k) return;
-  }
+void run(Cutting& cutting, const double* value) {
+  const size_t n = cutting.row.n;
+  const size_t k = value[0] < double(n) ? std::max(size_t(value[0]), cutting.at_least) : n;
+  if (k < n) keep_largest(cutting, k);
 }
 
 }  // namespace
 
-void keep_top_k(const Row& row, Survivors& list, size_t k) {
-  if (k >= list.size) return;
-  const float tau = kth_largest(row, list.x, list.size, list.lower_bound, k);
-  const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(tau));
-  list.keep(row, tau, k - above);
-}
-
-void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
-  list.clear();
-  if (k <= row.blocks)
-    list_by_maxima(row, k, list);
-  else
-    list_by_guess(row, exp2, k, list);
-  keep_top_k(row, list, k);
-}
+extern const Stage kTopK;
+const Stage kTopK = {{{"top_k", "-1, 0 or a whole number >= 1", is_count, 0.0}},
+                     [](const double* value) { return value[0] <= 0.0; },
+                     run,
+                     true};
 
 }  // namespace fastsample

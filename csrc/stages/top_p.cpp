@@ -1,16 +1,20 @@
-#include "stages/top_p.h"
+// Top-p: the shortest prefix, by falling value and rising id, whose mass reaches p of the total.
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "lists/histogram.h"
+#include "lists/largest.h"
 #include "lists/search.h"
-#include "stages/top_k.h"
+#include "stages/stage.h"
 
 namespace fastsample {
 
 namespace {
+
+// Below this many tokens a list of all is faster than any search of the row.
+constexpr size_t kSmallRow = 512;
 
 int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass + n, int64_t(0)); }
 
@@ -121,8 +125,7 @@ bool is_common(const Row& row, float value) {
   return found > 8 * looked_at;
 }
 
-}  // namespace
-
+// Drops from a weighed list what is beyond, down to `at_least` tokens.
 void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
   const int64_t target = share_of(p, list.mass(row));
   const Prefix prefix = find_prefix(row, list, list.lower_bound, next_above(row.max), target);
@@ -133,6 +136,8 @@ void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
     list.keep(row, prefix.tau, prefix.ties);
 }
 
+// Cuts a row, and leaves in the workspace the list of what is kept, or its mass per block.
+//
 // On a peaked row few tokens weigh p of the total: they are marked while the row is weighed, and
 // listed. Else this is a search that holds the exact mass, per block, of the values >= v. A guess
 // says where the cut should be from there; what lies between is listed, weighed and either has the
@@ -252,5 +257,31 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   kept.scale = exp2.scale;
   list.clear();
 }
+
+void run(Cutting& cutting, const double* value) {
+  const Row& row = cutting.row;
+  Kept& kept = cutting.kept;
+  if (!kept.listed && row.n <= kSmallRow) make_list(row, kept, cutting.list());
+  if (kept.listed) {
+    cutting.list().weigh(row, cutting.exp2());
+    keep_top_p(row, cutting.list(), value[0], cutting.at_least);
+    return;
+  }
+  const Kept before = kept;
+  cut_top_p(row, cutting.exp2(), value[0], kept, cutting.workspace);
+  if (kept.listed ? cutting.list().size < cutting.at_least
+                  : !has_at_least(row, kept, cutting.at_least)) {
+    kept = before;
+    keep_largest(cutting, cutting.at_least);
+  }
+}
+
+}  // namespace
+
+extern const Stage kTopP;
+const Stage kTopP = {{{"top_p", "in [0, 1]", [](double v) { return v >= 0.0 && v <= 1.0; }, 1.0}},
+                     [](const double* value) { return value[0] == 1.0; },
+                     run,
+                     true};
 
 }  // namespace fastsample

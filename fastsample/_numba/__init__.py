@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..arrays import MAX_VOCAB
-from ..params import RECORD, Records
+from ..records import Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
 from . import draw as compiled
 from .draw import address_of, run
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from .threads import share_out
 
 __all__ = ["plan", "probs", "sample", "survivors", "uniform"]
 
@@ -56,7 +56,8 @@ def _thread_count(threads: int, rows: Rows) -> int:
 def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     """Return what compiled code is told; the arrays must live as long as it is used."""
     job = np.zeros(1, compiled.JOB)
-    job["params_stride"] = 0 if params.size == 1 else RECORD.itemsize
+    job["params_stride"] = 0 if params.size == 1 else params.itemsize
+    job["stages"] = params.dtype["stages"].shape[0]
     for name, array in {"params": params, **arrays}.items():
         job[name] = array.ctypes.data
     return job
@@ -75,19 +76,16 @@ def sample(
     job["stride"] = rows.strides[0]
     fixed = rows.ctypes.data, _DTYPES[rows.dtype], rows.shape[1], job.ctypes.data, 0, 0
 
-    def draw(first: int, last: int) -> int:
-        return run(*fixed, first, last)
+    bad: list[int] = []
 
-    parts = _thread_count(threads, rows)
-    ends = [len(rows) * i // parts for i in range(parts + 1)]
-    if parts == 1:
-        reached = [draw(0, len(rows))]
-    else:
-        with ThreadPoolExecutor(parts) as pool:
-            reached = list(pool.map(draw, ends[:-1], ends[1:]))
-    for i, end in zip(reached, ends[1:], strict=True):
-        if i < end:
-            raise _defect(rows, i)
+    def draw(first: int, last: int) -> None:
+        reached = run(*fixed, first, last)
+        if reached < last:
+            bad.append(reached)
+
+    share_out(len(rows), _thread_count(threads, rows), draw)
+    if bad:
+        raise _defect(rows, min(bad))
     tokens[:] = drawn
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..params import STAGES
+from ..records import KINDS, STAGE
 from .row import (
     ALL_TIES,
     INFINITY,
@@ -38,7 +38,9 @@ from .words import (
     to_key,
 )
 
-TEMPERATURE, TOP_K, TOP_P, MIN_P = range(1, len(STAGES) + 1)
+TEMPERATURE, TOP_K, TOP_P, MIN_P = (
+    KINDS.index(name) + 1 for name in ("temperature", "top_k", "top_p", "min_p")
+)
 SMALL_ROW = 512  # up to here a list of all is faster than a search
 ATTEMPTS = 8  # to find a cut with the help of a sample
 PIECES, PIECE = 128, 16  # of which a sample is made
@@ -290,8 +292,29 @@ def first_of_max(row: Row) -> Survivors:
     return Survivors(ids, values[j : j + 1])
 
 
+class Chain(NamedTuple):
+    """A record of a chain: min_tokens_to_keep, then so many stages."""
+
+    address: Scalar
+    stages: Scalar
+
+
+@njit
+def stage_at(chain: Chain, i: Scalar) -> Scalar:
+    return carray(pointer(chain.address + 8), chain.stages, STAGE)[i]
+
+
+@njit
+def is_greedy(chain: Chain) -> bool:
+    for i in range(chain.stages):
+        stage = stage_at(chain, i)
+        if stage.kind == TEMPERATURE and stage.value[0] == 0.0:
+            return True
+    return False
+
+
 @inline
-def cut(row: Row, params: Scalar) -> tuple[Kept, Survivors, Ids, Exp2]:
+def cut(row: Row, chain: Chain) -> tuple[Kept, Survivors, Ids, Exp2]:
     """Run the stages.
 
     Return what is kept, the list of it, its mass per block, and how the draw weighs. List and mass
@@ -299,32 +322,35 @@ def cut(row: Row, params: Scalar) -> tuple[Kept, Survivors, Ids, Exp2]:
     """
     unknown = block_mass = carray(pointer(0), 0, np.int64)
     kept = Kept(-LARGEST, ALL_TIES)
-    if params.temperature == 0.0:
+    if is_greedy(chain):
         return kept, first_of_max(row), unknown, Exp2(row.max, exp2_scale(1.0))
 
     none = pointer(0)
     listed = Survivors(carray(none, 0, np.uint32), carray(none, 0, np.float32))
 
-    least = params.min_tokens_to_keep
+    least = carray(pointer(chain.address), 1, np.int64)[0]
     divisor = 1.0
-    for stage in params.order:
+    for i in range(chain.stages):
+        stage = stage_at(chain, i)
+        kind, value = stage.kind, stage.value[0]
         exp2 = Exp2(row.max, exp2_scale(divisor))
-        if stage == TEMPERATURE:
-            divisor, block_mass = params.temperature, unknown
+        if kind == TEMPERATURE:
+            if value != 1.0:
+                divisor, block_mass = value, unknown
             continue
-        if stage == TOP_K and 0 < params.top_k < row.size:
-            listed = keep_top_k(row, kept, listed, max(params.top_k, least))
+        if kind == TOP_K and 0 < value < row.size:
+            listed = keep_top_k(row, kept, listed, max(np.int64(value), least))
             continue
-        if stage == TOP_P and params.top_p < 1.0:
+        if kind == TOP_P and value < 1.0:
             if not listed.x.size and row.size <= SMALL_ROW:
                 listed = list_kept(row, kept)
             if listed.x.size:
                 weight = weigh(row, listed, exp2)
-                fewer = find_prefix(listed, weight, share_of(params.top_p, weight.sum()))
+                fewer = find_prefix(listed, weight, share_of(value, weight.sum()))
             else:
-                fewer, block_mass = cut_top_p(row, exp2, params.top_p, kept.tau)
-        elif stage == MIN_P and params.min_p > 0.0:
-            tau = np.float32(max(row.max + divisor * natural_log(params.min_p), -LARGEST))
+                fewer, block_mass = cut_top_p(row, exp2, value, kept.tau)
+        elif kind == MIN_P and value > 0.0:
+            tau = np.float32(max(row.max + divisor * natural_log(value), -LARGEST))
             fewer = Kept(tau, ALL_TIES) if tau > kept.tau else kept
             block_mass = unknown
         else:

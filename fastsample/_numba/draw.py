@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..params import RECORD
-from .cut import SMALL_ROW, cut
+from .cut import SMALL_ROW, Chain, cut
 from .row import (
     Kept,
     Row,
@@ -80,6 +79,7 @@ JOB = np.dtype(
         ("stride", np.int64),
         ("params", np.int64),
         ("params_stride", np.int64),
+        ("stages", np.int64),  # in each of the records
         ("uniforms", np.int64),  # or 0: seed and offset give one
         ("tokens", np.int64),  # or 0: the first row's token, or number of kept ones, is returned
         ("mark", np.int64),
@@ -118,8 +118,8 @@ def result_of(
     row, good = scan(address, dtype, size, memory)
     if not good:
         return BAD
-    params = carray(pointer(job.params + i * job.params_stride), 1, RECORD)[0]
-    kept, listed, block_mass, exp2 = cut(row, params)
+    chain = Chain(job.params + i * job.params_stride, job.stages)
+    kept, listed, block_mass, exp2 = cut(row, chain)
     if job.ids:
         if not listed.x.size:
             listed = list_kept(row, kept)

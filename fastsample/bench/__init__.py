@@ -6,11 +6,7 @@ Depends on NumPy; a sampler or a plot that needs more says so where it is missin
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from .grid import COMPARED, DTYPES, ROWS, SEED, VOCAB, WORKS, Case, basis, grid, make_row
@@ -21,6 +17,7 @@ from .report import (
     checked,
     detail_tables,
     details,
+    growth_path,
     heading,
     inexact,
     legend,
@@ -54,6 +51,7 @@ __all__ = [
     "DTYPES",
     "FORMAT",
     "GROUPS",
+    "PARTS",
     "RIVALS",
     "ROWS",
     "SEED",
@@ -68,7 +66,6 @@ __all__ = [
     "Table",
     "aligned",
     "basis",
-    "bench",
     "best",
     "check",
     "checked",
@@ -76,6 +73,7 @@ __all__ = [
     "detail_tables",
     "details",
     "grid",
+    "growth_path",
     "heading",
     "inexact",
     "legend",
@@ -88,7 +86,6 @@ __all__ = [
     "notes",
     "numba_first_s",
     "numeric",
-    "options",
     "outcomes",
     "plot",
     "ready",
@@ -106,44 +103,6 @@ __all__ = [
 ]
 
 PARTS = ("calls", "growth", "batches", "compile")  # beside the rows
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `bench`."""
-    add = parser.add_argument
-    text = "normal and recorded float32 rows only, without growth and compile: about 30 s"
-    add("--quick", action="store_true", help=text)
-    add("--smoke", action="store_true", help="check every case on short rows, and time nothing")
-    add("--seconds", type=float, metavar="S", help="time for each sampler in each case")
-    rivals = [r.name for r in RIVALS]
-    known = {"rows": [*ROWS], "works": [*WORKS], "rivals": rivals, "parts": [*PARTS]}
-    for name, names in known.items():
-        text = f"comma-separated, out of {', '.join(names)}"
-        text += " or none" if name in ("rivals", "parts") else ""
-        add(f"--{name}", metavar="A,B", help=text)
-    add("--isa", metavar="A,B", help="comma-separated instruction sets (default: all here)")
-    add("--brief", action="store_true", help="print the summary without the tables")
-    add("--json", metavar="FILE", help="write the report")
-    text = "draw it, as .png or .svg; the growth goes to NAME-growth; needs matplotlib"
-    add("--plot", metavar="FILE", help=text)
-
-
-def _choose(args: argparse.Namespace, name: str, known: Sequence[str]) -> list[str]:
-    given = getattr(args, name)
-    names = [n.strip() for n in given.split(",")] if given else list(known)
-    for unknown in set(names) - set(known):
-        args.parser.error(f"argument --{name}: must be out of {', '.join(known)}, got {unknown}")
-    return [n for n in known if n in names]
-
-
-def _samplers(args: argparse.Namespace) -> list[Rival]:
-    others = _choose(args, "rivals", ["none", *(r.name for r in RIVALS)])
-    isas = _choose(args, "isa", [r.name.split()[1] for r in cores()])
-    samplers = [r for r in cores() if r.name.split()[1] in isas]
-    samplers += [r for r in RIVALS if r.name in others]
-    if not samplers or not samplers[0].exact or samplers[0].missing():
-        args.parser.error("fastsample's core or numba must be there to be timed")
-    return samplers
 
 
 def run_parts(
@@ -165,46 +124,6 @@ def run_parts(
     if not any(s.name == "numba" for s in pair):
         wanted = [p for p in wanted if p != "compile"]
     return {key: step() for key, step in (steps[p] for p in wanted)}
-
-
-def bench(args: argparse.Namespace) -> None:
-    """Time every sampler that is installed, each checked against the reference first.
-
-    Prints the targets met and missed and the ratios to the fastest other sampler, then all times.
-    R is the time of NumPy's x.max() of the same row in the same run. Takes about two minutes;
-    run it where nothing else runs.
-    """
-    samplers = _samplers(args)
-    rows = _choose(args, "rows", list(ROWS))
-    if args.quick and not args.rows:
-        rows = ["normal", "recorded"]
-    works = _choose(args, "works", list(WORKS))
-    parts = _choose(args, "parts", ["none", *PARTS])
-    if args.quick and not args.parts:
-        parts = ["calls", "batches"]
-    if args.plot and find_spec("matplotlib") is None:
-        args.parser.error("argument --plot: needs matplotlib: pip install matplotlib")
-    dtypes = ["float32"] if args.quick else list(DTYPES)
-    if "bfloat16" in dtypes and find_spec("ml_dtypes") is None:
-        log("skipped bfloat16 rows: not installed: pip install ml-dtypes")
-        dtypes.remove("bfloat16")
-    seconds = 0.0 if args.smoke else args.seconds or (0.03 if args.quick else 0.05)
-    vocab = 4096 if args.smoke else VOCAB
-    cases = grid(rows, works, dtypes)
-    # The parts come first: rivals, once imported, keep threads.
-    about, found = machine(), run_parts(parts, samplers, works, seconds, vocab)
-    report = run(cases, samplers, seconds, everywhere=bool(args.rows), vocab=vocab)
-    report |= {"machine": about, **found}
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
-    print(summary(report) if args.brief else f"{summary(report)}\n\n{details(report)}")
-    if args.plot:
-        for path in plot(report, args.plot):
-            log(f"drew {path}")
-    checks = [r["check"] for r in [*report["results"], *report.get("batches", [])]]
-    wrong = sum(check.startswith("wrong") for check in checks)
-    if wrong:
-        args.parser.exit(1, f"{wrong} cases were drawn wrongly\n")
 
 
 def plot(report: Report, path: str) -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .grid import COMPARED, WORKS
-from .report import heading
+from .report import growth_path, heading
 from .runner import Report
 from .targets import best, find
 
@@ -158,7 +158,6 @@ def plot(report: Report, path: str) -> list[str]:
     paths = [path]
     plot_rows(report, path)
     if report.get("growth"):
-        second = Path(path)
-        paths.append(str(second.with_name(f"{second.stem}-growth{second.suffix}")))
+        paths.append(str(growth_path(Path(path))))
         plot_growth(report, paths[-1])
     return paths

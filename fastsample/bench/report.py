@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import TypeAlias
 
 from .grid import COMPARED, FREE, WORKS
@@ -17,6 +18,11 @@ Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, lines
 
 MARKS = "!*"  # of a missed target, of an inexact sampler
 SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
+
+
+def growth_path(path: Path) -> Path:
+    """Return where the picture of the growth goes, beside the one of the times."""
+    return path.with_name(f"{path.stem}-growth{path.suffix}")
 
 
 def number(value: float) -> str:

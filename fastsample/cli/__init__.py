@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn, TextIO
 
-from .. import __version__, bench
-from . import demo, explain, generate
+from .. import __version__
+from . import bench, demo, explain, generate
 
 
 class Command(NamedTuple):
@@ -40,16 +43,41 @@ COMMANDS = {
     "bench": Command(
         example="fastsample bench --quick --works chain,top_p --json bench.json",
         add_options=bench.options,
-        run=bench.bench,
+        run=bench.run,
     ),
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error is a line and a hint, not lost below the usage of all options."""
+    """A parser whose error is a line and a hint, not lost below the usage of all options.
+
+    An option takes its value also where that begins with a minus sign: ``--logits -1,2,3``.
+    """
+
+    def parse_known_args(  # type: ignore[override, unused-ignore]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Parse, with such values joined to their options."""
+        options = {name: a for a in self._actions for name in a.option_strings}
+        left = list(sys.argv[1:] if args is None else args)
+        joined: list[str] = []
+        while left and left[0] != "--":
+            joined.append(left.pop(0))
+            action = options.get(joined[-1])
+            takes_value = action is not None and action.nargs is None
+            value = left[0] if left and left[0] not in options else ""
+            if takes_value and value[:1] == "-" and value[1:2] not in ("", "-"):
+                joined[-1] += f"={left.pop(0)}"
+        return super().parse_known_args([*joined, *left], namespace)
 
     def error(self, message: str) -> NoReturn:
+        """Exit with a line and a hint."""
+        message = re.sub(r"\S{80,}", lambda long: f"{long[0][:77]}...", message)
         self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write, and let `main` hear of a disk that is full, which argparse hides."""
+        (file or sys.stderr).write(message)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,20 +103,54 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; argparse exits by itself."""
-    try:
+    # A stream that the caller closed is None, where print would write to the other one.
+    sys.stdout, sys.stderr = _or_nowhere(sys.stdout), _or_nowhere(sys.stderr)
+    args = argparse.Namespace(parser=None)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
         try:
-            parser = make_parser()
-            args = parser.parse_args(argv)
-            if not hasattr(args, "run"):  # no command
-                parser.print_help(sys.stderr)
-                return 2
-            args.run(args)
-        finally:
-            sys.stdout.flush()  # now and not at exit, so that a closed pipe is met here
-    except KeyboardInterrupt:
-        return 130  # 128 + SIGINT
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit, and must find a stream that takes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # 128 + SIGPIPE
+            try:
+                parser = make_parser()
+                parser.parse_args(argv, args)
+                if not hasattr(args, "run"):  # no command
+                    parser.print_help(sys.stderr)
+                    return 2
+                args.run(args)
+            finally:
+                sys.stdout.flush()  # now and not at exit, so that a full disk is met here
+        except KeyboardInterrupt:
+            return 130  # 128 + SIGINT
+        except BrokenPipeError:
+            _give_up_streams()
+            return 141  # 128 + SIGPIPE
+        except Exception as error:
+            if sys.flags.dev_mode:  # python -X dev
+                raise
+            said = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            prog = args.parser.prog if args.parser else "fastsample"
+            with suppress(OSError):
+                print(f"{prog}: error: {' '.join(said.split())}", file=sys.stderr, flush=True)
+            _give_up_streams()
+            return 1
     return 0
+
+
+def _or_nowhere(stream: TextIO | None) -> TextIO:
+    return stream or open(os.devnull, "w", encoding="utf-8")
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning to a reader, to whom a line of Python says nothing."""
+    print(f"fastsample: warning: {message}", file=sys.stderr)
+
+
+def _give_up_streams() -> None:
+    """Let the flush at exit find streams that take what is left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # of a stream that is no file
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

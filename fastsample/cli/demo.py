@@ -19,9 +19,10 @@ from .. import Sampler, build_info, recorded, softmax, survivors, top_k
 from ..backend import use_backend
 from ..params import OFF, stages_on
 from ..reference import uniform
-from .options import add_sampling_options, refuse, sampling_parameters
+from .options import KINDS, Prompt, add_sampling_options, refuse, sampling_parameters
 from .screen import BAR, Screen, fold
 
+FLOAT32 = np.finfo(np.float32)
 LEADING = 8  # tokens shown of each row
 MEASURE_SECONDS = 0.02  # for each median
 
@@ -39,7 +40,8 @@ def numpy_draw(row: npt.NDArray[np.float32], u: float, parameters: dict[str, Any
     kept, largest, temperature = row, row.max(), 1.0
     for stage in parameters["order"]:
         if stage == "temperature":
-            temperature = parameters["temperature"]
+            # Beyond float32 there is nothing left to level or to sharpen.
+            temperature = min(max(parameters["temperature"], FLOAT32.tiny), FLOAT32.max)
         elif stage == "top_k" and 0 < k < kept.size:
             kept = kept[kept >= np.partition(kept, -k)[-k]]
         elif stage == "top_p" and p < 1.0:
@@ -91,6 +93,11 @@ def draw(data: recorded.Recorded, index: int, parameters: dict[str, Any], seed: 
     drawn = sampler(row)
     ids, final = survivors(row, **parameters)
     u = uniform(seed, 0, index)
+
+    def draw_by_numpy() -> int:
+        with np.errstate(over="ignore", under="ignore"):  # at temperatures that nobody uses
+            return numpy_draw(row, u, parameters)
+
     return {
         "prompt": index + 1,
         "text": data.prompts[index],
@@ -100,9 +107,9 @@ def draw(data: recorded.Recorded, index: int, parameters: dict[str, Any], seed: 
         "offset": index,
         "u": u,
         "drawn": token(drawn) | {"final_prob": float(final[ids == drawn][0])},
-        "numpy_id": numpy_draw(row, u, parameters),
+        "numpy_id": draw_by_numpy(),
         "us": median_us(lambda: sampler(row)),
-        "numpy_us": median_us(lambda: numpy_draw(row, u, parameters)),
+        "numpy_us": median_us(draw_by_numpy),
     }
 
 
@@ -185,9 +192,10 @@ def show_summary(screen: Screen, s: Report) -> None:
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `demo`."""
     add_sampling_options(parser, DEMO)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    parser.add_argument("--seed", type=KINDS["seed"], default=0, metavar="N", help="default 0")
     text = "only the Nth prompt, from 1; may be repeated"
-    parser.add_argument("--prompt", type=int, action="append", metavar="N", help=text)
+    prompt = Prompt("; for a text of your own: fastsample generate TEXT")
+    parser.add_argument("--prompt", type=prompt, action="append", metavar="N", help=text)
     parser.add_argument("--backend", help="core, numba or reference (default: the best here)")
     parser.add_argument("--json", action="store_true", help="write JSON")
 
@@ -195,15 +203,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 def demo(args: argparse.Namespace) -> None:
     """Draw from a real model's logits, show what each stage keeps, and time NumPy beside."""
     data = recorded.load()
-    count = len(data.prompts)
-    prompts = args.prompt or range(1, count + 1)
+    prompts = args.prompt or range(1, len(data.prompts) + 1)
     with ExitStack() as stack:
         try:
             if args.backend:
                 stack.enter_context(use_backend(args.backend))
             parameters = sampling_parameters(args)
-            for n in set(prompts) - set(range(1, count + 1)):
-                raise ValueError(f"prompt must be in [1, {count}], got {n}")
         except (ImportError, TypeError, ValueError) as error:
             refuse(args, error)
         screen, draws = Screen(sys.stdout), []

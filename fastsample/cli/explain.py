@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,17 +20,20 @@ from .. import recorded
 from ..explain import Explanation, explain
 from ..params import OFF, stages_on
 from . import explain_text
-from .options import add_sampling_options, refuse, sampling_parameters
+from .options import KINDS, Prompt, add_sampling_options, option, refuse, sampling_parameters
 from .screen import Screen, fold
 from .stories import STORIES, Example
+from .values import ModelFile, Number, OutputFile, Text, shown
 
 PICTURES = (".png", ".svg")
+MOST_SHOWN = 100_000  # tokens
+MOST_BARS, MOST_PANELS = 60, 60  # of a picture
 
 EXAMPLES = """
 The model's distribution, and a draw from it; then stage by stage:
   fastsample explain --prompt 2
   fastsample explain --prompt 2 --temperature 0.8 --top-k 50 --top-p 0.95
-Numbers of your own; write --logits=-1,2 where the first is negative:
+Numbers of your own:
   fastsample explain --logits 3,2.5,2,1 --tokens A,B,C,D --top-p 0.8 --u 0.5
 Settings side by side, on one row or on several:
   fastsample explain --prompt 9 --compare "temperature=0.5;temperature=1.5"
@@ -69,19 +72,32 @@ def _before(text: str) -> str:
 def recorded_row(number: int) -> Row:
     """Return the logits after a recorded prompt."""
     data = recorded.load()
-    if not 1 <= number <= len(data.prompts):
-        raise ValueError(f"prompt must be in [1, {len(data.prompts)}], got {number}")
     logits = data.logits[number - 1].astype(np.float32)
     text = data.prompts[number - 1]
     return Row(f"prompt {number}", text, _before(text), logits, data.show)
 
 
+def parse_logits(text: str) -> str:
+    """Return the text of a list of numbers that make a row; argparse names the option."""
+    largest = float(np.finfo(np.float32).max)
+    values = []
+    for part in text.split(","):
+        try:
+            values.append(float(part))
+        except ValueError:
+            must = "must be numbers with commas between"
+            raise argparse.ArgumentTypeError(f"{must}, got {shown(text)}") from None
+        if not -largest <= values[-1] <= largest and values[-1] != -math.inf:
+            must = "must be -inf or within float32's range"
+            raise argparse.ArgumentTypeError(f"{must}, got {shown(part.strip())}")
+    if max(values) == -math.inf:
+        raise argparse.ArgumentTypeError(f"must have one that is not -inf, got {shown(text)}")
+    return text
+
+
 def given_row(text: str, tokens: str | None) -> Row:
     """Return the logits of a list of numbers."""
-    try:
-        logits = np.array([float(part) for part in text.split(",")], np.float32)
-    except ValueError:
-        raise ValueError(f"logits must be numbers with commas between, got {text!r}") from None
+    logits = np.array([float(part) for part in text.split(",")], np.float32)
     names: Callable[[int], str] | Sequence[str] = str
     if tokens is not None:
         names = [recorded.visible(name.encode()) for name in tokens.split(",")]
@@ -111,13 +127,14 @@ def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
         raise ImportError(
             "text needs a model and llama-cpp-python: pip install 'fastsample[llama]'"
         )
-    if not Path(model).is_file():
-        raise ValueError(f"model must be a GGUF file, got {model!r}")
     import llama_cpp
 
     from ..integrations.llama_cpp import FastLlama
 
-    llm: Any = FastLlama(model, n_ctx=0, verbose=False)
+    try:
+        llm: Any = FastLlama(model, n_ctx=0, verbose=False)
+    except ValueError as error:  # of llama.cpp, which says no more
+        raise ValueError(f"model must be one that llama.cpp loads: {error}") from None
     rows = []
     for text in texts:
         ids = llm.tokenize(text.encode(), special=True)
@@ -144,35 +161,25 @@ def label_of(parameters: dict[str, Any]) -> str:
     return ", ".join(f"{s}={parameters[s]:g}" for s in stages_on(parameters)) or "no stage"
 
 
-_TYPES: dict[str, type] = {
-    **{stage: type(value) for stage, value in OFF.items()},
-    "min_tokens_to_keep": int,
-    "order": str,
-    "seed": int,
-    "offset": int,
-    "u": float,
-}
-
-
 def parse_setting(text: str) -> dict[str, Any]:
     """Return the values of a setting like "top_p=0.85,order=vllm"."""
     values: dict[str, str] = {}
     for item in text.split(","):
         name, sign, value = (part.strip() for part in item.partition("="))
-        if sign and name in _TYPES:
+        if sign and (name in KINDS or name == "order"):
             values[name] = value
         elif not sign and "order" in values:  # whose value has commas itself
             values["order"] += f",{name}"
         else:
             raise ValueError(
-                f"compare must be settings like 'top_k=3;top_p=0.85', of {', '.join(_TYPES)}, "
-                f"got {item.strip()!r}"
+                f"must be settings like 'top_k=3;top_p=0.85', of {', '.join([*KINDS, 'order'])}, "
+                f"got {shown(item.strip())}"
             )
+    kinds: dict[str, Callable[[str], Any]] = {**KINDS, "order": str}
     try:
-        return {(failed := name): _TYPES[name](value) for name, value in values.items()}
-    except ValueError:
-        kind = {int: "an integer", float: "a number"}[_TYPES[failed]]
-        raise ValueError(f"{failed} must be {kind}, got {values[failed]!r}") from None
+        return {(failed := name): kinds[name](value) for name, value in values.items()}
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{failed} {error}") from None
 
 
 def setting_of(args: argparse.Namespace, text: str | None) -> Setting:
@@ -184,6 +191,10 @@ def setting_of(args: argparse.Namespace, text: str | None) -> Setting:
     at_least = 1 if chosen.min_tokens_to_keep is None else chosen.min_tokens_to_keep
     parameters = sampling_parameters(chosen) | {"min_tokens_to_keep": at_least}
     draw = {n: getattr(chosen, n) for n in ("seed", "offset", "u") if vars(chosen)[n] is not None}
+    if "u" not in draw:
+        draw = {"seed": 0} | draw
+    elif "offset" in draw:
+        raise ValueError("offset must come with a seed, not with u")
     label = (
         label_of(parameters)
         if text is None
@@ -197,20 +208,26 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "examples:" + textwrap.indent(EXAMPLES, "  ")
     rows = parser.add_argument_group("rows of logits, of any number")
     text = "the Nth recorded prompt, from 1 (default 2)"
-    rows.add_argument("--prompt", type=int, action="append", metavar="N", help=text)
+    prompt = Prompt("; a prompt of your own goes to --text")
+    rows.add_argument("--prompt", type=prompt, action="append", metavar="N", help=text)
     text = "a prompt for the local model"
-    rows.add_argument("--text", action="append", help=text)
-    rows.add_argument("--model", metavar="FILE", help="its GGUF file (default SmolLM2-135M)")
+    rows.add_argument("--text", type=Text(), action="append", help=text)
+    text = "its GGUF file (default SmolLM2-135M)"
+    rows.add_argument("--model", type=ModelFile(), metavar="FILE", help=text)
     text = "logits themselves, as in 3,2.5,2,1"
-    rows.add_argument("--logits", action="append", metavar="X,...", help=text)
-    rows.add_argument("--tokens", metavar="A,...", help="names for --logits")
+    rows.add_argument("--logits", type=parse_logits, action="append", metavar="X,...", help=text)
+    rows.add_argument("--tokens", type=Text(), metavar="A,...", help="names for --logits")
     add_sampling_options(parser, OFF)
     text = "no stage leaves fewer tokens (default 1)"
-    parser.add_argument("--min-tokens-to-keep", type=int, metavar="N", help=text)
+    least = KINDS["min_tokens_to_keep"]
+    parser.add_argument("--min-tokens-to-keep", type=least, metavar="N", help=text)
     draw = parser.add_argument_group("the draw")
-    draw.add_argument("--seed", type=int, metavar="N", help="default 0")
-    draw.add_argument("--offset", type=int, metavar="N", help="the step, default 0")
-    draw.add_argument("--u", type=float, metavar="X", help="the uniform itself, in [0, 1)")
+    source = draw.add_mutually_exclusive_group()
+    source.add_argument("--seed", type=KINDS["seed"], metavar="N", help="default 0")
+    text = "the step, default 0"
+    draw.add_argument("--offset", type=KINDS["offset"], metavar="N", help=text)
+    text = "the uniform itself, in [0, 1)"
+    source.add_argument("--u", type=KINDS["u"], metavar="X", help=text)
     several = parser.add_argument_group("side by side")
     text = "settings, as in 'temperature=0.5;temperature=1.5,top_k=40'"
     several.add_argument("--compare", metavar="SETTINGS", help=text)
@@ -218,9 +235,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     several.add_argument("--story", choices=STORIES, help=text)
     output = parser.add_argument_group("output")
     text = "how many of the most probable tokens to show (default 10)"
-    output.add_argument("--top", type=int, default=10, metavar="N", help=text)
+    output.add_argument("--top", type=Number(1, MOST_SHOWN), default=10, metavar="N", help=text)
     text = "write a picture, PNG or SVG, instead of text"
-    output.add_argument("--plot", metavar="FILE", help=text)
+    output.add_argument("--plot", type=OutputFile(*PICTURES), metavar="FILE", help=text)
     output.add_argument("--json", action="store_true", help="write JSON")
 
 
@@ -236,32 +253,42 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     return rows or [recorded_row(2)]
 
 
-def check_plot(path: str) -> None:
-    """Raise what would fail only after the work is done."""
-    if Path(path).suffix.lower() not in PICTURES:
-        raise ValueError(f"plot must end in {' or '.join(PICTURES)}, got {path!r}")
-    if not os.access(Path(path).absolute().parent, os.W_OK):
-        raise ValueError(f"plot must be in a folder that can be written, got {path!r}")
+def check_plot(panels: int, bars: int) -> None:
+    """Raise what would fail only after the work is done, or give a picture that nobody can read."""
     if find_spec("matplotlib") is None:
         raise ImportError("plot needs matplotlib: pip install 'fastsample[plot]'")
+    if bars > MOST_BARS:
+        raise ValueError(f"top must be in [1, {MOST_BARS}] with --plot, got {bars}")
+    if panels > MOST_PANELS:
+        raise ValueError(f"plot must have at most {MOST_PANELS} rows times settings, got {panels}")
+
+
+def settings_of(args: argparse.Namespace, compare: str | None) -> list[Setting]:
+    """Return the settings that stand side by side, or the one of the options."""
+    if compare is None:
+        return [setting_of(args, None)]
+    try:
+        return [setting_of(args, part) for part in compare.split(";")]
+    except (TypeError, ValueError) as error:
+        refuse(args, error, "compare")
 
 
 def run(args: argparse.Namespace) -> None:
     """Show what the parameters do to the next token's distribution, stage by stage."""
     try:
-        if args.plot is not None:
-            check_plot(args.plot)
         story, compare = STORIES.get(args.story), args.compare
         if story is not None:
             for name in ("prompt", "text", "logits", "compare", *OFF, "min_tokens_to_keep"):
                 if getattr(args, name) is not None:
-                    option = name.replace("_", "-")
-                    raise ValueError(f"story must not come with --{option}: it has its own")
+                    raise ValueError(f"story must not come with {option(name)}: it has its own")
             compare = story.compare
             if args.seed is None and args.u is None:
                 args.seed = story.seed
-        parts: list[str | None] = compare.split(";") if compare is not None else [None]
-        settings = [setting_of(args, part) for part in parts]
+        settings = settings_of(args, compare)
+        if args.plot is not None:
+            sources = story.rows if story else [*(args.prompt or ()), *(args.text or ())]
+            count = len(sources) + (0 if story else len(args.logits or ()))
+            check_plot(max(count, 1) * len(settings), args.top)
         rows = list(map(story_row, story.rows)) if story is not None else rows_of(args)
         grid = [
             [explain(r.logits, r.names, **s.parameters, **s.draw, top=args.top) for s in settings]

@@ -9,7 +9,7 @@ from ..explain import Explanation, Stage, Token
 from .screen import BAR, Screen, cells, fold
 
 NAME = 14  # columns of a token's text
-SIDE = 24  # least columns of a setting beside others
+SIDE, SIDE_CUT = 24, 30  # least columns of a setting beside others; with what is left by cuts
 DRAWN, CUT, TITLE = "1;32", "2", "1"  # ANSI styles
 
 
@@ -222,32 +222,49 @@ def show(screen: Screen, e: Explanation) -> None:
 
 def show_beside(screen: Screen, labels: list[str], explanations: list[Explanation]) -> None:
     """Show the settings of one row side by side, as many as the width has room for."""
-    room = (screen.width - 2 - NAME) // SIDE
+    cutting = any(e.kept < e.vocabulary - e.masked for e in explanations)
+    room = (screen.width - 2 - NAME) // (SIDE_CUT if cutting else SIDE)
     lines = -(-len(labels) // room)
     room = -(-len(labels) // lines)  # as many on each
     scale = max(e.tokens[0].prob for e in explanations)
     for i in range(0, len(labels), room):
-        _show_columns(screen, labels[i : i + room], explanations[i : i + room], scale)
+        _show_columns(screen, labels[i : i + room], explanations[i : i + room], scale, cutting)
+
+
+def heading_lines(label: str, width: int) -> list[str]:
+    """Break a setting's label into lines at its commas, so that all of it is seen."""
+    lines: list[str] = []
+    for part in label.replace(", ", ",\n").splitlines():
+        if lines and cells(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines += fold(part, width)
+    return lines
 
 
 def _show_columns(
-    screen: Screen, labels: list[str], explanations: list[Explanation], scale: float
+    screen: Screen, labels: list[str], explanations: list[Explanation], scale: float, cutting: bool
 ) -> None:
     width = (screen.width - 2 - NAME) // len(labels)
-    room = width - 9  # for a bar, between two spaces and a percentage
+    arrow = screen.encodable(" → ")
+    room = width - 9 - (len(arrow) + 6) * cutting  # for a bar, between two spaces and percentages
 
     def row(name: str, columns: list[str], style: str = "") -> None:
         cut = [screen.cell("  " + column, width) for column in columns]
         screen.line(f"  {screen.cell(name, NAME)}{''.join(cut)}", style)
 
-    row("token", labels, TITLE)
+    heads = [heading_lines(screen.encodable(label), width - 2) for label in labels]
+    for i in range(max(map(len, heads))):
+        row("" if i else "token", [head[i] if i < len(head) else "" for head in heads], TITLE)
     leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in explanations)
     for place, token in enumerate(explanations[0].tokens[:leading]):
         columns = []
         for e in explanations:
             t = e.tokens[place]
             drawing = bar(0.0, t.prob / scale, room, cut=t.cut_by is not None)
-            columns.append(f"{screen.encodable(drawing)}{percent(t.prob):>6}")
+            after = percent(t.final) if t.cut_by is None else "cut"
+            becomes = f"{arrow}{after:>6}" if cutting else ""
+            columns.append(f"{screen.encodable(drawing)}{percent(t.prob):>6}{becomes}")
         row(token.text, columns)
     facts: dict[str, Callable[[Explanation], str]] = {
         "others": lambda e: _others(e, leading),

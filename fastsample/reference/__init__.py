@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..params import STAGES, Records
+from ..records import Records, steps
 from .chain import Step, draw, uniform, walk
 from .distribution import Distribution, Floats, Ids
 from .row import Rows, find_defect, to_float32
@@ -31,10 +31,7 @@ __all__ = [
 
 def chain_of(p: np.void) -> list[Step]:
     """Return the chain that a record stands for."""
-    names = [STAGES[code - 1] for code in p["order"] if code]
-    if p["temperature"] == 0.0 and "temperature" not in names:
-        names.append("temperature")
-    return [Step(name, (float(p[name]),)) for name in names]
+    return [Step(*step) for step in steps(p)]
 
 
 def _walk(row: npt.NDArray[np.float32], params: Records, i: int) -> Distribution:

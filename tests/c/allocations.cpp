@@ -21,6 +21,8 @@
 #include <thread>
 #include <vector>
 
+#include "chains.h"
+
 // ---- counting ---------------------------------------------------------------------------------
 
 namespace {
@@ -157,9 +159,8 @@ std::vector<char> as_dtype(const std::vector<float>& x, int dtype) {
   return bytes;
 }
 
-fs_params params_of(const Work& work) {
-  fs_params params;
-  fs_params_init(&params);
+Params params_of(const Work& work) {
+  Params params = default_params();
   params.temperature = work.temperature;
   params.top_k = work.top_k;
   params.top_p = work.top_p;
@@ -173,7 +174,7 @@ struct Measured {
 };
 
 // A first and a second call, each of a thread's own with fresh workspaces.
-Measured measure(const fs_logits& logits, const fs_params& params) {
+Measured measure(const fs_logits& logits, const Params& params) {
   Measured m;
   std::thread([&] {
     int64_t token;
@@ -182,7 +183,7 @@ Measured measure(const fs_logits& logits, const fs_params& params) {
     for (Count* c : {&m.first, &m.second}) {
       count = Count{};
       count.on = true;
-      m.status = fs_sample(&logits, &params, 1, &u, 1, 0, &token);
+      m.status = sample(&logits, &params, 1, &u, 1, 0, &token);
       count.on = false;
       *c = count;
     }
@@ -190,11 +191,11 @@ Measured measure(const fs_logits& logits, const fs_params& params) {
   return m;
 }
 
-int64_t kept(const fs_logits& logits, const fs_params& params) {
+int64_t kept(const fs_logits& logits, const Params& params) {
   std::vector<int64_t> ids(size_t(logits.vocab));
   std::vector<float> probs(size_t(logits.vocab));
   int64_t n = 0;
-  fs_survivors(&logits, &params, logits.vocab, ids.data(), probs.data(), &n);
+  survivors_of(&logits, &params, logits.vocab, ids.data(), probs.data(), &n);
   return n;
 }
 
@@ -219,7 +220,7 @@ void print(const char* kind, int dtype, const char* work, int64_t vocab, int64_t
 
 void test_row(const Kind& kind, const fs_logits& logits, bool table) {
   for (const Work& work : kWorks) {
-    const fs_params params = params_of(work);
+    const Params params = params_of(work);
     const Measured m = measure(logits, params);
     const int64_t n = kept(logits, params);
     check(m.status == FS_OK, "a call fails", work.name);
@@ -236,11 +237,11 @@ void test_no_memory() {
   constexpr int64_t kRows = 12, kVocab = 20000;
   std::vector<float> x;
   for (int64_t i = 0; i < kRows * kVocab; ++i) x.push_back(kKinds[0].value(i, kVocab));
-  const fs_logits logits = {sizeof(fs_logits), x.data(), kRows, kVocab, kVocab, FS_FLOAT32, 0};
+  const fs_logits logits = {sizeof(fs_logits), x.data(), kRows, kVocab, kVocab, 0, FS_FLOAT32, 0};
   const std::vector<double> u(kRows, 0.7);
-  const fs_params params = params_of({"top_p", 1.0, 0, 0.9, 0.0});
+  const Params params = params_of({"top_p", 1.0, 0, 0.9, 0.0});
   std::vector<int64_t> expected(kRows);
-  fs_sample(&logits, &params, 1, u.data(), 1, 0, expected.data());
+  sample(&logits, &params, 1, u.data(), 1, 0, expected.data());
 
   const std::vector<int64_t> untouched(kRows, -7);
   for (int32_t threads : {1, 2, 5}) {
@@ -251,7 +252,7 @@ void test_no_memory() {
       std::vector<int64_t> tokens = untouched;
       std::thread([&] {  // whose workspaces are new
         successes = n;
-        last = fs_sample(&logits, &params, 1, u.data(), threads, 0, tokens.data());
+        last = sample(&logits, &params, 1, u.data(), threads, 0, tokens.data());
         successes = kNoFailure;
         message = fs_last_error();
       })
@@ -270,10 +271,10 @@ void test_no_memory_for_probs() {
   constexpr int64_t kRows = 3, kVocab = 20000;
   std::vector<float> x;
   for (int64_t i = 0; i < kRows * kVocab; ++i) x.push_back(kKinds[0].value(i, kVocab));
-  const fs_logits logits = {sizeof(fs_logits), x.data(), kRows, kVocab, kVocab, FS_FLOAT32, 0};
-  const fs_params params[kRows] = {params_of({"greedy", 0.0, 0, 1.0, 0.0}),
-                                   params_of({"top_k", 1.0, 5000, 1.0, 0.0}),
-                                   params_of({"top_p", 1.0, 0, 0.9, 0.0})};
+  const fs_logits logits = {sizeof(fs_logits), x.data(), kRows, kVocab, kVocab, 0, FS_FLOAT32, 0};
+  const Params params[kRows] = {params_of({"greedy", 0.0, 0, 1.0, 0.0}),
+                                params_of({"top_k", 1.0, 5000, 1.0, 0.0}),
+                                params_of({"top_p", 1.0, 0, 0.9, 0.0})};
   const std::vector<float> untouched(kRows * kVocab, -7.0f);
   int refused = 0;
   fs_status last = FS_NO_MEMORY;
@@ -281,7 +282,7 @@ void test_no_memory_for_probs() {
     std::vector<float> probs = untouched;
     std::thread([&] {
       successes = n;
-      last = fs_probs(&logits, params, kRows, probs.data());
+      last = probs_of(&logits, params, kRows, probs.data());
       successes = kNoFailure;
     }).join();
     refused += last == FS_NO_MEMORY;
@@ -302,7 +303,7 @@ int main(int argc, char**) {
       for (int64_t i = 0; i < vocab; ++i) x.push_back(kind.value(i, vocab));
       for (int dtype = FS_FLOAT32; dtype <= FS_FLOAT64; ++dtype) {
         const std::vector<char> data = as_dtype(x, dtype);
-        const fs_logits logits = {sizeof(fs_logits), data.data(), 1, vocab, vocab, dtype, 0};
+        const fs_logits logits = {sizeof(fs_logits), data.data(), 1, vocab, vocab, 0, dtype, 0};
         test_row(kind, logits, argc > 1 || dtype == FS_FLOAT32);
       }
     }

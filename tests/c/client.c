@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chains.h"
+
 static int passed, failed;
 
 static void check(int ok, const char* what, const char* detail, int line) {
@@ -28,6 +30,8 @@ static int contains(const char* text, const char* part) { return strstr(text, pa
 
 /* ---- rows and parameters ---- */
 
+enum { kVocab = 6, kRows = 2, kSentinel = 0x5a };
+
 static fs_logits rows_of(const void* data, int64_t rows, int64_t vocab, int64_t stride,
                          fs_dtype dtype) {
   fs_logits logits;
@@ -41,14 +45,8 @@ static fs_logits rows_of(const void* data, int64_t rows, int64_t vocab, int64_t 
   return logits;
 }
 
-static fs_params defaults(void) {
-  fs_params params;
-  fs_params_init(&params);
-  return params;
-}
-
-static fs_params chain(double temperature, int64_t top_k, double top_p, double min_p) {
-  fs_params params = defaults();
+static Params chain(double temperature, int64_t top_k, double top_p, double min_p) {
+  Params params = default_params();
   params.temperature = temperature;
   params.top_k = top_k;
   params.top_p = top_p;
@@ -56,7 +54,7 @@ static fs_params chain(double temperature, int64_t top_k, double top_p, double m
   return params;
 }
 
-static void set_order(fs_params* params, int first, int second, int third, int fourth) {
+static void set_order(Params* params, int first, int second, int third, int fourth) {
   memset(params->order, 0, sizeof params->order);
   params->order[0] = (uint8_t)first;
   params->order[1] = (uint8_t)second;
@@ -81,6 +79,25 @@ static void fill_random(float* x, size_t n, uint64_t seed) {
     x[i] = (float)((bell - 2.0) * 6.0);
   }
 }
+
+enum { kBig = 4000 };
+
+/* Chains that reach every stage, first and later, at several sharpnesses. */
+static Params chain_of(int i) {
+  const Params table[] = {
+      chain(1.0, 0, 1.0, 0.0),    chain(0.7, 0, 1.0, 0.0),    chain(1.0, 50, 1.0, 0.0),
+      chain(1.0, 0, 0.95, 0.0),   chain(2.0, 0, 0.5, 0.0),    chain(1.0, 0, 1.0, 0.05),
+      chain(0.8, 50, 0.95, 0.02), chain(0.0, 0, 1.0, 0.0),    chain(1e-3, 0, 0.9, 0.0),
+      chain(1e6, 2000, 0.9, 0.0), chain(1e-300, 0, 1.0, 0.0), chain(1e300, 0, 0.3, 0.9),
+      chain(1.3, 700, 0.8, 0.01),
+  };
+  Params params = table[i % (int)(sizeof table / sizeof *table)];
+  if (i % 3 == 1) set_order(&params, 3, 4, 2, 1);
+  if (i % 3 == 2) set_order(&params, 2, 1, 4, 3);
+  return params;
+}
+
+enum { kChains = 39 };
 
 /* ---- what the library says of itself ---- */
 
@@ -118,42 +135,149 @@ static void test_uniform(void) {
     CHECK(fs_uniform(printed[i].seed, printed[i].stream, printed[i].offset) == printed[i].u);
 }
 
+static void test_version_numbers(void) {
+  char text[40];
+  snprintf(text, sizeof text, "%d.%d.%d", FASTSAMPLE_VERSION_MAJOR, FASTSAMPLE_VERSION_MINOR,
+           FASTSAMPLE_VERSION_PATCH);
+  CHECK(strcmp(text, FASTSAMPLE_VERSION) == 0);
+  CHECK(FASTSAMPLE_VERSION_NUMBER == FASTSAMPLE_VERSION_MAJOR * 10000 +
+                                         FASTSAMPLE_VERSION_MINOR * 100 + FASTSAMPLE_VERSION_PATCH);
+#if FASTSAMPLE_VERSION_NUMBER < 200
+  CHECK(!"a number that the preprocessor can compare");
+#endif
+}
+
 static void test_defaults(void) {
-  const fs_params params = defaults();
-  CHECK(params.struct_size == sizeof params && params.temperature == 1.0 && params.top_k == 0);
-  CHECK(params.top_p == 1.0 && params.min_p == 0.0 && params.min_tokens_to_keep == 1);
-  CHECK(memcmp(params.order, "\1\2\3\4\0\0\0\0", 8) == 0);
-  fs_params_init(NULL);
+  fs_chain chain;
+  fs_stage stage;
+  fs_draw draw;
+  fs_logits logits;
+  int kind;
+  memset(&chain, kSentinel, sizeof chain);
+  fs_chain_init(&chain, sizeof chain);
+  CHECK(chain.struct_size == sizeof chain && !chain.stages && chain.stage_count == 0);
+  CHECK(chain.min_tokens_to_keep == 1);
+  memset(&draw, kSentinel, sizeof draw);
+  fs_draw_init(&draw, sizeof draw);
+  CHECK(draw.struct_size == sizeof draw && draw.u == 0.0 && draw.u_xtc == 0.0 && !draw.state);
+  memset(&logits, kSentinel, sizeof logits);
+  fs_logits_init(&logits, sizeof logits);
+  CHECK(logits.struct_size == sizeof logits && !logits.data && logits.element_stride == 0);
+  for (kind = 1; kind <= FS_STAGE_MIN_P; ++kind) {
+    memset(&stage, kSentinel, sizeof stage);
+    fs_stage_init(&stage, sizeof stage, kind);
+    CHECK(stage.struct_size == sizeof stage && stage.kind == kind && stage.joint == 0);
+    CHECK(stage.reserved == 0 && stage.value[3] == 0.0);
+    CHECK(stage.value[0] == (kind == FS_STAGE_TEMPERATURE || kind == FS_STAGE_TOP_P ? 1.0 : 0.0));
+  }
+  fs_chain_init(NULL, sizeof chain);
+  fs_stage_init(NULL, sizeof stage, 1);
+  fs_draw_init(NULL, sizeof draw);
+  fs_logits_init(NULL, sizeof logits);
+}
+
+/* Whatever size a caller's structs have, an init fills that and no more. */
+static void test_init_sizes(void) {
+  unsigned char bytes[128];
+  uint64_t size, i;
+  for (size = 0; size <= 120; size += 4) {
+    int which;
+    for (which = 0; which < 4; ++which) {
+      memset(bytes, kSentinel, sizeof bytes);
+      if (which == 0) fs_chain_init((fs_chain*)(void*)bytes, size);
+      if (which == 1) fs_stage_init((fs_stage*)(void*)bytes, size, FS_STAGE_TOP_P);
+      if (which == 2) fs_draw_init((fs_draw*)(void*)bytes, size);
+      if (which == 3) fs_logits_init((fs_logits*)(void*)bytes, size);
+      for (i = size; i < sizeof bytes; ++i) CHECK(bytes[i] == kSentinel);
+      for (i = 56; i < size; ++i) CHECK(bytes[i] == 0);
+      if (size >= 4) CHECK(bytes[0] == size);
+    }
+  }
+}
+
+static void test_names(void) {
+  static const char* const names[] = {
+      "temperature", "top_k",  "top_p",       "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+      "top_a",       "p_less", "top_n_sigma", "top_h", "xtc",       "mirostat",       "adaptive"};
+  int kind;
+  for (kind = 1; kind <= 14; ++kind) {
+    CHECK(strcmp(fs_stage_name(kind), names[kind - 1]) == 0);
+    CHECK(fs_stage_kind_of(names[kind - 1]) == kind);
+  }
+  CHECK(!fs_stage_name(0) && !fs_stage_name(15) && !fs_stage_name(-1));
+  CHECK(!fs_stage_kind_of("top-k") && !fs_stage_kind_of("") && !fs_stage_kind_of(NULL));
+}
+
+static void test_orders(void) {
+  static const int hf[] = {FS_STAGE_TEMPERATURE, FS_STAGE_TOP_K, FS_STAGE_TOP_P, FS_STAGE_MIN_P};
+  static const int llama[] = {FS_STAGE_TOP_K, FS_STAGE_TOP_P, FS_STAGE_MIN_P, FS_STAGE_TEMPERATURE};
+  static const float x[] = {3.0f, 2.5f, 2.0f, 1.0f};
+  char names[200];
+  char* name;
+  fs_stage stages[16], untouched[16];
+  int order, i;
+  for (order = 0; order < 2; ++order) {
+    const int* expected = order ? llama : hf;
+    const int64_t count = fs_order_init(order ? "llama.cpp" : "hf", stages, sizeof *stages, 16);
+    int found = 0;
+    for (i = 0; i < (int)count; ++i)
+      if (found < 4 && stages[i].kind == expected[found]) ++found;
+    CHECK(count >= 4 && found == 4);
+  }
+  CHECK(fs_order_init("hf", NULL, sizeof *stages, 0) >= 4);
+  CHECK(fs_order_init("HF", stages, sizeof *stages, 16) == -1);
+  CHECK(fs_order_init(NULL, stages, sizeof *stages, 16) == -1);
+  memset(stages, kSentinel, sizeof stages);
+  memset(untouched, kSentinel, sizeof untouched);
+  CHECK(fs_order_init("hf", stages, sizeof *stages, 3) >= 4);
+  CHECK(memcmp(stages, untouched, sizeof stages) == 0);
+
+  /* Every order is a valid chain that does nothing, and takes numbers. */
+  strcpy(names, fs_orders());
+  for (name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+    const fs_logits logits = rows_of(x, 1, 4, 4, FS_FLOAT32);
+    fs_chain chain;
+    int64_t ids[4], count = 0;
+    float p[4];
+    fs_chain_init(&chain, sizeof chain);
+    chain.stages = stages;
+    chain.stage_count = fs_order_init(name, stages, sizeof *stages, 16);
+    CHECK(chain.stage_count >= 3);
+    CHECK(fs_survivors(&logits, &chain, NULL, 4, ids, p, &count) == FS_OK && count == 4);
+    fs_find_stage(stages, chain.stage_count, FS_STAGE_TOP_K)->value[0] = 3;
+    CHECK(fs_survivors(&logits, &chain, NULL, 4, ids, p, &count) == FS_OK && count == 3);
+    CHECK(!fs_find_stage(stages, chain.stage_count, 99));
+  }
+  CHECK(!fs_find_stage(NULL, 0, FS_STAGE_TOP_K));
 }
 
 /* ---- bad input: the status, a message that names what is wrong, and no output written ---- */
 
-enum { kVocab = 6, kRows = 2, kSentinel = 0x5a };
-
 typedef struct Call {
   fs_logits logits;
-  fs_params params[kRows];
-  int64_t params_count;
-  double u[kRows];
+  fs_stage stages[kRows][kStages];
+  fs_chain chains[kRows];
+  int64_t chain_count;
+  fs_draw draws[kRows];
   int32_t threads;
   uint32_t flags;
   int64_t capacity;
   /* Set to pass a null pointer there. */
-  int null_logits, null_params, null_u, null_tokens, null_probs, null_ids, null_count;
+  int null_logits, null_chains, null_draws, null_tokens, null_probs, null_ids, null_count;
 } Call;
 
-static Call valid_call(const float* data, int64_t rows) {
-  Call call;
+static void fill_call(Call* call, const float* data, int64_t rows) {
+  const Params params = default_params();
   int i;
-  memset(&call, 0, sizeof call);
-  call.logits = rows_of(data, rows, kVocab, kVocab, FS_FLOAT32);
+  memset(call, 0, sizeof *call);
+  call->logits = rows_of(data, rows, kVocab, kVocab, FS_FLOAT32);
   for (i = 0; i < kRows; ++i) {
-    call.params[i] = defaults();
-    call.u[i] = 0.5;
+    call->chains[i] = make_chain(&params, call->stages[i]);
+    fs_draw_init(&call->draws[i], sizeof call->draws[i]);
+    call->draws[i].u = 0.5;
   }
-  call.params_count = 1;
-  call.capacity = kVocab;
-  return call;
+  call->chain_count = 1;
+  call->capacity = kVocab;
 }
 
 typedef struct Outputs {
@@ -165,13 +289,14 @@ typedef enum Function { kSample = 1, kProbs = 2, kSurvivors = 4, kEvery = 7 } Fu
 
 static fs_status run(const Call* call, int function, Outputs* out) {
   const fs_logits* logits = call->null_logits ? NULL : &call->logits;
-  const fs_params* params = call->null_params ? NULL : call->params;
+  const fs_chain* chains = call->null_chains ? NULL : call->chains;
+  const fs_draw* draws = call->null_draws ? NULL : call->draws;
   if (function == kSample)
-    return fs_sample(logits, params, call->params_count, call->null_u ? NULL : call->u,
-                     call->threads, call->flags, call->null_tokens ? NULL : out->tokens);
+    return fs_sample(logits, chains, call->chain_count, draws, call->threads, call->flags,
+                     call->null_tokens ? NULL : out->tokens);
   if (function == kProbs)
-    return fs_probs(logits, params, call->params_count, call->null_probs ? NULL : out->probs);
-  return fs_survivors(logits, params, call->capacity, call->null_ids ? NULL : out->ids,
+    return fs_probs(logits, chains, call->chain_count, draws, call->null_probs ? NULL : out->probs);
+  return fs_survivors(logits, chains, draws, call->capacity, call->null_ids ? NULL : out->ids,
                       call->null_probs ? NULL : out->probs, call->null_count ? NULL : &out->count);
 }
 
@@ -197,7 +322,8 @@ static void test_bad_arguments(void) {
  * two rows (BAD2) gives this message. */
 #define BAD_(rows, functions, change, status, message)         \
   do {                                                         \
-    Call c = valid_call(data, rows);                           \
+    Call c;                                                    \
+    fill_call(&c, data, rows);                                 \
     change;                                                    \
     expect(&c, functions, status, message, #change, __LINE__); \
   } while (0)
@@ -205,7 +331,10 @@ static void test_bad_arguments(void) {
 #define BAD2(functions, change, message) BAD_(2, functions, change, FS_INVALID_ARGUMENT, message)
 
   BAD(kEvery, c.null_logits = 1, "logits must not be null");
-  BAD(kEvery, c.logits.struct_size = 40, "logits.struct_size must be sizeof(fs_logits), got 40");
+  BAD(kEvery, c.logits.struct_size = 48, /* that of version 0.1 */
+      "logits.struct_size must be sizeof(fs_logits), which is 56 here, got 48");
+  BAD(kEvery, c.logits.struct_size = 1u << 20,
+      "logits.struct_size must be sizeof(fs_logits), which is 56 here, got 1048576");
   BAD(kEvery, c.logits.dtype = -1, "logits.dtype must be an fs_dtype, got -1");
   BAD(kEvery, c.logits.dtype = 4, "logits.dtype must be an fs_dtype, got 4");
   BAD(kEvery, c.logits.reserved = 1, "logits.reserved must be 0, got 1");
@@ -221,44 +350,65 @@ static void test_bad_arguments(void) {
   BAD2(kSurvivors, (void)0, "logits.rows must be 1, got 2");
   BAD(kSurvivors, c.logits.rows = 0, "logits.rows must be 1, got 0");
 
-  BAD(kEvery, c.null_params = 1, "params must not be null");
-  BAD(kSample | kProbs, c.params_count = 0, "params_count must be 1 or logits.rows, got 0");
-  BAD(kSample | kProbs, c.params_count = -1, "params_count must be 1 or logits.rows, got -1");
-  BAD(kSample | kProbs, c.params_count = 2, "params_count must be 1 or logits.rows, got 2");
-  BAD(kEvery, c.params[0].struct_size = 8, "struct_size must be sizeof(fs_params), got 8");
+  BAD(kEvery, c.logits.element_stride = 6,
+      "logits.element_stride must be a multiple of the element's size, got 6");
 
-  BAD(kEvery, c.params[0].temperature = -0.5, "temperature must be finite and >= 0, got -0.5");
-  BAD(kEvery, c.params[0].temperature = INFINITY, "temperature must be finite and >= 0, got inf");
-  BAD(kEvery, c.params[0].temperature = NAN, "temperature must be finite and >= 0, got nan");
-  BAD(kEvery, c.params[0].top_k = -2, "top_k must be None, -1, 0 or >= 1, got -2");
-  BAD(kEvery, c.params[0].top_k = INT64_MIN, "top_k must be None, -1, 0 or >= 1, got -9223372036");
-  BAD(kEvery, c.params[0].top_p = 1.5, "top_p must be in [0, 1], got 1.5");
-  BAD(kEvery, c.params[0].top_p = -0.1, "top_p must be in [0, 1], got -0.1");
-  BAD(kEvery, c.params[0].top_p = NAN, "top_p must be in [0, 1], got nan");
-  BAD(kEvery, c.params[0].min_p = 1.01, "min_p must be in [0, 1], got 1.01");
-  BAD(kEvery, c.params[0].min_p = -INFINITY, "min_p must be in [0, 1], got -inf");
-  BAD(kEvery, c.params[0].min_p = NAN, "min_p must be in [0, 1], got nan");
-  BAD(kEvery, c.params[0].min_tokens_to_keep = 0, "min_tokens_to_keep must be >= 1, got 0");
-  BAD2(kSample | kProbs, (c.params_count = 2, c.params[1].top_p = 2.0),
+  BAD(kEvery, c.null_chains = 1, "chains must not be null");
+  BAD(kSample | kProbs, c.chain_count = 0, "chain_count must be 1 or logits.rows, got 0");
+  BAD(kSample | kProbs, c.chain_count = -1, "chain_count must be 1 or logits.rows, got -1");
+  BAD(kSample | kProbs, c.chain_count = 2, "chain_count must be 1 or logits.rows, got 2");
+  BAD(kEvery, c.chains[0].struct_size = 8,
+      "chain.struct_size must be sizeof(fs_chain), which is 32 here, got 8");
+  BAD(kEvery, c.chains[0].stage_count = -1, "chain.stage_count must be >= 0, got -1");
+  BAD(kEvery, c.chains[0].stages = NULL, "chain.stages must not be null");
+  BAD(kEvery, c.chains[0].min_tokens_to_keep = 0, "min_tokens_to_keep must be >= 1, got 0");
+  BAD2(kSample | kProbs, (c.chain_count = 2, c.chains[1].min_tokens_to_keep = -3),
+       "min_tokens_to_keep must be >= 1, got -3 (row 1)");
+
+  BAD(kEvery, c.stages[0][0].struct_size = 40,
+      "stage.struct_size must be sizeof(fs_stage), which is 48 here, got 40");
+  BAD(kEvery, c.stages[0][1].struct_size = 56,
+      "stage.struct_size must be the same in a whole array, got 56");
+  BAD(kEvery, c.stages[0][1].kind = 0, "stage.kind must be an fs_stage_kind, got 0");
+  BAD(kEvery, c.stages[0][1].kind = 99, "stage.kind must be an fs_stage_kind, got 99");
+  BAD(kEvery, c.stages[0][1].joint = 2, "stage.joint must be 0 or 1, got 2");
+  BAD(kEvery, c.stages[0][0].joint = 1, "stage.joint must be 0 for the first stage, got 1");
+  BAD(kEvery, c.stages[0][1].joint = 1,
+      "stages must keep the largest logits to be joint, got temperature");
+  BAD(kEvery, c.stages[0][1].reserved = 1, "stage.reserved must be 0, got 1");
+  BAD(kEvery, c.stages[0][3].kind = FS_STAGE_TOP_K, "chain must not name a stage twice, got top_k");
+  BAD(kEvery, c.stages[0][2].value[1] = 0.5, "top_p.value[1] must be 0, got 0.5");
+  BAD(kEvery, c.stages[0][2].value[3] = NAN, "top_p.value[3] must be 0, got nan");
+
+#define TEMPERATURE c.stages[0][0].value[0]
+#define TOP_K c.stages[0][1].value[0]
+#define TOP_P c.stages[0][2].value[0]
+#define MIN_P c.stages[0][3].value[0]
+  BAD(kEvery, TEMPERATURE = -0.5, "temperature must be finite and >= 0, got -0.5");
+  BAD(kEvery, TEMPERATURE = INFINITY, "temperature must be finite and >= 0, got inf");
+  BAD(kEvery, TEMPERATURE = NAN, "temperature must be finite and >= 0, got nan");
+  BAD(kEvery, TOP_K = -2, "top_k must be -1, 0 or a whole number >= 1, got -2");
+  BAD(kEvery, TOP_K = 2.5, "top_k must be -1, 0 or a whole number >= 1, got 2.5");
+  BAD(kEvery, TOP_K = INFINITY, "top_k must be -1, 0 or a whole number >= 1, got inf");
+  BAD(kEvery, TOP_K = NAN, "top_k must be -1, 0 or a whole number >= 1, got nan");
+  BAD(kEvery, TOP_P = 1.5, "top_p must be in [0, 1], got 1.5");
+  BAD(kEvery, TOP_P = -0.1, "top_p must be in [0, 1], got -0.1");
+  BAD(kEvery, TOP_P = NAN, "top_p must be in [0, 1], got nan");
+  BAD(kEvery, MIN_P = 1.01, "min_p must be in [0, 1], got 1.01");
+  BAD(kEvery, MIN_P = -INFINITY, "min_p must be in [0, 1], got -inf");
+  BAD(kEvery, MIN_P = NAN, "min_p must be in [0, 1], got nan");
+  BAD2(kSample | kProbs, (c.chain_count = 2, c.stages[1][2].value[0] = 2.0),
        "top_p must be in [0, 1], got 2 (row 1)");
+  /* Also where another stage is greedy. */
+  BAD(kEvery, (TEMPERATURE = 0.0, TOP_P = 2.0), "top_p must be in [0, 1], got 2");
 
-  BAD(kEvery, c.params[0].order[2] = 5, "order must be made of fs_stage values, got 5");
-  BAD(kEvery, c.params[0].order[4] = 1, "order must not name a stage twice, got temperature");
-  BAD(kEvery, memset(c.params[0].order, 4, 8), "order must not name a stage twice, got min_p");
-  BAD(kEvery, set_order(c.params, 2, 3, 2, 0), "order must not name a stage twice, got top_k");
-  BAD(kEvery, (set_order(c.params, 2, 3, 4, 0), c.params[0].temperature = 0.8),
-      "order must name temperature, which is active");
-  BAD(kEvery, (set_order(c.params, 1, 3, 4, 0), c.params[0].top_k = 5),
-      "order must name top_k, which is active");
-  BAD(kEvery, (set_order(c.params, 1, 2, 4, 0), c.params[0].top_p = 0.9),
-      "order must name top_p, which is active");
-  BAD(kEvery, (set_order(c.params, 1, 2, 3, 0), c.params[0].min_p = 0.1),
-      "order must name min_p, which is active");
-
-  BAD(kSample, c.null_u = 1, "u must not be null");
-  BAD(kSample, c.u[0] = 1.0, "u must be in [0, 1), got 1 (row 0)");
-  BAD2(kSample, c.u[1] = -0.25, "u must be in [0, 1), got -0.25 (row 1)");
-  BAD2(kSample, c.u[1] = NAN, "u must be in [0, 1), got nan (row 1)");
+  BAD(kSample, c.null_draws = 1, "draws must not be null");
+  BAD(kEvery, c.draws[0].struct_size = 16,
+      "draw.struct_size must be sizeof(fs_draw), which is 32 here, got 16 (row 0)");
+  BAD(kSample, c.draws[0].u = 1.0, "u must be in [0, 1), got 1 (row 0)");
+  BAD2(kSample, c.draws[1].u = -0.25, "u must be in [0, 1), got -0.25 (row 1)");
+  BAD2(kSample, c.draws[1].u = NAN, "u must be in [0, 1), got nan (row 1)");
+  BAD(kEvery, c.draws[0].u_xtc = 1.0, "u_xtc must be in [0, 1), got 1 (row 0)");
   BAD(kSample, c.threads = -1, "threads must be >= 0, got -1");
   BAD2(kSample, c.threads = INT32_MIN, "threads must be >= 0, got -2147483648");
   BAD(kSample, c.flags = 2, "flags must be 0 or FS_MARK_BAD_ROWS, got 2");
@@ -294,7 +444,7 @@ static void test_bad_rows(void) {
         if (defects[i].everywhere || token == 4) x[row * kVocab + token] = defects[i].value;
 
       snprintf(message, sizeof message, "logits row %d %s", row, defects[i].message);
-      c = valid_call(x, kRows);
+      fill_call(&c, x, kRows);
       for (c.threads = 0; c.threads <= 3; ++c.threads)
         expect(&c, kSample | kProbs, FS_BAD_LOGITS, message, "a bad row", __LINE__);
 
@@ -304,7 +454,7 @@ static void test_bad_rows(void) {
       CHECK(out.tokens[!row] >= 0 && out.tokens[!row] < kVocab);
 
       snprintf(message, sizeof message, "logits row 0 %s", defects[i].message);
-      c = valid_call(x + row * kVocab, 1);
+      fill_call(&c, x + row * kVocab, 1);
       expect(&c, kEvery, FS_BAD_LOGITS, message, "a bad row", __LINE__);
     }
   }
@@ -312,8 +462,9 @@ static void test_bad_rows(void) {
 
 static void test_survivors_capacity(void) {
   static const float x[kVocab] = {3.0f, 2.5f, 2.0f, 1.0f, 0.0f, -INFINITY};
-  Call c = valid_call(x, 1);
+  Call c;
   Outputs out, untouched;
+  fill_call(&c, x, 1);
   memset(&untouched, kSentinel, sizeof untouched);
   for (c.capacity = 0; c.capacity < 5; ++c.capacity) {
     char message[80];
@@ -332,28 +483,179 @@ static void test_survivors_capacity(void) {
   CHECK(run(&c, kSurvivors, &out) == FS_INVALID_ARGUMENT && out.count == 5);
 }
 
+/* Structs of a later version, whose fields the library does not know: 0 there is as if they were
+ * not there, and anything else is refused. */
+typedef struct LaterChain {
+  fs_chain now;
+  double later;
+} LaterChain;
+
+typedef struct LaterStage {
+  fs_stage now;
+  double later[3];
+} LaterStage;
+
+typedef struct LaterDraw {
+  fs_draw now;
+  const void* later;
+} LaterDraw;
+
+static void test_later_structs(void) {
+  static const float x[kRows * kVocab] = {3.0f, 2.5f, 2.0f, 1.0f, 0.0f, -1.0f, 9.0f};
+  const fs_logits logits = rows_of(x, kRows, kVocab, kVocab, FS_FLOAT32);
+  static const int kinds[] = {FS_STAGE_TOP_K, FS_STAGE_TEMPERATURE};
+  LaterChain chains[kRows];
+  LaterStage stages[kRows][2];
+  LaterDraw draws[kRows];
+  int64_t tokens[kRows] = {-7, -7};
+  float probs[kRows * kVocab];
+  int i, k;
+  for (i = 0; i < kRows; ++i) {
+    fs_chain_init(&chains[i].now, sizeof chains[i]);
+    fs_draw_init(&draws[i].now, sizeof draws[i]);
+    draws[i].now.u = 0.999;
+    for (k = 0; k < 2; ++k) fs_stage_init(&stages[i][k].now, sizeof stages[i][k], kinds[k]);
+    stages[i][0].now.value[0] = 2 - i;
+    stages[i][1].now.value[0] = 0.5;
+    chains[i].now.stages = &stages[i][0].now;
+    chains[i].now.stage_count = 2;
+  }
+  CHECK(fs_sample(&logits, &chains[0].now, kRows, &draws[0].now, 1, 0, tokens) == FS_OK);
+  CHECK(tokens[0] == 1 && tokens[1] == 0);
+  CHECK(fs_probs(&logits, &chains[0].now, kRows, &draws[0].now, probs) == FS_OK);
+  CHECK(fabs(probs[0] - 0.731) < 0.001 && probs[2] == 0.0f && probs[kVocab] == 1.0f);
+  CHECK(&fs_find_stage(&stages[0][0].now, 2, FS_STAGE_TEMPERATURE)->kind == &stages[0][1].now.kind);
+
+  chains[1].later = 1.0;
+  CHECK(fs_sample(&logits, &chains[0].now, kRows, &draws[0].now, 1, 0, tokens) ==
+        FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "chain must be 0 beyond byte 32"));
+  chains[1].later = 0.0;
+  stages[1][1].later[2] = 1.0;
+  CHECK(fs_probs(&logits, &chains[0].now, kRows, NULL, probs) == FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "stage must be 0 beyond byte 48"));
+  CHECK(contains(fs_last_error(), "(row 1)"));
+  stages[1][1].later[2] = 0.0;
+  draws[0].later = x;
+  CHECK(fs_sample(&logits, &chains[0].now, kRows, &draws[0].now, 1, 0, tokens) ==
+        FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "draw must be 0 beyond byte 32"));
+}
+
+/* Each of several stages cuts what the first of them cut. */
+static void test_joint(void) {
+  static const float x[] = {4.0f, 3.0f, 2.0f, 1.0f};
+  const fs_logits logits = rows_of(x, 1, 4, 4, FS_FLOAT32);
+  /* 0.64, 0.24, 0.09, 0.03; of the first two alone, 0.73 and 0.27 */
+  Params params = chain(1.0, 2, 0.7, 0.0);
+  fs_stage stages[kStages];
+  const fs_chain made = make_chain(&params, stages);
+  int64_t ids[4], count;
+  float p[4];
+  CHECK(fs_survivors(&logits, &made, NULL, 4, ids, p, &count) == FS_OK && count == 1);
+  stages[2].joint = 1; /* top_p of all four needs two */
+  CHECK(fs_survivors(&logits, &made, NULL, 4, ids, p, &count) == FS_OK && count == 2);
+  stages[2].value[0] = 0.6;
+  CHECK(fs_survivors(&logits, &made, NULL, 4, ids, p, &count) == FS_OK && count == 1);
+  stages[2].value[0] = 0.99;
+  stages[3].joint = 1;
+  stages[3].value[0] = 0.9; /* min_p keeps the first alone */
+  CHECK(fs_survivors(&logits, &made, NULL, 4, ids, p, &count) == FS_OK && count == 1);
+}
+
+/* A field of an array of structs, and a column of a matrix, are read where they are. */
+static void test_element_stride(void) {
+  typedef struct Token {
+    int32_t id;
+    float logit, p;
+  } Token;
+  enum { kWide = 700 };
+  static Token tokens[kRows * kWide];
+  static float x[kRows * kWide], columns[kRows * kWide], probs[kRows * kWide];
+  static float expected[kRows * kWide];
+  static uint16_t half[3 * kWide];
+  uint64_t state = 12;
+  int c, i;
+  fill_random(x, kRows * kWide, 11);
+  for (i = 0; i < kRows * kWide; ++i) {
+    tokens[i].id = i;
+    tokens[i].logit = x[i];
+    tokens[i].p = NAN;
+    columns[i % kWide * kRows + i / kWide] = x[i];
+  }
+  for (c = 0; c < kChains; ++c) {
+    const Params params = chain_of(c);
+    const double u[kRows] = {next_uniform(&state), next_uniform(&state)};
+    const fs_logits plain = rows_of(x, kRows, kWide, kWide, FS_FLOAT32);
+    fs_logits strided = rows_of(&tokens[0].logit, kRows, kWide, kWide * 3, FS_FLOAT32);
+    int64_t drawn[kRows], same[kRows];
+    CHECK(sample(&plain, &params, 1, u, 0, 0, same) == FS_OK);
+    CHECK(probs_of(&plain, &params, 1, expected) == FS_OK);
+    strided.element_stride = sizeof(Token);
+    CHECK(sample(&strided, &params, 1, u, 2, 0, drawn) == FS_OK);
+    CHECK(memcmp(drawn, same, sizeof same) == 0);
+    CHECK(probs_of(&strided, &params, 1, probs) == FS_OK);
+    CHECK(memcmp(probs, expected, sizeof probs) == 0);
+    strided = rows_of(columns, kRows, kWide, 1, FS_FLOAT32);
+    strided.element_stride = kRows * sizeof(float);
+    CHECK(sample(&strided, &params, 1, u, 2, 0, drawn) == FS_OK);
+    CHECK(memcmp(drawn, same, sizeof same) == 0);
+    strided = rows_of(x + kWide - 1, 1, kWide, 0, FS_FLOAT32);
+    strided.element_stride = -(int64_t)sizeof(float); /* backwards */
+    CHECK(probs_of(&strided, &params, 1, probs) == FS_OK);
+  }
+  for (i = 0; i < kWide; ++i) half[3 * i] = (uint16_t)(0x3f80 + i % 200);
+  for (c = FS_FLOAT16; c <= FS_BFLOAT16; ++c) {
+    const Params params = default_params();
+    fs_logits strided = rows_of(half, 1, kWide, 0, (fs_dtype)c);
+    float close[kWide];
+    uint16_t packed[kWide];
+    fs_logits plain = rows_of(packed, 1, kWide, 0, (fs_dtype)c);
+    for (i = 0; i < kWide; ++i) packed[i] = half[3 * i];
+    strided.element_stride = 6;
+    CHECK(probs_of(&strided, &params, 1, probs) == FS_OK);
+    CHECK(probs_of(&plain, &params, 1, close) == FS_OK);
+    CHECK(memcmp(probs, close, sizeof close) == 0);
+  }
+}
+
+static void test_free_thread_buffers(void) {
+  static const float x[] = {1.0f, 7.0f};
+  const fs_logits logits = rows_of(x, 1, 2, 2, FS_FLOAT32);
+  const Params params = default_params();
+  const double u = 0.5;
+  int64_t token = -1;
+  int i;
+  for (i = 0; i < 3; ++i) {
+    CHECK(sample(&logits, &params, 1, &u, 1, 0, &token) == FS_OK && token == 1);
+    fs_free_thread_buffers();
+    fs_free_thread_buffers();
+    CHECK(strcmp(fs_last_error(), "") == 0);
+  }
+}
+
 static void test_no_rows(void) {
-  const fs_params params = defaults();
+  const Params params = default_params();
   const fs_logits none = rows_of(NULL, 0, kVocab, kVocab, FS_FLOAT32);
-  CHECK(fs_sample(&none, &params, 1, NULL, 0, 0, NULL) == FS_OK);
-  CHECK(fs_sample(&none, &params, 0, NULL, 2, FS_MARK_BAD_ROWS, NULL) == FS_OK);
-  CHECK(fs_probs(&none, &params, 1, NULL) == FS_OK);
+  CHECK(sample(&none, &params, 1, NULL, 0, 0, NULL) == FS_OK);
+  CHECK(sample(&none, &params, 0, NULL, 2, FS_MARK_BAD_ROWS, NULL) == FS_OK);
+  CHECK(probs_of(&none, &params, 1, NULL) == FS_OK);
 }
 
 /* ---- what is drawn ---- */
 
-static int64_t draw(const fs_logits* logits, const fs_params* params, double u) {
+static int64_t draw(const fs_logits* logits, const Params* params, double u) {
   int64_t token = -99;
-  CHECK(fs_sample(logits, params, 1, &u, 1, 0, &token) == FS_OK);
+  CHECK(sample(logits, params, 1, &u, 1, 0, &token) == FS_OK);
   return token;
 }
 
 /* How many of `vocab` <= 1000 float32 logits are kept; their ids, by falling probability. */
-static int64_t kept(const float* x, int64_t vocab, const fs_params* params, int64_t* ids) {
+static int64_t kept(const float* x, int64_t vocab, const Params* params, int64_t* ids) {
   static float probs[1000];
   const fs_logits logits = rows_of(x, 1, vocab, vocab, FS_FLOAT32);
   int64_t count = -1;
-  CHECK(fs_survivors(&logits, params, vocab, ids, probs, &count) == FS_OK);
+  CHECK(survivors_of(&logits, params, vocab, ids, probs, &count) == FS_OK);
   return count;
 }
 
@@ -364,15 +666,15 @@ static void test_greedy(void) {
   const fs_logits logits = rows_of(x, 1, 5, 5, FS_FLOAT32);
   const fs_logits masked = rows_of(lone, 1, 4, 4, FS_FLOAT32);
   const fs_logits low = rows_of(negative, 1, 3, 3, FS_FLOAT32);
-  fs_params params = chain(0.0, 3, 0.5, 0.1);
+  Params params = chain(0.0, 3, 0.5, 0.1);
   double u;
   for (u = 0.0; u < 1.0; u += 0.125) {
     CHECK(draw(&logits, &params, u) == 1);
     CHECK(draw(&masked, &params, u) == 2);
     CHECK(draw(&low, &params, u) == 0);
   }
-  /* Whatever else is set: even a stage that the order lacks. */
-  set_order(&params, 0, 0, 0, 0);
+  /* Whatever else is set, and where it comes. */
+  set_order(&params, 4, 3, 2, 1);
   params.min_tokens_to_keep = 4;
   CHECK(draw(&logits, &params, 0.9) == 1);
 }
@@ -383,14 +685,14 @@ static void test_worked_numbers(void) {
   const double peaked_probs[] = {0.70, 0.16, 0.10, 0.04};
   const double flat_probs[] = {0.30, 0.27, 0.23, 0.20};
   const fs_logits logits = rows_of(x, 1, 4, 4, FS_FLOAT32);
-  const fs_params plain = defaults(), three = chain(1.0, 3, 1.0, 0.0),
-                  p85 = chain(1.0, 0, 0.85, 0.0);
+  const Params plain = default_params(), three = chain(1.0, 3, 1.0, 0.0),
+               p85 = chain(1.0, 0, 0.85, 0.0);
   float probs[4], peaked[4], flat[4], equal[100];
   int64_t ids[100];
-  fs_params params;
+  Params params;
   int i;
 
-  CHECK(fs_probs(&logits, &plain, 1, probs) == FS_OK);
+  CHECK(probs_of(&logits, &plain, 1, probs) == FS_OK);
   for (i = 0; i < 4; ++i) {
     CHECK(fabs(probs[i] - softmax[i]) < 0.005);
     peaked[i] = (float)log(peaked_probs[i]);
@@ -434,32 +736,13 @@ static void test_draw_in_index_order(void) {
   static const float x[] = {0.0f, -INFINITY, 0.0f, 0.0f, -INFINITY, 0.0f};
   static const int64_t expected[] = {0, 2, 3, 5};
   const fs_logits logits = rows_of(x, 1, kVocab, kVocab, FS_FLOAT32);
-  const fs_params params = defaults();
+  const Params params = default_params();
   int i;
   for (i = 0; i < 4; ++i) {
     CHECK(draw(&logits, &params, i / 4.0) == expected[i]);
     CHECK(draw(&logits, &params, nextafter((i + 1) / 4.0, 0.0)) == expected[i]);
   }
 }
-
-enum { kBig = 4000 };
-
-/* Chains that reach every stage, first and later, at several sharpnesses. */
-static fs_params chain_of(int i) {
-  const fs_params table[] = {
-      chain(1.0, 0, 1.0, 0.0),    chain(0.7, 0, 1.0, 0.0),    chain(1.0, 50, 1.0, 0.0),
-      chain(1.0, 0, 0.95, 0.0),   chain(2.0, 0, 0.5, 0.0),    chain(1.0, 0, 1.0, 0.05),
-      chain(0.8, 50, 0.95, 0.02), chain(0.0, 0, 1.0, 0.0),    chain(1e-3, 0, 0.9, 0.0),
-      chain(1e6, 2000, 0.9, 0.0), chain(1e-300, 0, 1.0, 0.0), chain(1e300, 0, 0.3, 0.9),
-      chain(1.3, 700, 0.8, 0.01),
-  };
-  fs_params params = table[i % (int)(sizeof table / sizeof *table)];
-  if (i % 3 == 1) set_order(&params, 3, 4, 2, 1);
-  if (i % 3 == 2) set_order(&params, 2, 1, 4, 3);
-  return params;
-}
-
-enum { kChains = 39 };
 
 /* Any layout of the same rows gives the same tokens as one row at a time. */
 static void test_strides(void) {
@@ -472,7 +755,7 @@ static void test_strides(void) {
   fill_random(x, kCount * kStride, 2);
   for (i = 0; i < kCount; ++i) u[i] = next_uniform(&state);
   for (c = 0; c < kChains; ++c) {
-    const fs_params params = chain_of(c);
+    const Params params = chain_of(c);
     const fs_logits forward = rows_of(x, kCount, kWide, kStride, FS_FLOAT32);
     const fs_logits backward =
         rows_of(x + (kCount - 1) * kStride, kCount, kWide, -kStride, FS_FLOAT32);
@@ -481,9 +764,9 @@ static void test_strides(void) {
       const fs_logits row = rows_of(x + i * kStride, 1, kWide, 12345, FS_FLOAT32);
       alone[i] = draw(&row, &params, u[i]);
     }
-    CHECK(fs_sample(&forward, &params, 1, u, 0, 0, tokens) == FS_OK);
+    CHECK(sample(&forward, &params, 1, u, 0, 0, tokens) == FS_OK);
     CHECK(memcmp(tokens, alone, sizeof tokens) == 0);
-    CHECK(fs_sample(&same, &params, 1, u, 0, 0, tokens) == FS_OK);
+    CHECK(sample(&same, &params, 1, u, 0, 0, tokens) == FS_OK);
     for (i = 0; i < kCount; ++i) {
       const fs_logits row = rows_of(x, 1, kWide, 0, FS_FLOAT32);
       CHECK(tokens[i] == draw(&row, &params, u[i]));
@@ -493,7 +776,7 @@ static void test_strides(void) {
       u[i] = u[kCount - 1 - i];
       u[kCount - 1 - i] = swapped;
     }
-    CHECK(fs_sample(&backward, &params, 1, u, 0, 0, tokens) == FS_OK);
+    CHECK(sample(&backward, &params, 1, u, 0, 0, tokens) == FS_OK);
     for (i = 0; i < kCount; ++i) CHECK(tokens[i] == alone[kCount - 1 - i]);
     for (i = 0; i < kCount / 2; ++i) {
       const double swapped = u[i];
@@ -507,7 +790,7 @@ static void test_params_per_row(void) {
   enum { kWide = 300 };
   static float x[kChains * kWide];
   static double u[kChains];
-  static fs_params params[kChains];
+  static Params params[kChains];
   static int64_t tokens[kChains];
   static float probs[kChains * kWide], row_probs[kWide];
   const fs_logits all = rows_of(x, kChains, kWide, kWide, FS_FLOAT32);
@@ -518,12 +801,12 @@ static void test_params_per_row(void) {
     u[i] = next_uniform(&state);
     params[i] = chain_of(i);
   }
-  CHECK(fs_sample(&all, params, kChains, u, 0, 0, tokens) == FS_OK);
-  CHECK(fs_probs(&all, params, kChains, probs) == FS_OK);
+  CHECK(sample(&all, params, kChains, u, 0, 0, tokens) == FS_OK);
+  CHECK(probs_of(&all, params, kChains, probs) == FS_OK);
   for (i = 0; i < kChains; ++i) {
     const fs_logits row = rows_of(x + i * kWide, 1, kWide, kWide, FS_FLOAT32);
     CHECK(tokens[i] == draw(&row, &params[i], u[i]));
-    CHECK(fs_probs(&row, &params[i], 1, row_probs) == FS_OK);
+    CHECK(probs_of(&row, &params[i], 1, row_probs) == FS_OK);
     CHECK(memcmp(row_probs, probs + i * kWide, sizeof row_probs) == 0);
   }
 }
@@ -570,11 +853,11 @@ static void test_dtypes(void) {
       }
     }
     for (c = 0; c < kChains; ++c) {
-      const fs_params params = chain_of(c);
+      const Params params = chain_of(c);
       const double u = next_uniform(&state);
       CHECK(draw(&logits, &params, u) == draw(&float32, &params, u));
-      CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
-      CHECK(fs_probs(&float32, &params, 1, probs32) == FS_OK);
+      CHECK(probs_of(&logits, &params, 1, probs) == FS_OK);
+      CHECK(probs_of(&float32, &params, 1, probs32) == FS_OK);
       CHECK(memcmp(probs, probs32, sizeof(float) * (kBig - 37)) == 0);
     }
   }
@@ -589,9 +872,9 @@ static void test_never_a_filtered_token(void) {
   fill_random(x, kBig, 8);
   for (i = 0; i < kBig; i += 3) x[i] = -INFINITY;
   for (c = 0; c < kChains; ++c) {
-    const fs_params params = chain_of(c);
+    const Params params = chain_of(c);
     double total = 0.0, of_masked = 0.0;
-    CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+    CHECK(probs_of(&logits, &params, 1, probs) == FS_OK);
     for (i = 0; i < kBig; ++i) *(i % 3 ? &total : &of_masked) += probs[i];
     CHECK(of_masked == 0.0);
     CHECK(fabs(total - 1.0) < 1e-6);
@@ -609,12 +892,12 @@ static void test_rounding_mode(void) {
   int c;
   fill_random(x, kBig, 9);
   for (c = 0; c < kChains; ++c) {
-    const fs_params params = chain_of(c);
+    const Params params = chain_of(c);
     fs_status status;
     int mode;
-    CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+    CHECK(probs_of(&logits, &params, 1, probs) == FS_OK);
     fesetround(FE_UPWARD);
-    status = fs_probs(&logits, &params, 1, upward);
+    status = probs_of(&logits, &params, 1, upward);
     mode = fegetround();
     fesetround(FE_TONEAREST);
     CHECK(status == FS_OK && mode == FE_UPWARD);
@@ -658,9 +941,9 @@ static Fingerprint fingerprint(void) {
       if (s % 5 == 4) x[i] *= i % 2 ? 1e30f : 1e-42f; /* huge and denormal */
     }
     for (c = 0; c < kChains; ++c) {
-      const fs_params params = chain_of(c);
+      const Params params = chain_of(c);
       f.tokens[s * kChains + c] = draw(&logits, &params, next_uniform(&state));
-      CHECK(fs_probs(&logits, &params, 1, probs) == FS_OK);
+      CHECK(probs_of(&logits, &params, 1, probs) == FS_OK);
       f.hash = hash_of(f.hash, probs, sizeof(float) * (size_t)kSizes[s]);
     }
   }
@@ -677,7 +960,11 @@ int main(void) {
 
   test_version();
   test_uniform();
+  test_version_numbers();
   test_defaults();
+  test_init_sizes();
+  test_names();
+  test_orders();
   CHECK(*fs_isa() != '\0' && contains(fs_isas(), fs_isa()));
   CHECK(contains(fs_isas(), "scalar"));
   if (forced) CHECK(strcmp(fs_isa(), forced) == 0);
@@ -692,6 +979,10 @@ int main(void) {
     test_bad_rows();
     test_survivors_capacity();
     test_no_rows();
+    test_later_structs();
+    test_joint();
+    test_element_stride();
+    test_free_thread_buffers();
     test_greedy();
     test_worked_numbers();
     test_draw_in_index_order();

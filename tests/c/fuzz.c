@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "chains.h"
+
 enum { kMaxVocab = 20000, kSentinel = 0x5a };
 
 /* ---- bytes in ---- */
@@ -86,26 +88,56 @@ static int64_t take_integer(Bytes* in, int64_t usual, int64_t vocab) {
   }
 }
 
-static fs_params take_params(Bytes* in, int64_t vocab) {
-  static const uint8_t kOrders[][8] = {{1, 2, 3, 4}, {1, 4, 2, 3}, {2, 3, 4, 1}, {3, 4, 2, 1},
-                                       {2, 1, 4, 3}, {2, 1, 3},    {4, 3, 2, 1}};
-  fs_params params;
+static Params take_params(Bytes* in, int64_t vocab) {
+  static const uint8_t kOrders[][kStages] = {{1, 2, 3, 4}, {1, 4, 2, 3}, {2, 3, 4, 1}, {3, 4, 2, 1},
+                                             {2, 1, 4, 3}, {2, 1, 3},    {4, 3, 2, 1}};
+  Params taken = default_params();
   const unsigned order = (unsigned)take(in, 1);
-  fs_params_init(&params);
-  params.temperature = take_double(in, 1.0);
-  params.top_k = take_integer(in, 0, vocab);
-  params.top_p = take_double(in, 1.0);
-  params.min_p = take_double(in, 0.0);
-  params.min_tokens_to_keep = take_integer(in, 1, vocab);
-  if (order < 250) {
-    memcpy(params.order, kOrders[order % 7], 8);
-  } else if (order < 255) {
-    const uint64_t raw = take(in, 8);
-    memcpy(params.order, &raw, 8);
-  } else {
-    params.struct_size = take(in, 1);
+  taken.temperature = take_double(in, 1.0);
+  taken.top_k = take_integer(in, 0, vocab);
+  taken.top_p = take_double(in, 1.0);
+  taken.min_p = take_double(in, 0.0);
+  taken.min_tokens_to_keep = take_integer(in, 1, vocab);
+  memcpy(taken.order, kOrders[order % 7], kStages);
+  return taken;
+}
+
+/* A chain of any fields, and of joint stages where those can be. */
+static fs_chain take_chain(Bytes* in, const Params* from, fs_stage stages_of[kStages]) {
+  fs_chain made = make_chain(from, stages_of);
+  const unsigned how = (unsigned)take(in, 1);
+  int64_t i;
+  if (how < 64) {
+    for (i = 1; i < made.stage_count; ++i)
+      stages_of[i].joint = how >> i & 1 && stages_of[i].kind != FS_STAGE_TEMPERATURE &&
+                           stages_of[i - 1].kind != FS_STAGE_TEMPERATURE;
+  } else if (how < 74) {
+    uint8_t* bytes = (uint8_t*)stages_of;
+    bytes[take(in, 2) % (kStages * sizeof *stages_of)] = (uint8_t)take(in, 1);
+  } else if (how < 78) {
+    made.stage_count = (int64_t)(take(in, 1) % 6) - 1;
+  } else if (how < 82) {
+    made.struct_size = take(in, 1);
   }
-  return params;
+  return made;
+}
+
+/* What a chain that was taken says. */
+static Params read_back(const fs_chain* from) {
+  Params said = default_params();
+  int64_t i;
+  said.min_tokens_to_keep = from->min_tokens_to_keep;
+  memset(said.order, 0, sizeof said.order);
+  for (i = 0; i < from->stage_count; ++i) {
+    const double value = from->stages[i].value[0];
+    said.order[i] = (uint8_t)from->stages[i].kind;
+    if (from->stages[i].kind == FS_STAGE_TEMPERATURE) said.temperature = value;
+    if (from->stages[i].kind == FS_STAGE_TOP_K)
+      said.top_k = value < (double)kMaxVocab ? (int64_t)value : kMaxVocab;
+    if (from->stages[i].kind == FS_STAGE_TOP_P) said.top_p = value;
+    if (from->stages[i].kind == FS_STAGE_MIN_P) said.min_p = value;
+  }
+  return said;
 }
 
 /* Logits as the library reads them, and as the float32 values that they stand for. */
@@ -198,7 +230,9 @@ typedef struct Result {
 } Result;
 
 static Row row;
-static fs_params params;
+static Params params;
+static fs_stage stages[kStages];
+static fs_chain chain;
 static double u;
 static Result result, other;
 static long again; /* the seed of this run */
@@ -208,10 +242,13 @@ static void print_input(void) {
   printf(
       "again with: fuzz 1 %ld\ndtype %d, vocab %d, temperature %.17g, top_k %lld, top_p %.17g, "
       "min_p %.17g, "
-      "min_tokens_to_keep %lld, order %d %d %d %d, u %.17g, x",
+      "min_tokens_to_keep %lld, order %d %d %d %d, u %.17g",
       again, (int)row.dtype, (int)row.vocab, params.temperature, (long long)params.top_k,
       params.top_p, params.min_p, (long long)params.min_tokens_to_keep, params.order[0],
       params.order[1], params.order[2], params.order[3], u);
+  for (i = 0; i < chain.stage_count && i < kStages; ++i)
+    printf(" [%d joint %d: %.17g]", stages[i].kind, stages[i].joint, stages[i].value[0]);
+  printf(", x");
   for (i = 0; i < row.vocab && i < 50; ++i) printf(" %.9g", (double)row.x[i]);
   printf("%s\n", i < row.vocab ? " ..." : "");
 }
@@ -241,23 +278,32 @@ static int is_untouched(const void* memory, size_t size) {
   return size == 0;
 }
 
+static fs_draw draw_of(double uniform) {
+  fs_draw draw;
+  fs_draw_init(&draw, sizeof draw);
+  draw.u = uniform;
+  return draw;
+}
+
 /* All three functions, which agree on the status; a failing one writes nothing. Outputs are exactly
  * as long as they have to be, so that a sanitizer sees one step beyond. */
 static void run(const void* data, fs_dtype dtype, Result* out) {
   const fs_logits logits = logits_of(data, dtype, 1);
   const size_t vocab = (size_t)row.vocab;
+  const fs_draw with_u = draw_of(u);
   float* probs = (float*)allocate(vocab * sizeof *probs);
   float* kept_probs = (float*)allocate(vocab * sizeof *kept_probs);
   int64_t* ids = (int64_t*)allocate(vocab * sizeof *ids);
   memset(&out->token, kSentinel, sizeof out->token);
   memset(&out->count, kSentinel, sizeof out->count);
 
-  out->status = fs_sample(&logits, &params, 1, &u, 1, 0, &out->token);
+  out->status = fs_sample(&logits, &chain, 1, &with_u, 1, 0, &out->token);
   HOLDS((out->status == FS_OK) == (*fs_last_error() == '\0'));
   if (u >= 0.0 && u < 1.0) { /* which is of no concern to the other two */
-    HOLDS(fs_probs(&logits, &params, 1, probs) == out->status);
+    HOLDS(fs_probs(&logits, &chain, 1, NULL, probs) == out->status);
     HOLDS((out->status == FS_OK) == (*fs_last_error() == '\0'));
-    HOLDS(fs_survivors(&logits, &params, row.vocab, ids, kept_probs, &out->count) == out->status);
+    HOLDS(fs_survivors(&logits, &chain, NULL, row.vocab, ids, kept_probs, &out->count) ==
+          out->status);
     HOLDS((out->status == FS_OK) == (*fs_last_error() == '\0'));
   }
   if (out->status == FS_OK) {
@@ -361,6 +407,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (i = 0; i < size; ++i) in.state = (in.state ^ data[i]) * 1099511628211u;
   row.vocab = 1 + (int64_t)(take(&in, 1) % 64);
   params = take_params(&in, row.vocab);
+  chain = take_chain(&in, &params, stages);
   u = take(&in, 1) % 32 ? take_uniform(&in) : take_double(&in, 0.9999999999999999);
   take_row(&in, &row);
   for (j = 0; j < row.vocab; ++j) {
@@ -381,6 +428,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (result.status != FS_INVALID_ARGUMENT)
     HOLDS((result.status == FS_BAD_LOGITS) == (bad || finite == 0));
   if (result.status == FS_OK) {
+    params = read_back(&chain);
     check_survivors(finite);
     check_token();
   }
@@ -401,14 +449,14 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
    * marked, or the first of them is the error. */
   if (result.status != FS_INVALID_ARGUMENT) {
     const fs_logits logits = logits_of(exact, row.dtype, 3);
-    const double uniforms[3] = {0.25, u, 0.75};
+    const fs_draw draws[3] = {draw_of(0.25), draw_of(u), draw_of(0.75)};
     int64_t tokens[3];
     const int32_t threads = (int32_t)(in.state % 5);
-    HOLDS(fs_sample(&logits, &params, 1, uniforms, threads, FS_MARK_BAD_ROWS, tokens) == FS_OK);
+    HOLDS(fs_sample(&logits, &chain, 1, draws, threads, FS_MARK_BAD_ROWS, tokens) == FS_OK);
     token = result.status == FS_OK ? result.token : -1;
     HOLDS(tokens[1] == token);
     memset(tokens, kSentinel, sizeof tokens);
-    HOLDS(fs_sample(&logits, &params, 1, uniforms, threads, 0, tokens) == result.status);
+    HOLDS(fs_sample(&logits, &chain, 1, draws, threads, 0, tokens) == result.status);
     if (result.status == FS_OK) {
       HOLDS(tokens[1] == token);
     } else {

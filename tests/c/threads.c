@@ -15,6 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "chains.h"
+
+#if defined(__SANITIZE_THREAD__)
+/* Threads of a child that was forked beside others are what is tested. */
+const char* __tsan_default_options(void);
+const char* __tsan_default_options(void) { return "die_after_fork=0"; }
+#endif
+
 static int passed, failed;
 
 static void check(int ok, const char* what, int line) {
@@ -42,9 +50,8 @@ static fs_logits all_rows(void) {
   return logits;
 }
 
-static fs_params chain_of(int i) {
-  fs_params params;
-  fs_params_init(&params);
+static Params chain_of(int i) {
+  Params params = default_params();
   if (i == 0) params.temperature = 0.0;
   if (i == 1) params.temperature = 0.7;
   if (i == 2 || i == 3) params.top_k = 50;
@@ -67,8 +74,8 @@ static int differences(int threads) {
   int64_t tokens[kRows];
   int c, i, wrong = 0;
   for (c = 0; c < kChains; ++c) {
-    const fs_params params = chain_of(c);
-    if (fs_sample(&logits, &params, 1, uniforms, threads, 0, tokens) != FS_OK) return kRows;
+    const Params params = chain_of(c);
+    if (sample(&logits, &params, 1, uniforms, threads, 0, tokens) != FS_OK) return kRows;
     for (i = 0; i < kRows; ++i) wrong += tokens[i] != alone[c][i];
   }
   return wrong;
@@ -77,12 +84,13 @@ static int differences(int threads) {
 /* The message of the last failure is this thread's own. */
 static int own_message(int thread) {
   const fs_logits logits = all_rows();
-  fs_params params = chain_of(1);
+  Params params = chain_of(1);
   int64_t token[kRows];
   char expected[80];
   params.top_k = -10 - thread;
-  snprintf(expected, sizeof expected, "top_k must be None, -1, 0 or >= 1, got %d", -10 - thread);
-  return fs_sample(&logits, &params, 1, uniforms, 2, 0, token) == FS_INVALID_ARGUMENT &&
+  snprintf(expected, sizeof expected, "top_k must be -1, 0 or a whole number >= 1, got %d",
+           -10 - thread);
+  return sample(&logits, &params, 1, uniforms, 2, 0, token) == FS_INVALID_ARGUMENT &&
          strcmp(fs_last_error(), expected) == 0;
 }
 
@@ -158,7 +166,7 @@ static int without_threads(void) {
 /* Of many bad rows the first is the error, and no token is written, however rows are shared out. */
 static int first_error(int threads) {
   const fs_logits logits = all_rows();
-  const fs_params params = chain_of(1);
+  const Params params = chain_of(1);
   int64_t tokens[kRows];
   char expected[32];
   int round, i, ok = 1;
@@ -166,7 +174,7 @@ static int first_error(int threads) {
     for (i = round; i < kRows; i += 2) logits_data[i * kVocab + i] = NAN;
     memset(tokens, 0, sizeof tokens);
     snprintf(expected, sizeof expected, "logits row %d must ", round);
-    ok &= fs_sample(&logits, &params, 1, uniforms, threads, 0, tokens) == FS_BAD_LOGITS;
+    ok &= sample(&logits, &params, 1, uniforms, threads, 0, tokens) == FS_BAD_LOGITS;
     ok &= strncmp(fs_last_error(), expected, strlen(expected)) == 0;
     for (i = 0; i < kRows; ++i) ok &= tokens[i] == 0;
     make_rows();
@@ -185,7 +193,7 @@ static int first_use_in_child(void) {
 /* An instruction set that is unknown makes every call fail, until another one is forced. */
 static int unknown_isa(void) {
   const fs_logits logits = all_rows();
-  const fs_params params = chain_of(0);
+  const Params params = chain_of(0);
   const char* message = "FASTSAMPLE_ISA must be one of ";
   int64_t tokens[kRows], count;
   float probs[1];
@@ -193,19 +201,19 @@ static int unknown_isa(void) {
   make_rows();
   setenv("FASTSAMPLE_ISA", "sse9", 1);
   ok = strcmp(fs_isa(), "") == 0 && strstr(fs_isas(), "scalar") != NULL;
-  ok &= fs_sample(&logits, &params, 1, uniforms, 2, 0, tokens) == FS_INVALID_ARGUMENT;
+  ok &= sample(&logits, &params, 1, uniforms, 2, 0, tokens) == FS_INVALID_ARGUMENT;
   ok &= strncmp(fs_last_error(), message, strlen(message)) == 0;
   ok &= strstr(fs_last_error(), "got sse9") != NULL;
-  ok &= fs_probs(&logits, &params, 1, probs) == FS_INVALID_ARGUMENT;
+  ok &= probs_of(&logits, &params, 1, probs) == FS_INVALID_ARGUMENT;
   ok &= strncmp(fs_last_error(), message, strlen(message)) == 0;
   {
     fs_logits one = logits;
     one.rows = 1;
-    ok &= fs_survivors(&one, &params, 1, tokens, probs, &count) == FS_INVALID_ARGUMENT;
+    ok &= survivors_of(&one, &params, 1, tokens, probs, &count) == FS_INVALID_ARGUMENT;
     ok &= strncmp(fs_last_error(), message, strlen(message)) == 0;
   }
   ok &= fs_force_isa("scalar") == FS_OK && strcmp(fs_isa(), "scalar") == 0;
-  ok &= fs_sample(&logits, &params, 1, uniforms, 2, 0, tokens) == FS_OK;
+  ok &= sample(&logits, &params, 1, uniforms, 2, 0, tokens) == FS_OK;
   return ok;
 }
 
@@ -229,8 +237,8 @@ int main(void) {
   make_rows();
   for (c = 0; c < kChains; ++c) {
     const fs_logits logits = all_rows();
-    const fs_params params = chain_of(c);
-    CHECK(fs_sample(&logits, &params, 1, uniforms, 1, 0, alone[c]) == FS_OK);
+    const Params params = chain_of(c);
+    CHECK(sample(&logits, &params, 1, uniforms, 1, 0, alone[c]) == FS_OK);
   }
   CHECK(in_child(same_after_fork));
   test_threads();

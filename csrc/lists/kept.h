@@ -1,8 +1,6 @@
-// Second room: every truncation is a threshold. Turns the parameters into thresholds, one stage
-// after the other. Portable: all SIMD is behind the kernel table.
+// What is kept of a row, by a place in its order or as a list: its mass, its weights.
 #pragma once
 
-#include "fastsample.h"
 #include "lists/survivors.h"
 
 namespace fastsample {
@@ -13,16 +11,10 @@ struct Workspace {
   Buffer<int64_t> block_mass, all_mass, high_mass;
   Buffer<Marks> marks;
   Survivors survivors;
+  Survivors base;  // of stages that are joint
   Buffer<int64_t> tokens;
+  Buffer<uint64_t> gathered;  // values that are not next to each other
 };
-
-struct Cut {
-  Kept kept;
-  Exp2 exp2;  // weights that the draw uses
-};
-
-// Runs the stages of `params` over a scanned row without defects.
-Cut cut(const Row& row, const fs_params& params, Workspace& workspace);
 
 // Mass of what is kept, per block.
 const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace);

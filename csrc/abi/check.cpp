@@ -1,0 +1,141 @@
+#include "abi/check.h"
+
+#include "abi/words.h"
+#include "chain.h"
+#include "stages/table.h"
+
+namespace fastsample {
+
+namespace {
+
+// A struct may be larger than ours where it says nothing by that. The next version that appends
+// fields has to take the sizes of this one too, with what the new fields are when they are 0.
+template <class T>
+std::string check_size(const char* name, const T& value) {
+  constexpr uint64_t kLargest = 4096;
+  const uint64_t size = value.struct_size;
+  if (size < sizeof(T) || size > kLargest || size % alignof(T))
+    return must(
+        std::string(name) + ".struct_size",
+        "sizeof(fs_" + std::string(name) + "), which is " + std::to_string(sizeof(T)) + " here",
+        int64_t(size));
+  const char* bytes = reinterpret_cast<const char*>(&value);
+  for (uint64_t i = sizeof(T); i < size; ++i)
+    if (bytes[i] != 0)
+      return std::string(name) + " must be 0 beyond byte " + std::to_string(sizeof(T)) +
+             ", of which this version knows nothing";
+  return {};
+}
+
+// The elements of an array are as large as the first.
+template <class T>
+std::string check_size(const char* name, const T* first, int64_t i) {
+  const T& value = element_at(first, i);
+  if (value.struct_size != first->struct_size)
+    return must(std::string(name) + ".struct_size", "the same in a whole array",
+                int64_t(value.struct_size));
+  return check_size(name, value);
+}
+
+std::string check_numbers(const TableRow& row, const double* value) {
+  for (int i = 0; i < 4; ++i) {
+    const Number& number = row.stage->numbers[i];
+    if (number.name ? !number.valid(value[i]) : value[i] != 0.0)
+      return number.name
+                 ? must(number.name, number.requirement, value[i])
+                 : must(std::string(row.name) + ".value[" + std::to_string(i) + "]", "0", value[i]);
+  }
+  return {};
+}
+
+std::string check_stage(const fs_chain& chain, int64_t i, uint32_t& seen) {
+  std::string error = check_size("stage", chain.stages, i);
+  if (!error.empty()) return error;
+  const fs_stage& stage = element_at(chain.stages, i);
+  const TableRow* row = row_of_kind(stage.kind);
+  if (!row) return must("stage.kind", "an fs_stage_kind", int64_t(stage.kind));
+  if (!row->stage) return std::string(row->name) + " is not in this version";
+  if (seen >> stage.kind & 1)
+    return std::string("chain must not name a stage twice, got ") + row->name;
+  seen |= uint32_t(1) << stage.kind;
+  if (stage.joint != 0 && stage.joint != 1)
+    return must("stage.joint", "0 or 1", int64_t(stage.joint));
+  if (stage.joint && i == 0) return must("stage.joint", "0 for the first stage", int64_t(1));
+  if (stage.joint)
+    for (const int32_t kind : {element_at(chain.stages, i - 1).kind, stage.kind})
+      if (!stage_of(kind).is_floor)
+        return std::string("stages must keep the largest logits to be joint, got ") +
+               row_of_kind(kind)->name;
+  if (stage.reserved != 0) return must("stage.reserved", "0", int64_t(stage.reserved));
+  return check_numbers(*row, stage.value);
+}
+
+std::string check_chain(const fs_chain* chains, int64_t i) {
+  std::string error = check_size("chain", chains, i);
+  if (!error.empty()) return error;
+  const fs_chain& chain = element_at(chains, i);
+  if (chain.min_tokens_to_keep < 1)
+    return must("min_tokens_to_keep", ">= 1", chain.min_tokens_to_keep);
+  if (chain.stage_count < 0) return must("chain.stage_count", ">= 0", chain.stage_count);
+  if (chain.stage_count > 0 && !chain.stages) return "chain.stages must not be null";
+  uint32_t seen = 0;
+  for (int64_t k = 0; k < chain.stage_count; ++k) {
+    error = check_stage(chain, k, seen);
+    if (!error.empty()) return error;
+  }
+  return {};
+}
+
+std::string in_row(const std::string& error, int64_t i) {
+  return error + " (row " + std::to_string(i) + ")";
+}
+
+}  // namespace
+
+std::string check_logits(const fs_logits* logits) {
+  if (!logits) return "logits must not be null";
+  std::string error = check_size("logits", *logits);
+  if (!error.empty()) return error;
+  if (logits->dtype < FS_FLOAT32 || logits->dtype > FS_FLOAT64)
+    return must("logits.dtype", "an fs_dtype", int64_t(logits->dtype));
+  if (logits->reserved != 0) return must("logits.reserved", "0", int64_t(logits->reserved));
+  if (logits->rows < 0) return must("logits.rows", ">= 0", logits->rows);
+  if (logits->vocab < 1 || logits->vocab > FS_MAX_VOCAB)
+    return must("logits.vocab", "from 1 to 4194304", logits->vocab);
+  const int64_t size = element_size(logits->dtype);
+  if (logits->element_stride % size)
+    return must("logits.element_stride", "a multiple of the element's size",
+                logits->element_stride);
+  if (logits->rows == 0) return {};
+  if (!logits->data) return "logits.data must not be null";
+  if (reinterpret_cast<uintptr_t>(logits->data) % uintptr_t(size))
+    return "logits.data must be aligned to its element";
+  return {};
+}
+
+std::string check_chains(const fs_chain* chains, int64_t count, int64_t rows) {
+  if (!chains && count != 0) return "chains must not be null";
+  if (count != 1 && count != rows) return must("chain_count", "1 or logits.rows", count);
+  for (int64_t i = 0; i < count; ++i) {
+    const std::string error = check_chain(chains, i);
+    if (!error.empty()) return count == 1 ? error : in_row(error, i);
+  }
+  return {};
+}
+
+std::string check_draws(const fs_draw* draws, int64_t rows, bool drawing) {
+  if (rows == 0) return {};
+  if (!draws) return drawing ? "draws must not be null" : "";
+  for (int64_t i = 0; i < rows; ++i) {
+    const std::string error = check_size("draw", draws, i);
+    if (!error.empty()) return in_row(error, i);
+    const fs_draw& draw = element_at(draws, i);
+    if (drawing && !(draw.u >= 0.0 && draw.u < 1.0))
+      return in_row(must("u", "in [0, 1)", draw.u), i);
+    if (!(draw.u_xtc >= 0.0 && draw.u_xtc < 1.0))
+      return in_row(must("u_xtc", "in [0, 1)", draw.u_xtc), i);
+  }
+  return {};
+}
+
+}  // namespace fastsample

@@ -1,0 +1,22 @@
+// What a caller hands over, checked before anything is done with it.
+#pragma once
+
+#include <string>
+
+#include "fastsample.h"
+
+namespace fastsample {
+
+// Each returns what is wrong, or an empty string.
+std::string check_logits(const fs_logits* logits);
+std::string check_chains(const fs_chain* chains, int64_t count, int64_t rows);
+// `drawing` is whether a token is drawn, with u.
+std::string check_draws(const fs_draw* draws, int64_t rows, bool drawing);
+
+// Bytes of an element of a valid dtype.
+inline int64_t element_size(int32_t dtype) {
+  constexpr int64_t kSize[] = {4, 2, 2, 8};
+  return kSize[dtype];
+}
+
+}  // namespace fastsample

@@ -1,0 +1,99 @@
+#include "chain.h"
+
+#include <algorithm>
+
+#include "stages/table.h"
+
+namespace fastsample {
+
+namespace {
+
+bool is_greedy(const fs_chain& chain) {
+  for (int64_t i = 0; i < chain.stage_count; ++i) {
+    const fs_stage& stage = element_at(chain.stages, i);
+    if (stage.kind == FS_STAGE_TEMPERATURE && stage.value[0] == 0.0) return true;
+  }
+  return false;
+}
+
+// A token of the row even if it changes under the call, and the value is gone.
+size_t first_of(const Row& row, float value) {
+  size_t b = 0;
+  while (b + 1 < row.blocks && row.block_max[b] != value) ++b;
+  alignas(64) float scratch[kBlock];
+  const float* x = row.values(b, scratch);
+  return std::min(b * kBlock + size_t(std::find(x, x + kBlock, value) - x), row.n - 1);
+}
+
+Cut cut_greedy(const Row& row, Workspace& workspace) {
+  Kept kept;
+  workspace.survivors.assign(first_of(row, row.max), row.max);
+  kept.listed = true;
+  return {kept, {row.max, exp2_scale(1.0)}};
+}
+
+// The place of the last token that is kept.
+Kept end_of(const Cutting& cutting) {
+  Kept end = cutting.kept;
+  if (!end.listed) return end;
+  const Survivors& list = cutting.list();
+  end.tau = *std::min_element(list.x, list.x + list.size);
+  for (size_t i = 0; i < list.size; ++i)
+    if (list.x[i] == end.tau) end.last = size_t(list.ids[i]);
+  end.listed = false;
+  return end;
+}
+
+// Floors that cut the same distribution: the highest of them counts. All of `first` to `end` - 1.
+void run_joint(Cutting& cutting, const fs_chain& chain, int64_t first, int64_t end) {
+  const Kept before = cutting.kept;
+  Survivors& list = cutting.list();
+  if (before.listed) cutting.workspace.base.assign(list);
+  const auto restore = [&] {
+    cutting.kept = before;
+    cutting.kept.scale = 0.0f;
+    if (before.listed)
+      list.assign(cutting.workspace.base);
+    else
+      list.clear();
+  };
+  Kept highest = before;
+  for (int64_t i = first; i < end; ++i) {
+    const fs_stage& stage = element_at(chain.stages, i);
+    if (stage_of(stage.kind).is_off(stage.value)) continue;
+    restore();
+    stage_of(stage.kind).run(cutting, stage.value);
+    const Kept place = end_of(cutting);
+    if (place.tau > highest.tau || (place.tau == highest.tau && place.last < highest.last))
+      highest = place;
+  }
+  restore();
+  if (before.listed) {
+    list.keep(cutting.row, highest);
+  } else {
+    cutting.kept.tau = highest.tau;
+    cutting.kept.last = highest.last;
+    list_if_short(cutting);
+  }
+}
+
+}  // namespace
+
+Cut cut(const Row& row, const fs_chain& chain, Workspace& workspace) {
+  workspace.survivors.clear();
+  if (is_greedy(chain)) return cut_greedy(row, workspace);
+  Cutting cutting{row, workspace, std::min(size_t(chain.min_tokens_to_keep), row.n)};
+  for (int64_t i = 0; i < chain.stage_count;) {
+    int64_t end = i + 1;
+    while (end < chain.stage_count && element_at(chain.stages, end).joint) ++end;
+    const fs_stage& stage = element_at(chain.stages, i);
+    if (end > i + 1)
+      run_joint(cutting, chain, i, end);
+    else if (!stage_of(stage.kind).is_off(stage.value))
+      stage_of(stage.kind).run(cutting, stage.value);
+    i = end;
+  }
+  return {cutting.kept, cutting.exp2()};
+}
+
+}  // namespace fastsample

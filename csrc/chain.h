@@ -1,0 +1,24 @@
+// Second room: every truncation is a threshold. Walks a row through its chain of stages, of which
+// each is a file of stages/.
+#pragma once
+
+#include "stages/stage.h"
+
+namespace fastsample {
+
+struct Cut {
+  Kept kept;
+  Exp2 exp2;  // weights that the draw uses
+};
+
+// Element i of a caller's array, whose first element says how far apart they are.
+template <class T>
+const T& element_at(const T* first, int64_t i) {
+  const char* at = reinterpret_cast<const char*>(first) + i * int64_t(first->struct_size);
+  return *reinterpret_cast<const T*>(at);
+}
+
+// Runs the stages of a valid chain over a scanned row without defects.
+Cut cut(const Row& row, const fs_chain& chain, Workspace& workspace);
+
+}  // namespace fastsample

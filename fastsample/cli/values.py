@@ -1,0 +1,176 @@
+"""Kinds of values that options take, each checked where the command line is read.
+
+What argparse calls with the text of an option: it returns the value, or says what it must be, and
+argparse names the option. Depends on the package, NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .. import sample
+
+SHOWN = 40  # characters of a value that an error repeats
+
+
+def shown(text: str) -> str:
+    """Return a value as it was written, for an error: in quotes unless it is a number."""
+    short = text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    with suppress(ValueError):
+        float(text)
+        return short if text.isascii() and text == text.strip() else ascii(short)
+    return ascii(short)
+
+
+class Number:
+    """A number in a range; `low` and `high` are in it unless `open_low` or `open_high` is set."""
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        *,
+        open_low: bool = False,
+        open_high: bool = False,
+        hint: str = "",
+    ) -> None:
+        self.low, self.high, self.hint = low, high, hint
+        self.open_low, self.open_high = open_low, open_high
+
+    @property
+    def requirement(self) -> str:
+        """What a value must be."""
+        kind = "an integer" if isinstance(self.low, int) else "a number"
+        first, last = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"must be {kind} in {first}{self.low:.16g}, {self.high:.16g}{last}"
+
+    def __call__(self, text: str) -> Any:
+        """Return the number; one with an integer for `low` is an integer."""
+        with suppress(ValueError):
+            value = int(text) if isinstance(self.low, int) else float(text)
+            above = value > self.low if self.open_low else value >= self.low
+            below = value < self.high if self.open_high else value <= self.high
+            if above and below:
+                return value
+        raise ArgumentTypeError(f"{self.requirement}, got {shown(text)}{self.hint}")
+
+
+class Parameter:
+    """A number that `sample` takes, in the range that `sample` has."""
+
+    def __init__(self, name: str, convert: type[int] | type[float]) -> None:
+        self.name, self.convert = name, convert
+
+    def __call__(self, text: str) -> Any:
+        """Return the number."""
+        try:
+            value = self.convert(text)
+        except ValueError:
+            kind = "an integer" if self.convert is int else "a number"
+            raise ArgumentTypeError(f"must be {kind}, got {shown(text)}") from None
+        parameters: dict[str, Any] = {"seed": 0} if self.name == "offset" else {}
+        try:
+            sample([0.0], **parameters | {self.name: value})
+        except (TypeError, ValueError) as error:
+            said = str(error).removeprefix(f"{self.name} ").rpartition(", got ")[0] or str(error)
+            raise ArgumentTypeError(f"{said}, got {shown(text)}") from None
+        return value
+
+
+class Text:
+    """Text for a model."""
+
+    def __call__(self, text: str) -> str:
+        """Return the text."""
+        if not text:
+            raise ArgumentTypeError("must not be empty")
+        if any("\ud800" <= c <= "\udfff" for c in text):  # what Python makes of other bytes
+            raise ArgumentTypeError(f"must be text in the terminal's encoding, got {shown(text)}")
+        return text
+
+
+class ModelFile:
+    """A file of weights for llama.cpp."""
+
+    def __call__(self, text: str) -> str:
+        """Return the path."""
+        with suppress(OSError, ValueError), open(text, "rb") as file:
+            if file.read(4) == b"GGUF":
+                return text
+        raise ArgumentTypeError(f"must be a GGUF file, got {shown(text)}")
+
+
+class Names:
+    """Names with commas between, out of those that are known; returned in the order of these."""
+
+    def __init__(self, known: Sequence[str], nothing: str | None = None) -> None:
+        self.known, self.nothing = known, nothing
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the names; none where that is what was said."""
+        names = [name.strip() for name in text.split(",")]
+        if self.nothing and names == [self.nothing]:
+            return []
+        for unknown in (name for name in names if name not in self.known):
+            allowed = ", ".join([*self.known, *([self.nothing] if self.nothing else [])])
+            raise ArgumentTypeError(f"must be out of {allowed}, got {shown(unknown)}")
+        return [name for name in self.known if name in names]
+
+
+class OutputFile:
+    """A file that a command writes: refused here if it cannot be, not after the work is done."""
+
+    def __init__(self, *suffixes: str) -> None:
+        self.suffixes = suffixes
+
+    def __call__(self, text: str) -> str:
+        """Return the path."""
+        if self.suffixes and Path(text).suffix.lower() not in self.suffixes:
+            raise ArgumentTypeError(f"must end in {' or '.join(self.suffixes)}, got {shown(text)}")
+        try:
+            check_writable(Path(text))
+        except (OSError, ValueError) as error:  # ValueError: of a null byte
+            why = getattr(error, "strerror", None) or str(error)
+            raise ArgumentTypeError(
+                f"must be a file that can be written, got {shown(text)}: {why}"
+            ) from None
+        return text
+
+
+def check_writable(path: Path) -> None:
+    """Raise what writing a file would raise, and leave everything as it was."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        # Nothing less than trying tells of file systems that are read-only, or that make no files.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        path.unlink()
+        return
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        os.close(os.open(path, os.O_WRONLY))
+    elif not os.access(path, os.W_OK):  # of a pipe, which opening and closing would end
+        raise PermissionError(None, "it is not writable")
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file at once: what is there stays until all of the new content is written."""
+    place = Path(path)
+    if place.exists() and not place.is_file():  # a device or a pipe
+        place.write_bytes(content)
+        return
+    place = place.resolve()  # a link stays one
+    part = place.with_name(f"{place.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(place)
+    except PermissionError:  # a file that may be written, in a folder that may not
+        place.write_bytes(content)
+    finally:
+        with suppress(OSError):
+            part.unlink()
