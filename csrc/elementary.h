@@ -38,7 +38,7 @@ inline double exponential(double x) {
 
 // base^e for base >= 0.
 inline double power(double base, double e) {
-  if (e == 0.0) return 1.0;
+  if (e == 0.0 || base == 1.0) return 1.0;
   if (!(base > 0.0)) return e > 0.0 ? 0.0 : HUGE_VAL;
   return exponential(e * natural_log(base));
 }

@@ -110,6 +110,23 @@ double Histogram::mass_of_sample(float x) const {
   return double(each_) * std::exp2(double(kUnitBits) + y);
 }
 
+Histogram::Around Histogram::around(float centre, double mass, float radius) const {
+  // By whole bins; what is below the first of interest has no weight.
+  int down = bin(centre), up = down + 1;
+  Around reached{0.0, 0.0f};
+  while (down > 0 || up < kBins) {
+    const float below = down > 0 ? centre - edge(down) : INFINITY;
+    const float above = up < kBins ? edge(up + 1) - centre : INFINITY;
+    const float next = std::max(std::min(below, above), reached.radius);
+    if (!(next <= radius)) break;
+    reached.radius = next;
+    reached.mass += below <= above ? double(mass_[down--]) : double(mass_[up++]);
+    if (reached.mass >= mass) return reached;
+  }
+  if (radius < INFINITY) reached.radius = std::max(reached.radius, radius);
+  return reached;
+}
+
 double Histogram::count(float low, float high) const {
   double seen = 0.0;
   for (int i = bin(low); i <= bin(high); ++i) seen += count_[i];

@@ -8,11 +8,17 @@ namespace fastsample {
 // What a thread keeps between calls.
 struct Workspace {
   Buffer<float> block_max;
+  Patch patch;
   Buffer<int64_t> block_mass, all_mass, high_mass;
   Buffer<Marks> marks;
   Survivors survivors;
-  Survivors base;  // of stages that are joint
+  Survivors base;            // of stages that are joint, or to look at
+  Buffer<double> distances;  // of the tokens of a list,
+  Buffer<uint32_t> places;   // where they are in it,
+  Buffer<uint8_t> stays;     // and whether they are kept
+  Buffer<int64_t> before;    // weights that a stage has replaced
   Buffer<int64_t> tokens;
+  Buffer<double> states;
   Buffer<uint64_t> gathered;  // values that are not next to each other
 };
 

@@ -81,13 +81,25 @@ void Survivors::collect_marked(const Row& row, const Marks* marks, size_t marked
     size += row.collect_marked(marks, b, std::min(b + kBlocks, row.blocks), ids + size, x + size);
 }
 
+void Survivors::pad() {
+  std::fill(ids + size, ids + size + kSlack, 0);
+  std::fill(x + size, x + size + kSlack, -INFINITY);
+}
+
+void Survivors::cut_above(Ceiling ceiling) {
+  keep_if([&](size_t i) { return !ceiling.drops(x[i], size_t(ids[i])); });
+}
+
+void Survivors::keep_marked(const uint8_t* stays) {
+  keep_if([&](size_t i) { return stays[i] != 0; });
+}
+
 void Survivors::weigh(const Row& row, Exp2 exp2) {
   if (scale_ == exp2.scale) return;
   scale_ = exp2.scale;
   reserve(size);
   weight = weight_.reserve(size + kSlack);
-  std::fill(ids + size, ids + size + kSlack, 0);
-  std::fill(x + size, x + size + kSlack, -INFINITY);
+  pad();
   row.kernels->weigh(x, ids, size, row.block_max, exp2, weight);
 }
 

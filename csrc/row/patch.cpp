@@ -8,8 +8,7 @@ void Patch::start(size_t n, Edits edits, Allowed allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
   std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
-  ceiling_ = INFINITY;
-  first_ = 0;
+  ceiling_ = {};
   edits_ = edits.count > 0;
   masked_ = allowed.word || allowed.size < n;
   if (masked_) copy_bits(allowed);
@@ -57,7 +56,7 @@ void Patch::copy_bits(Allowed allowed) {
 
 void Patch::edit(size_t b, const float* own) {
   for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i)
-    values_.get()[i] = sorted_.get()[i].apply(own[sorted_.get()[i].id % kBlock]);
+    values_.get()[i] = edited(sorted_.get()[i], own[sorted_.get()[i].id % kBlock]);
 }
 
 void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
@@ -65,17 +64,22 @@ void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
     for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i)
       x[sorted_.get()[i].id % kBlock] = values_.get()[i];
   if (masked_) kernels->clear_forbidden(bits_.get() + b * kWords, x);
-  if (ceiling_ == INFINITY) return;
-  for (int i = 0; i < kBlock; ++i) x[i] = x[i] > ceiling_ ? -INFINITY : x[i];
-  if (first_ <= b * kBlock) return;
-  const size_t before = std::min(first_ - b * kBlock, size_t(kBlock));
-  for (size_t i = 0; i < before; ++i) x[i] = x[i] == ceiling_ ? -INFINITY : x[i];
+  if (ceiling_.value == INFINITY) return;
+  const float value = ceiling_.value;
+  for (int i = 0; i < kBlock; ++i) x[i] = x[i] > value ? -INFINITY : x[i];
+  const size_t first = b * kBlock;
+  if (ceiling_.first <= first && ceiling_.last >= first + kBlock - 1) return;
+  for (size_t i = 0; i < size_t(kBlock); ++i)
+    if (ceiling_.drops(x[i], first + i)) x[i] = -INFINITY;
 }
 
-void Patch::lower_ceiling(float value, size_t first) {
-  if (value > ceiling_) return;
-  first_ = value == ceiling_ ? std::max(first_, first) : first;
-  ceiling_ = value;
+void Patch::lower(Ceiling ceiling) {
+  if (ceiling.value > ceiling_.value) return;
+  if (ceiling.value == ceiling_.value) {
+    ceiling.first = std::max(ceiling.first, ceiling_.first);
+    ceiling.last = std::min(ceiling.last, ceiling_.last);
+  }
+  ceiling_ = ceiling;
 }
 
 }  // namespace fastsample

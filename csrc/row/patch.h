@@ -8,27 +8,21 @@
 #include <cstdint>
 #include <limits>
 
+#include "fastsample.h"
 #include "row/buffer.h"
 #include "simd/kernels.h"
 
 namespace fastsample {
 
-// x -> x + bias -> (x > 0 ? x / factor : x * factor) -> x - subtract -> -inf where banned.
-struct Edit {
-  int32_t id;
-  int32_t banned;
-  double factor, subtract, bias;
+using Edit = fs_edit;
 
-  // In float64, rounded once. What is -inf stays so.
-  float apply(float value) const {
-    if (banned) return -INFINITY;
-    double x = double(value);
-    if (x == -INFINITY) return value;
-    x += bias;
-    x = x > 0.0 ? x / factor : x * factor;
-    return float(x - subtract);
-  }
-};
+// In float64, rounded once. What is -inf stays so.
+inline float edited(const Edit& edit, float value) {
+  if (edit.banned) return -INFINITY;
+  double x = double(value) + edit.bias;
+  x = x > 0.0 ? x / edit.factor : x * edit.factor;
+  return float(x - edit.subtract);
+}
 
 // Each id once, in any order.
 struct Edits {
@@ -41,6 +35,20 @@ struct Edits {
 struct Allowed {
   const uint32_t* word = nullptr;
   size_t size = std::numeric_limits<size_t>::max();
+};
+
+// Where stages have cut a row from above. Of values equal to it, some ids stay.
+struct Ceiling {
+  float value = INFINITY;
+  size_t first = 0, last = std::numeric_limits<size_t>::max();
+
+  bool drops(float x, size_t id) const {
+    return x > value || (x == value && (id < first || id > last));
+  }
+  // Whether it may drop one of these.
+  bool touches(float max, size_t first_id, size_t last_id) const {
+    return max > value || (max == value && (first_id < first || last_id > last));
+  }
 };
 
 class Patch {
@@ -59,8 +67,9 @@ class Patch {
   void edit(size_t b, const float* own);
   // Patches the copy of a block.
   void apply(const Kernels* kernels, size_t b, float* x) const;
-  // From now on tokens before this place in the total order are gone.
-  void lower_ceiling(float value, size_t first);
+  // From now on values above the ceiling's are gone, and those equal to it whose ids are not in its
+  // range.
+  void lower(Ceiling ceiling);
 
  private:
   void sort_edits(Edits edits);
@@ -75,8 +84,7 @@ class Patch {
   Buffer<float> values_;
   bool masked_ = false;
   Buffer<uint32_t> bits_;
-  float ceiling_ = INFINITY;
-  size_t first_ = 0;  // of values equal to the ceiling, those from this id on are there
+  Ceiling ceiling_;
 };
 
 }  // namespace fastsample

@@ -121,18 +121,17 @@ float Row::sample(size_t pieces, float* out) const {
   return lowest;
 }
 
-void Row::cut_above(float value, size_t first, Patch& unused) {
+void Row::cut_above(Ceiling ceiling, Patch& unused) {
   if (!patch) {
     patch = &unused;
     patch->start(n);
   }
-  patch->lower_ceiling(value, first);
+  patch->lower(ceiling);
   // The maxima are the workspace's: const to all but the scan and this.
   float* maxima = const_cast<float*>(block_max);
   max = -INFINITY;
   for (size_t b = 0; b < blocks; ++b) {
-    const bool reached = maxima[b] > value || (maxima[b] == value && b * kBlock < first);
-    if (reached) {
+    if (ceiling.touches(maxima[b], b * kBlock, b * kBlock + kBlock - 1)) {
       patch->set(b, Patch::kCopied);
       alignas(64) float scratch[kBlock];
       kernels->row[kF32].scan(values(b, scratch), kBlock, maxima + b);
@@ -142,6 +141,17 @@ void Row::cut_above(float value, size_t first, Patch& unused) {
     lowest_max = std::min(lowest_max, maxima[b]);
   }
   lowest_max = std::max(lowest_max, -FLT_MAX);
+}
+
+void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
+  float* maxima = const_cast<float*>(block_max);
+  max = -INFINITY;
+  for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;
+  for (size_t i = 0; i < n; ++i) {
+    float& of_block = maxima[size_t(ids[i]) / kBlock];
+    of_block = std::max(of_block, x[i]);
+    max = std::max(max, x[i]);
+  }
 }
 
 }  // namespace fastsample

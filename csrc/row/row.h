@@ -48,9 +48,10 @@ struct Row : Scanned {
                  float* x) const;
   float sample(size_t pieces, float* out) const;
 
-  // Drops the tokens before a place in the total order, one of which is kept: values above `value`,
-  // and those equal to it before id `first`. `unused` becomes the patch of a row that has none.
-  void cut_above(float value, size_t first, Patch& unused);
+  // Drops what a ceiling drops, but not all. `unused` becomes the patch of a row that has none.
+  void cut_above(Ceiling ceiling, Patch& unused);
+  // Makes a list of tokens all that there is, as far as maxima are concerned.
+  void take_maxima(const float* x, const int32_t* ids, size_t n);
 
  private:
   const float* copy(size_t b, float scratch[kBlock]) const;

@@ -13,16 +13,7 @@ namespace fastsample {
 
 namespace {
 
-// Below this many tokens a list of all is faster than any search of the row.
-constexpr size_t kSmallRow = 512;
-
 int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass + n, int64_t(0)); }
-
-// What reaches p of a total: kReaches * p of it, in whole units.
-int64_t share_of(double p, int64_t total) {
-  const double share = std::ceil(kReaches * p * double(total));
-  return std::max(int64_t(1), std::min(int64_t(share), total));
-}
 
 // Where the mass of the shortest prefix of a list reaches `target`.
 struct Prefix {
