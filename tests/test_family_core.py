@@ -65,7 +65,7 @@ def rows_of(size: int) -> Iterator[Row]:
     yield rng.normal(0, 2.5, size).astype(np.float32)
     yield rng.normal(0, 2.5, size).round().astype(np.float32)
     yield np.full(size, 1.5, np.float32)
-    yield rng.choice(np.float32([0.0, 3.0]), size)
+    yield rng.choice(np.array([0.0, 3.0], np.float32), size)
     yield np.linspace(-9, 4, size).astype(np.float32)
     yield np.linspace(4, -9, size).astype(np.float32)
     peaked = rng.normal(0, 1, size)
@@ -303,7 +303,9 @@ def random_mask(size: int, rng: np.random.Generator) -> npt.NDArray[np.uint32] |
         bits[:] = 0
         bits[rng.integers(words, size=2)] = 1
     if kind == 2:  # whole blocks of both kinds
-        bits = np.repeat(rng.choice(np.uint32([0, 2**32 - 1]), words // 8 + 1), 8)[:words].copy()
+        bits = np.repeat(rng.choice(np.array([0, 2**32 - 1], np.uint32), words // 8 + 1), 8)[
+            :words
+        ].copy()
         bits[0] |= 1
     if kind == 3:
         bits[:] = 2**32 - 1

@@ -211,7 +211,7 @@ class Batch {
   const Arguments& args_;
   const bool mark_;
   int64_t* drawn_;
-  double* states_;  // two numbers a row
+  double* states_;            // two numbers a row
   std::atomic<int64_t> end_;  // of the rows of interest
   std::mutex failing_;
   fs_status status_ = FS_OK;

@@ -28,6 +28,11 @@ const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace&
 // Weights of the 256 places of a block, zero for what is not kept.
 void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t weight[kBlock]);
 
+// Takes equal values of a row, block after block, until they fill `missing`; `at_least` and `above`
+// are the masses per block of values >= tau and > tau. Leaves the kept mass in `at_least`.
+size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64_t* at_least,
+                    const int64_t* above);
+
 // Puts what is kept into the list.
 void make_list(const Row& row, Kept& kept, Survivors& list);
 

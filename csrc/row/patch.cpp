@@ -54,9 +54,17 @@ void Patch::copy_bits(Allowed allowed) {
   }
 }
 
-void Patch::edit(size_t b, const float* own) {
-  for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i)
-    values_.get()[i] = edited(sorted_.get()[i], own[sorted_.get()[i].id % kBlock]);
+float Patch::edit(size_t b, const float* own, float max) {
+  float highest = -INFINITY;
+  bool lowered = false;
+  for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i) {
+    const Edit& edit = sorted_.get()[i];
+    const float before = own[edit.id % kBlock], after = edited(edit, before);
+    values_.get()[i] = after;
+    highest = after > highest ? after : highest;
+    lowered |= before == max;
+  }
+  return lowered && highest < max ? NAN : highest;
 }
 
 void Patch::apply(const Kernels* kernels, size_t b, float* x) const {

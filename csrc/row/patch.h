@@ -63,8 +63,9 @@ class Patch {
   State state(size_t b) const { return State(states_.get()[b]); }
   void set(size_t b, State state) { states_.get()[b] = state; }
   bool has_edits(size_t b) const { return edits_ && starts_.get()[b] != starts_.get()[b + 1]; }
-  // Computes the edited values of a block from its own.
-  void edit(size_t b, const float* own);
+  // Computes the edited values of a block from its own, and returns the largest of them; NaN where
+  // it is less than `max`, which an edit may have taken away.
+  float edit(size_t b, const float* own, float max);
   // Patches the copy of a block.
   void apply(const Kernels* kernels, size_t b, float* x) const;
   // From now on values above the ceiling's are gone, and those equal to it whose ids are not in its

@@ -23,8 +23,21 @@ void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
     int64_t* all_here = all ? all + s.b : nullptr;
     int64_t* at_least_here = at_least ? at_least + s.b : nullptr;
     if (s.ops) return s.ops->mass(s, exp2, tau, all_here, at_least_here);
-    if (all) *all_here = 0;
-    if (at_least) *at_least_here = 0;
+    if (all) std::fill_n(all_here, s.blocks, int64_t(0));
+    if (at_least) std::fill_n(at_least_here, s.blocks, int64_t(0));
+  });
+}
+
+void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const {
+  if (first >= last) return;
+  if (!patch) {
+    const size_t end = last < blocks ? last * kBlock : n;
+    const Scanned part{block(first), end - first * kBlock, block_max + first, first * kBlock};
+    return own_ops().mass(part, exp2, tau, nullptr, at_least + first);
+  }
+  for_stretches(*this, first, last, [&](const Stretch& s) {
+    if (s.ops) return s.ops->mass(s, exp2, tau, nullptr, at_least + s.b);
+    std::fill_n(at_least + s.b, s.blocks, int64_t(0));
   });
 }
 
@@ -32,7 +45,8 @@ void Row::entropy(Exp2 exp2, int64_t* all, int64_t* entropy) const {
   if (!patch) return own_ops().entropy(*this, exp2, all, entropy);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     if (s.ops) return s.ops->entropy(s, exp2, all + s.b, entropy + s.b);
-    all[s.b] = entropy[s.b] = 0;
+    std::fill_n(all + s.b, s.blocks, int64_t(0));
+    std::fill_n(entropy + s.b, s.blocks, int64_t(0));
   });
 }
 
@@ -40,7 +54,8 @@ void Row::squares(Exp2 exp2, int64_t* all, int64_t* squares) const {
   if (!patch) return own_ops().squares(*this, exp2, all, squares);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     if (s.ops) return s.ops->squares(s, exp2, all + s.b, squares + s.b);
-    all[s.b] = squares[s.b] = 0;
+    std::fill_n(all + s.b, s.blocks, int64_t(0));
+    std::fill_n(squares + s.b, s.blocks, int64_t(0));
   });
 }
 
@@ -67,8 +82,8 @@ size_t Row::mass_and_marks(Exp2 exp2, float tau, int64_t* all, Marks* marks) con
     if (s.ops) {
       marked += s.ops->mass_and_marks(s, exp2, tau, all + s.b, marks + s.b);
     } else {
-      all[s.b] = 0;
-      marks[s.b] = {};
+      std::fill_n(all + s.b, s.blocks, int64_t(0));
+      std::fill_n(marks + s.b, s.blocks, Marks{});
     }
   });
   return marked;

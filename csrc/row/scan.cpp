@@ -38,22 +38,44 @@ ScanResult scan_patched(const Row& row, float* max) {
   alignas(64) float scratch[kBlock];
   for (size_t b = 0; b < row.blocks; ++b)
     if (row.patch->has_edits(b) && row.patch->state(b) != Patch::kEmpty)
-      row.patch->edit(b, row.own_values(b, scratch));
+      row.patch->edit(b, row.own_values(b, scratch), INFINITY);
   ScanResult result{-INFINITY, INFINITY, false};
   for_stretches(row, 0, row.blocks, [&](const Stretch& s) {
     ScanResult found{-INFINITY, -INFINITY, false};
-    if (s.ops) {
-      // The scan of 16 bits writes maxima of a whole vector; what is behind comes later.
+    // The scan of 16 bits writes maxima of a whole vector; what is behind comes later.
+    if (s.ops)
       found = s.ops->scan(s.data, s.n, max + s.b);
-    } else {
-      max[s.b] = -INFINITY;
-    }
+    else
+      std::fill_n(max + s.b, s.blocks, -INFINITY);
     result.max = std::max(result.max, found.max);
     result.lowest_max = std::min(result.lowest_max, found.lowest_max);
     result.suspect |= found.suspect;
   });
   for (size_t b = 0; b < row.blocks; ++b)
     if (max[b] == -INFINITY && !result.suspect) row.patch->set(b, Patch::kEmpty);
+  return result;
+}
+
+// A row of which only some values are edited: scanned as it is, and a block again only where what
+// was its maximum is less now.
+ScanResult scan_edited(const Row& row, float* max) {
+  const ScanResult own = row.own_ops().scan(row.data, row.n, max);
+  // What an edit may hide is left to a closer look.
+  if (own.suspect || !std::isfinite(own.max)) return scan_patched(row, max);
+  alignas(64) float scratch[kBlock];
+  ScanResult result{-INFINITY, INFINITY, false};
+  for (size_t b = 0; b < row.blocks; ++b) {
+    if (row.patch->has_edits(b)) {
+      const float highest = row.patch->edit(b, row.own_values(b, scratch), max[b]);
+      if (highest >= max[b])
+        max[b] = highest;
+      else if (std::isnan(highest))
+        row.kernels->row[kF32].scan(row.values(b, scratch), kBlock, max + b);
+    }
+    result.max = std::max(result.max, max[b]);
+    result.lowest_max = std::min(result.lowest_max, max[b]);
+    if (max[b] == -INFINITY) row.patch->set(b, Patch::kEmpty);
+  }
   return result;
 }
 
@@ -69,7 +91,8 @@ Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffe
   if (patched) {
     patch->start(n, edits, allowed);
     row.patch = patch;
-    result = scan_patched(row, max);
+    const bool masked = allowed.word || allowed.size < n;
+    result = masked ? scan_patched(row, max) : scan_edited(row, max);
   } else {
     result = row.own_ops().scan(data, n, max);
   }

@@ -7,7 +7,7 @@
 namespace fastsample {
 
 struct Stretch : Scanned {
-  const RowKernels* ops;  // null for a single block that has nothing
+  const RowKernels* ops;  // null for blocks that have nothing
   size_t b, blocks;       // its first block, and how many they are
 };
 
@@ -19,7 +19,7 @@ void for_stretches(const Row& row, size_t b, size_t last, Body body) {
   while (b < last) {
     const Patch::State state = row.patch->state(b);
     size_t end = b + 1;
-    const size_t most = state == Patch::kOwn ? last : state == Patch::kCopied ? b + kTogether : end;
+    const size_t most = state == Patch::kCopied ? b + kTogether : last;
     while (end < last && end < most && row.patch->state(end) == state) ++end;
     const size_t n = (end < row.blocks ? end * kBlock : row.n) - b * kBlock;
     if (state == Patch::kCopied)

@@ -43,36 +43,6 @@ Prefix find_prefix(const Row& row, const Survivors& list, float low, float high,
   return prefix;
 }
 
-// Takes equal values of a row, block after block, until they fill `missing`; `at_least` and `above`
-// are the masses per block of values >= tau and > tau. Leaves the kept mass in `at_least`.
-size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64_t* at_least,
-                    const int64_t* above) {
-  size_t last = 0;
-  for (size_t b = 0; b < row.blocks; ++b) {
-    const int64_t tied = at_least[b] - above[b];
-    if (missing <= 0) {
-      at_least[b] = above[b];
-    } else if (tied > 0 && tied < missing) {
-      missing -= tied;
-    } else if (tied > 0) {
-      int64_t weight[kBlock];
-      Kept only_ties;
-      only_ties.tau = tau;
-      weigh_block(row, only_ties, exp2, b, weight);
-      alignas(64) float scratch[kBlock];
-      const float* x = row.values(b, scratch);
-      at_least[b] = above[b];
-      for (size_t i = 0; i < size_t(kBlock) && missing > 0; ++i)
-        if (x[i] == tau) {
-          missing -= weight[i];
-          at_least[b] += weight[i];
-          last = b * kBlock + i;
-        }
-    }
-  }
-  return last;
-}
-
 // Adds to the masses per block the weights of a list, times `sign`. `so_far` has room for a number
 // per block.
 void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* so_far,

@@ -147,8 +147,11 @@ class Search {
       const double missing = std::abs(double(mass) - double(target_.mass));
       const double step = std::ldexp(1.5 * missing + double(total_) / 512.0, 2 * round);
       double other = by_guess(distance, inside ? -step : step);
-      other = inside ? std::max(std::min(other, below(distance)), nearest)
-                     : std::min(std::max(other, above(distance)), farthest);
+      // A guess that does not move knows nothing.
+      if (inside)
+        other = other < distance ? std::max(other, nearest) : nearest;
+      else
+        other = other > distance ? std::min(other, farthest) : farthest;
       const double inner = std::min(distance, other), outer = std::max(distance, other);
       if (list_between(inner, outer)) {
         const int64_t between = list_.mass(row_);
@@ -159,15 +162,16 @@ class Search {
         mass = inside ? inner_mass : inner_mass + between;
         continue;
       }
-      // Too many to list: another exact point. By turns where the guess has the cut, a listed
-      // token, and halfway between what is known, in the order of floats.
+      // Too many to list: another exact point. Where the guess has the cut, or a listed token, or
+      // by turns halfway between what is known, in the order of floats.
       const int turn = round % 3;
-      double next = by_guess(distance, inside ? -missing : missing);
-      if (turn == 1 && list_.size) next = band_.distance(list_.x[list_.size / 2]);
-      if (turn == 2 || !(next > nearest && next <= farthest)) next = halfway(nearest, farthest);
-      distance = next;
+      distance = by_guess(distance, inside ? -missing : missing);
+      const bool is_token = turn == 1 || !(distance > nearest && distance < farthest);
+      if (is_token && list_.size) distance = band_.distance(list_.x[list_.size / 2]);
+      if (turn == 2 || !(distance > nearest && distance <= farthest))
+        distance = halfway(nearest, farthest);
       mass = mass_within(band_.within(distance));
-      if (turn != 1 || mass < target_.mass) continue;
+      if (!is_token || mass < target_.mass) continue;
       // Is it what very many have?
       const Interval nearer = band_.nearer(distance);
       const int64_t nearer_mass = mass_within(nearer);
@@ -178,7 +182,6 @@ class Search {
     return false;
   }
 
-  static double above(double d) { return std::nextafter(d, INFINITY); }
   static double below(double d) { return d > 0.0 ? std::nextafter(d, 0.0) : -1.0; }
   static double halfway(double a, double b) {
     int64_t low, high;
@@ -254,32 +257,28 @@ class Search {
     Interval kept = nearer;
     if (has_high) {
       kept.include(all.high);
-      const size_t last = last_of_ties(all.high, mass);
+      const size_t last = last_with(all.high, mass);
       if (mass >= target_.mass) {
         const bool whole = kept.low != kept.high;
         return keep_interval(kept, whole ? kNoLimit : last, last);
       }
     }
     kept.include(all.low);
-    return keep_interval(kept, last_of_ties(all.low, mass), kNoLimit);
+    return keep_interval(kept, last_with(all.low, mass), kNoLimit);
   }
 
-  // The id of the token of this value with which the mass reaches the target.
-  size_t last_of_ties(float value, int64_t& mass) const {
-    alignas(64) float scratch[kBlock];
-    size_t last = 0;
-    for (size_t b = 0; b < row_.blocks && mass < target_.mass; ++b) {
-      if (row_.block_max[b] < value) continue;
-      int64_t weight[kBlock];
-      weigh_block(row_, Kept{}, cutting_.exp2(), b, weight);
-      const float* x = row_.values(b, scratch);
-      for (size_t i = 0; i < size_t(kBlock) && mass < target_.mass; ++i) {
-        if (x[i] != value) continue;
-        mass += weight[i];
-        last = b * kBlock + i;
-      }
-    }
-    return last;
+  // The id of the token of this value with which the mass reaches the target, or of the last.
+  size_t last_with(float value, int64_t& mass) const {
+    int64_t* at_least = cutting_.workspace.all_mass.reserve(row_.blocks);
+    int64_t* above = cutting_.workspace.high_mass.reserve(row_.blocks);
+    row_.mass(cutting_.exp2(), value, nullptr, at_least);
+    row_.mass(cutting_.exp2(), next_above(value), nullptr, above);
+    const auto sum = [&](const int64_t* m) {
+      return std::accumulate(m, m + row_.blocks, int64_t(0));
+    };
+    const int64_t missing = target_.mass - mass;
+    mass += sum(at_least) - sum(above);
+    return last_of_ties(row_, cutting_.exp2(), value, missing, at_least, above);
   }
 
   bool keep_interval(Interval kept, size_t last_low, size_t last_high) {
