@@ -1,17 +1,25 @@
 """Draw the next token from a row of logits: exactly, reproducibly, about as fast as it is read."""
 
-from importlib.metadata import version as _version
+try:
+    from . import _build
+except ImportError:
+    raise ImportError(
+        f"fastsample was imported from its source folder {__path__[0]}, where it is not built. "
+        "Start Python in another folder to use the installed one; or run pip install -e . in the "
+        "checkout, after which the source folder works too"
+    ) from None
 
 from .backend import backends, build_info, use_backend
 from .generation import generate, stream
 from .params import ORDERS
 from .sampling import Sampler, argmax, log_softmax, probs, sample, softmax, survivors, top_k
 
-__version__ = _version("fastsample")
+__version__ = _build.version
 
 __all__ = [
     "ORDERS",
     "Sampler",
+    "__version__",
     "argmax",
     "backends",
     "build_info",

@@ -119,6 +119,16 @@ size_t Row::collect(const int32_t* list, size_t count, float low, float high, in
   return size;
 }
 
+void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double total,
+                    float* out) const {
+  if (!patch) return own_ops().quotients(*this, first, last, exp2, tau, total, out);
+  for_stretches(*this, first, last, [&](const Stretch& s) {
+    float* here = out + s.first;
+    if (s.ops) return s.ops->quotients(s, 0, s.blocks, exp2, tau, total, here);
+    std::fill_n(here, s.n, 0.0f);
+  });
+}
+
 float Row::sample(size_t pieces, float* out) const {
   if (!patch) return own_ops().sample(*this, pieces, out);
   const double stride = double(blocks) / double(pieces);

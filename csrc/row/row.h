@@ -48,6 +48,7 @@ struct Row : Scanned {
                         float* x) const;
   size_t collect(const int32_t* blocks, size_t count, float low, float high, int32_t* ids,
                  float* x) const;
+  void quotients(size_t first, size_t last, Exp2 exp2, float tau, double total, float* out) const;
   float sample(size_t pieces, float* out) const;
 
   // Drops what a ceiling drops, but not all. `unused` becomes the patch of a row that has none.

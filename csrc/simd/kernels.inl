@@ -286,14 +286,15 @@ FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
 }
 
 #include "lists.inl"
+#include "softmax.inl"
 
 using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,    mass<Type>,           entropy<Type>,        squares<Type>, moments<Type>,
-          count<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>, sample<Type>,
-          load<Type>};
+  return {scan_row,    mass<Type>,           entropy<Type>,        squares<Type>,  moments<Type>,
+          count<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>,  sample<Type>,
+          load<Type>,  exponentials<Type>,   logarithms<Type>,     quotients<Type>};
 }
 
 }  // namespace
@@ -316,6 +317,7 @@ constexpr Kernels kernels = {
     find,
     clear_weights,
     keep,
+    multiply,
 };
 
 }  // namespace FASTSAMPLE_ISA

@@ -295,7 +295,7 @@ FASTSAMPLE_FLATTEN void moments(const Scanned& row, float max, Moments* moments)
         for (int k = 0; k < kEach; ++k) {
           const D d = Vec::subd(Vec::widen(there, k), from);
           sum[j * kEach + k] = Vec::addd(sum[j * kEach + k], d);
-          squares[j * kEach + k] = Vec::fmad(d, d, squares[j * kEach + k]);
+          squares[j * kEach + k] = Vec::addd(squares[j * kEach + k], Vec::muld(d, d));
         }
       }
     }

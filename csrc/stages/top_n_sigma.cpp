@@ -16,7 +16,7 @@ void add_list(const Survivors& list, float max, Moments& moments) {
     double &sum = moments.sum[list.ids[i] % Moments::kLanes],
            &squares = moments.squares[list.ids[i] % Moments::kLanes];
     sum += d;
-    squares = std::fma(d, d, squares);
+    squares += d * d;
   }
   moments.count = list.size;
 }
