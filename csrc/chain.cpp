@@ -54,6 +54,11 @@ Kept end_of(const Cutting& cutting) {
   return end;
 }
 
+void run_one(Cutting& cutting, const fs_stage& stage) {
+  const Stage& what = stage_of(stage.kind);
+  if (!what.is_off(stage.value)) what.run(cutting, stage.value);
+}
+
 // Floors that cut the same distribution: the highest of them counts. All of `first` to `end` - 1.
 void run_joint(Cutting& cutting, const fs_chain& chain, int64_t first, int64_t end) {
   const Kept before = cutting.kept;
@@ -97,19 +102,18 @@ Cut cut(Row& row, const fs_chain& chain, double u_xtc, const double* state, Work
   for (int64_t i = 0; i < chain.stage_count;) {
     int64_t end = i + 1;
     while (end < chain.stage_count && element_at(chain.stages, end).joint) ++end;
-    const fs_stage& stage = element_at(chain.stages, i);
-    const Stage& what = stage_of(stage.kind);
-    if (end > i + 1) {
+    if (end > i + 1)
       run_joint(cutting, chain, i, end);
-    } else if (!what.is_off(stage.value)) {
-      what.run(cutting, stage.value);
-      if (cutting.temperature == 0.0) return cut_greedy(row, cutting.kept, workspace);
-      if (what.update) {
-        result.stateful = &what;
-        result.numbers = stage.value;
-      }
+    else
+      run_one(cutting, element_at(chain.stages, i));
+    if (cutting.temperature == 0.0) return cut_greedy(row, cutting.kept, workspace);
+    for (; i < end; ++i) {
+      const fs_stage& stage = element_at(chain.stages, i);
+      const Stage& what = stage_of(stage.kind);
+      if (!what.update || what.is_off(stage.value)) continue;
+      result.stateful = &what;
+      result.numbers = stage.value;
     }
-    i = end;
   }
   result.kept = cutting.kept;
   result.exp2 = cutting.exp2();

@@ -269,8 +269,8 @@ FASTSAMPLE_FLATTEN size_t count(const Scanned& row, float tau) {
 template <class Type>
 FASTSAMPLE_FLATTEN void moments(const Scanned& row, float max, Moments* moments) {
   using D = Vec::D;
-  constexpr int kEach = Vec::kDoubles, kLanes = Moments::kLanes, kAll = kLanes / kWidth * kEach;
-  constexpr int kDoubleWidth = kWidth / kEach;
+  constexpr int kDoubleWidth = Vec::kDoubles, kEach = kWidth / kDoubleWidth;
+  constexpr int kLanes = Moments::kLanes, kAll = kLanes / kDoubleWidth;
   const auto* x = static_cast<const typename Type::T*>(row.data);
   const F top = Vec::set1(max), minus_inf = Vec::set1(-INFINITY);
   const D from = Vec::set1d(double(max));

@@ -18,7 +18,7 @@ struct Vec {
   static constexpr int kWidth = 8;
   static constexpr int kUnroll = 4;
   static constexpr int kGroup = 2;
-  static constexpr int kDoubles = 2;  // vectors of double that one of float makes
+  static constexpr int kDoubles = 4;  // lanes of D
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -147,9 +147,7 @@ struct Vec {
   static D set1d(double v) { return _mm256_set1_pd(v); }
   static D loadd(const double* p) { return _mm256_loadu_pd(p); }
   static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
-  static D widen(F v, int half) {
-    return _mm256_cvtps_pd(half ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v));
-  }
+  static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return _mm256_add_pd(a, b); }
   static D subd(D a, D b) { return _mm256_sub_pd(a, b); }
   static D muld(D a, D b) { return _mm256_mul_pd(a, b); }
@@ -167,11 +165,6 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   // Double precision, of as many lanes as a vector of floats has in two of them.
-  using D = __m256d;
-  static constexpr int kDoubles = 4;
-  static D set1d(double v) { return _mm256_set1_pd(v); }
-  static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
-  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static D low_d(F v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
   static D high_d(F v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
   static F to_floats(D low, D high) {

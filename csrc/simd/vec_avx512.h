@@ -18,7 +18,7 @@ struct Vec {
   static constexpr int kWidth = 16;
   static constexpr int kUnroll = 4;
   static constexpr int kGroup = 4;
-  static constexpr int kDoubles = 2;
+  static constexpr int kDoubles = 8;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -146,9 +146,7 @@ struct Vec {
   static D set1d(double v) { return _mm512_set1_pd(v); }
   static D loadd(const double* p) { return _mm512_loadu_pd(p); }
   static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
-  static D widen(F v, int half) {
-    return _mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(v, 1) : _mm512_castps512_ps256(v));
-  }
+  static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return _mm512_add_pd(a, b); }
   static D subd(D a, D b) { return _mm512_sub_pd(a, b); }
   static D muld(D a, D b) { return _mm512_mul_pd(a, b); }
@@ -164,11 +162,6 @@ struct Vec {
     _mm512_mask_storeu_epi64(p + 8, __mmask8(mask >> 8), _mm512_setzero_si512());
   }
   // Double precision, of as many lanes as a vector of floats has in two of them.
-  using D = __m512d;
-  static constexpr int kDoubles = 8;
-  static D set1d(double v) { return _mm512_set1_pd(v); }
-  static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
-  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static D low_d(F v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
   static D high_d(F v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
   static F to_floats(D low, D high) {

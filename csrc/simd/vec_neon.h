@@ -130,9 +130,7 @@ struct Vec {
   static D set1d(double v) { return vdupq_n_f64(v); }
   static D loadd(const double* p) { return vld1q_f64(p); }
   static void stored(double* p, D v) { vst1q_f64(p, v); }
-  static D widen(F v, int half) {
-    return half ? vcvt_high_f64_f32(v) : vcvt_f64_f32(vget_low_f32(v));
-  }
+  static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return vaddq_f64(a, b); }
   static D subd(D a, D b) { return vsubq_f64(a, b); }
   static D muld(D a, D b) { return vmulq_f64(a, b); }
@@ -147,11 +145,6 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   // Double precision, of as many lanes as a vector of floats has in two of them.
-  using D = float64x2_t;
-  static constexpr int kDoubles = 2;
-  static D set1d(double v) { return vdupq_n_f64(v); }
-  static void stored(double* p, D v) { vst1q_f64(p, v); }
-  static F mul(F a, F b) { return vmulq_f32(a, b); }
   static D low_d(F v) { return vcvt_f64_f32(vget_low_f32(v)); }
   static D high_d(F v) { return vcvt_high_f64_f32(v); }
   static F to_floats(D low, D high) { return vcvt_high_f32_f64(vcvt_f32_f64(low), high); }

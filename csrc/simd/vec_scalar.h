@@ -139,11 +139,6 @@ struct Vec {
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
-  using D = double;
-  static constexpr int kDoubles = 1;
-  static D set1d(double v) { return v; }
-  static void stored(double* p, D v) { *p = v; }
-  static F mul(F a, F b) { return a * b; }
   static F affine(F x, D max, D scale, D shift) { return F(::fma(double(x) - max, scale, shift)); }
   // The whole part and the rest of a logarithm.
   static void split(F x, D max, D scale, F& n, F& r) {

@@ -71,7 +71,7 @@ const Stage kMirostat = {
      {"mirostat_eta", "in [0, 1]", [](double v) { return v >= 0.0 && v <= 1.0; }, 0.1}},
     [](const double* value) { return value[0] == 0.0; },
     run,
-    false,  // a joint cut is taken back, a state is not
+    true,
     start,
     update};
 
