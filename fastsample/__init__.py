@@ -4,8 +4,9 @@ from importlib.metadata import version as _version
 
 from .backend import backends, build_info, use_backend
 from .generation import generate, stream
-from .params import ORDERS
-from .sampling import Sampler, argmax, log_softmax, probs, sample, softmax, survivors, top_k
+from .orders import ORDERS
+from .sampler import Sampler
+from .sampling import argmax, log_softmax, probs, sample, softmax, survivors, top_k
 
 __version__ = _version("fastsample")
 

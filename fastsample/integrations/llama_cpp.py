@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..params import Order
-from ..sampling import Sampler
+from ..orders import Order
+from ..sampler import Sampler
 
 try:
     import llama_cpp
@@ -220,7 +220,7 @@ class _Draws:
         since = perf_counter()
         if address != self._address:
             self._row = self._view(address)
-        token: int = self._sampler(self._edited() if self._edits else self._row)
+        token = int(self._sampler(self._edited() if self._edits else self._row))
         self._drawn.append(token)
         self.draws += 1
         self.seconds += perf_counter() - since

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..params import Order
-from ..sampling import Sampler
+from ..orders import Order
+from ..sampler import Sampler
 
 try:
     import onnxruntime_genai as og

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..params import Order
-from ..sampling import Sampler, survivors
+from ..orders import Order
+from ..sampler import Sampler
+from ..sampling import survivors
 
 try:
     import torch
