@@ -24,7 +24,7 @@ class SupportsDLPack(Protocol):
 
 
 _Real: TypeAlias = float | np.floating[Any] | np.integer[Any]
-#: What is one row, what is several, and what may be either: of an array a type checker sees neither.
+#: What is one row, what is several, and what may be either, such as an array.
 Row: TypeAlias = "Sequence[_Real] | _array[float]"
 Rows: TypeAlias = Sequence[Sequence[_Real]]
 Logits: TypeAlias = (

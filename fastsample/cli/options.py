@@ -60,7 +60,7 @@ def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
     default = {
         stage: (args.stages if stage in stages_of(order) else OFF)[stage] for stage in STAGES
     }
-    parameters = default | given | {"order": order}
+    parameters: dict[str, Any] = default | given | {"order": order}
     sample([0.0], **parameters)
     return parameters
 
