@@ -11,9 +11,18 @@ import os
 from pathlib import Path
 
 from fastsample import bench
+from fastsample.bench import vllm_table
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-MARKED = "R is the time of `x.max()` of the same row; `!` marks what misses its target"
+R = "R is the time of `x.max()` of the same row"
+TARGETS = "`!` marks what misses its target"
+
+
+def marks(kind: str) -> tuple[str, str]:
+    """Return the lines of a page between which a report of a kind stands."""
+    return f"<!-- {kind}: begin -->", f"<!-- {kind}: end -->"
+
+
+BEGIN, END = marks("bench")
 
 
 def markdown_table(table: bench.Table) -> str:
@@ -40,46 +49,75 @@ def picture(files: list[str], page: Path | None) -> list[str]:
     ]
 
 
-def short(report: bench.Report, pictures: list[str]) -> str:
-    """Return the summary: the times, how many targets are met, the losses."""
-    said = [f"{bench.verdict(report)}, {bench.checked(report)}"]
+def short(report: bench.Report, pictures: list[str], targets: bool = False) -> str:
+    """Return what a reader decides by: the times, the losses, what draws wrongly."""
+    about = f"{R}; {TARGETS}" if targets else R
+    said = f"{bench.verdict(report)}, {bench.checked(report)}"
     parts = [
-        f"`{bench.best(report)}`, one thread, microseconds a draw. {MARKED}.",
-        markdown_table(bench.summary_table(report)),
+        f"`{bench.best(report)}`, one thread, microseconds a draw. {about}.",
+        markdown_table(bench.summary_table(report, targets)),
         f"{bench.legend()}.",
         *pictures,
-        bullets([*said, *bench.losses(report), *bench.inexact(report)]),
+        bullets(
+            [
+                said if targets else bench.checked(report),
+                *bench.losses(report),
+                *bench.inexact(report),
+            ]
+        ),
         f"Measured on {bench.heading(report)}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def runtimes(report: bench.Report) -> str:
+    """Return what runtimes write with and without fastsample."""
+    skipped = {name: entry["skipped"] for name, entry in report["runtimes"].items()}
+    parts = [
+        markdown_table(bench.runtimes_table(report)),
+        bullets([f"{name}: skipped, {why}" for name, why in skipped.items() if why]),
+        f"Measured on {bench.runtimes_heading(report)}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def full(report: bench.Report, pictures: list[str]) -> str:
     """Return all that a stored report says."""
     tables = [bench.targets_table(report), *bench.detail_tables(report)]
     parts = [
-        short(report, pictures).rstrip(),
+        short(report, pictures, targets=True).rstrip(),
         *(markdown_table(table) for table in tables if table[1]),
         bullets(bench.notes(report)),
     ]
     return "\n\n".join(parts).rstrip() + "\n"
 
 
-def insert(path: Path, text: str) -> None:
+def insert(path: Path, text: str, kind: str = "bench") -> None:
     """Put a text between the marks in a file, in place of what is there."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = marks(kind)
+    before, begin, rest = path.read_text().partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{path} must have a line {BEGIN} and after it a line {END}")
+        raise SystemExit(f"{path} must have a line {first} and after it a line {last}")
     path.write_text(f"{before}{begin}\n{text}{end}{after}")
+
+
+def insert_vllm(args: argparse.Namespace, reports: list[bench.Report]) -> None:
+    """Write what `fastsample bench --vllm` measured; the summary is the tokens per second."""
+    shown = {args.into: tuple(vllm_table.MEASURES), args.short_into: ("tokens_per_s",)}
+    for path, measures in shown.items():
+        text = "\n\n".join(vllm_table.table(report, measures) for report in reports)
+        if path:
+            insert(path, text + "\n", "vllm")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python bench/report.py docs/bench.json --short-into README.md "
-        "--into docs/performance.md --plot docs/images/bench.svg",
+        epilog="examples:\n  python bench/report.py docs/bench.json --short-into README.md "
+        "--into docs/performance.md --plot docs/images/bench.svg\n"
+        "  python bench/report.py docs/runtimes.json --into README.md",
     )
     parser.add_argument("json", type=Path, help="what `fastsample bench --json` wrote")
     text = f"write all tables between {BEGIN} and {END} in this file (default: print them)"
@@ -94,6 +132,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     report = json.loads(args.json.read_text())
+    if report.get("kind") == "runtimes":
+        if args.into:
+            insert(args.into, runtimes(report), "runtimes")
+        else:
+            print(runtimes(report), end="")
+        return
+    if "vllm" in report:
+        insert_vllm(args, report["vllm"])
+        return
     if report["format"] != bench.FORMAT:
         raise SystemExit(f"{args.json} has format {report['format']}, not {bench.FORMAT}")
     files = bench.plot(report, args.plot) if args.plot else []

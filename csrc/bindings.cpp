@@ -235,6 +235,20 @@ py::array_t<float> probs(const py::array& rows, const py::array& params) {
   return out;
 }
 
+template <class Function>
+py::array_t<float> write_all(Function function, const py::array& rows, double temperature) {
+  const fs_logits logits = as_logits(rows);
+  py::array_t<float> out({rows.shape(0), rows.shape(1)});
+  float* data = out.mutable_data();
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = function(&logits, temperature, data);
+  }
+  check(status);
+  return out;
+}
+
 py::tuple survivors(const py::array& rows, const py::array& params) {
   const fs_logits logits = as_logits(rows);
   const Chains chains(params);
@@ -363,6 +377,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("sample", &sample, py::arg("rows"), py::arg("params"), py::arg("u"), py::arg("mark"),
         py::arg("tokens"), py::arg("threads") = 0);
   m.def("probs", &probs, py::arg("rows"), py::arg("params"));
+  m.def(
+      "softmax", [](const py::array& rows, double t) { return write_all(fs_softmax, rows, t); },
+      py::arg("rows"), py::arg("temperature"));
+  m.def(
+      "log_softmax",
+      [](const py::array& rows, double t) { return write_all(fs_log_softmax, rows, t); },
+      py::arg("rows"), py::arg("temperature"));
   m.def("survivors", &survivors, py::arg("rows"), py::arg("params"));
   m.def("plan", &plan, py::arg("params"));
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lists/keys.h"
+
 namespace fastsample {
 
 namespace {
@@ -56,12 +58,17 @@ void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* pr
       probs[list.ids[i]] = float(double(list.weight[i]) / total);
     return;
   }
+  // Of values equal to the threshold those up to a place in one block count.
+  const auto& quotients = row.ops().quotients;
+  const Kept& kept = cut.kept;
+  const size_t b = std::min(kept.last / kBlock, row.blocks);
+  quotients(row, 0, b, cut.exp2, kept.tau, total, probs);
+  if (b == row.blocks) return;
   int64_t weight[kBlock];
-  for (size_t b = 0; b < row.blocks; ++b) {
-    weigh_block(row, cut.kept, cut.exp2, b, weight);
-    const size_t count = std::min(row.left(b), size_t(kBlock));
-    for (size_t i = 0; i < count; ++i) probs[b * kBlock + i] = float(double(weight[i]) / total);
-  }
+  weigh_block(row, kept, cut.exp2, b, weight);
+  const size_t count = std::min(row.left(b), size_t(kBlock));
+  for (size_t i = 0; i < count; ++i) probs[b * kBlock + i] = float(double(weight[i]) / total);
+  quotients(row, b + 1, row.blocks, cut.exp2, next_above(kept.tau), total, probs);
 }
 
 size_t write_survivors(const Row& row, Cut cut, Workspace& workspace, size_t capacity, int64_t* ids,

@@ -191,6 +191,12 @@ FASTSAMPLE_API fs_status fs_survivors(const fs_logits* logits, const fs_chain* c
                                       const fs_draw* draw, int64_t capacity, int64_t* ids,
                                       float* probs, int64_t* count);
 
+/* The probabilities of all tokens at a temperature, finite and > 0, and their logarithms:
+ * out[rows * vocab]. Unlike those of fs_probs, which are what is drawn from, they are right to 1e-6
+ * of their own size however small that is. */
+FASTSAMPLE_API fs_status fs_softmax(const fs_logits* logits, double temperature, float* out);
+FASTSAMPLE_API fs_status fs_log_softmax(const fs_logits* logits, double temperature, float* out);
+
 /* Gives back the memory that the calling thread keeps for its next call. */
 FASTSAMPLE_API void fs_free_thread_buffers(void);
 

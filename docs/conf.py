@@ -39,12 +39,14 @@ copyright = author
 release = version = fastsample.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-exclude_patterns = ["_build", "examples"]
+exclude_patterns = ["_build", "examples", "package.md"]
 nitpicky = True
 
 html_theme = "furo"
 html_title = f"fastsample {version}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath"]

@@ -1,6 +1,13 @@
 """Draw the next token from a row of logits: exactly, reproducibly, about as fast as it is read."""
 
-from importlib.metadata import version as _version
+try:
+    from . import _build
+except ImportError:
+    raise ImportError(
+        f"fastsample was imported from its source folder {__path__[0]}, where it is not built. "
+        "Start Python in another folder to use the installed one; or run pip install -e . in the "
+        "checkout, after which the source folder works too"
+    ) from None
 
 from .backend import backends, build_info, use_backend
 from .generation import generate, stream
@@ -8,11 +15,12 @@ from .orders import ORDERS
 from .sampler import Sampler
 from .sampling import argmax, log_softmax, probs, sample, softmax, survivors, top_k
 
-__version__ = _version("fastsample")
+__version__ = _build.version
 
 __all__ = [
     "ORDERS",
     "Sampler",
+    "__version__",
     "argmax",
     "backends",
     "build_info",

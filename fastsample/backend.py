@@ -56,7 +56,11 @@ def load(name: str) -> ModuleType:
     if not isinstance(name, str) or name not in _MODULES:
         raise ValueError(f"backend must be one of {', '.join(_MODULES)}, got {name!r}")
     if name not in backends():
-        hint = {"core": "install a build that has the extension", "numba": "pip install numba"}
+        hint = {
+            "core": "install a C++ compiler and repeat pip install with "
+            "--no-cache-dir --force-reinstall",
+            "numba": "pip install numba",
+        }
         raise ImportError(f"backend {name!r} is not installed here: {hint[name]}")
     try:
         return import_module(_MODULES[name])
@@ -85,11 +89,22 @@ def _choose() -> None:
     if name == "reference" and not forced:
         warnings.warn(
             "fastsample runs on its slow NumPy reference, because this installation has no "
-            "compiled extension: install a C++ compiler and reinstall, or pip install numba",
+            "compiled extension: install a C++ compiler and repeat pip install with "
+            "--no-cache-dir --force-reinstall (pip keeps what it built without one), "
+            "or pip install numba",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=_stacklevel_of_the_caller(),
         )
     _set(name, load(name))
+
+
+def _stacklevel_of_the_caller() -> int:
+    """Return the stacklevel at which a warning names the line that called into the package."""
+    package = os.path.dirname(__file__) + os.sep
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(package) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _set(name: str, module: ModuleType | None) -> None:

@@ -104,8 +104,9 @@ class Parameters(TypedDict, total=False):
         Reals,
         Parameter(
             1.0, real, "in [0, 1]", 0.0, 1.0,
-            "Keeps the shortest prefix of the most probable tokens that weighs p of what is still "
-            "kept [2]_. 1 turns it off; 0 keeps one token.",
+            "Keeps the shortest prefix of the most probable tokens that weighs p of what the "
+            "stages before have left, p * (1 - 2**-24) of it at least [2]_. 1 turns it off; 0 "
+            "keeps one token.",
             "top_p", 0, _ONE,
         ),
     ]  # fmt: skip

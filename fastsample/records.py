@@ -39,6 +39,11 @@ STAGE = np.dtype(
      ("value", "f8", (4,))]
 )  # fmt: skip
 
+#: What happens to the logit of one token, as ``fs_edit`` has it.
+EDIT = np.dtype(
+    [("id", "i4"), ("banned", "i4"), ("factor", "f8"), ("subtract", "f8"), ("bias", "f8")]
+)
+
 
 @lru_cache
 def record_type(stages: int) -> np.dtype[np.void]:

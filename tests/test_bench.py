@@ -423,6 +423,106 @@ def test_published_tables_are_those_of_the_stored_report():
         assert published((ROOT / page).read_text()) == published(made), page
 
 
+# ---- runtimes ------------------------------------------------------------------------------------
+
+
+def made_up_runtime(share=0.25):
+    def prepare(sequences):
+        calls = []
+
+        def writer(share):
+            def write(params, tokens):
+                calls.append((share, params, tokens))
+                return tokens * sequences, share and 1e-9
+
+            return write
+
+        prepare.calls = calls
+        return writer(None), writer(share)
+
+    return bench.Runtime("made up", {}, (1, 8), "4 bits", prepare), prepare
+
+
+def test_runtimes_write_in_turns_with_both_samplers(monkeypatch, tmp_path, capsys):
+    runtime, prepare = made_up_runtime()
+    absent = bench.Runtime("absent", {"no_such_module": "no-such"}, (1,), "", prepare)
+    monkeypatch.setattr(bench.runtimes, "RUNTIMES", (runtime, absent))
+    report = bench.run_runtimes(tokens=3, repeats=2)
+    cases = [(r["runtime"], r["sequences"], r["work"]) for r in report["results"]]
+    assert cases == [("made up", n, work) for n in (1, 8) for work in ("chain", "top_p")]
+    works = [bench.WORKS[work].params for work in ("chain", "top_p")]
+    assert [c[0] for c in prepare.calls] == [None, 0.25] * 6
+    assert [c[1] for c in prepare.calls] == [works[0]] * 6 + [works[1]] * 6
+    assert {c[2] for c in prepare.calls} == {3}
+    assert report["runtimes"]["absent"]["skipped"] == "not installed: pip install no-such"
+    header, lines = bench.runtimes_table(report)
+    assert len(lines) == 4
+    assert all(len(line) == len(header) for line in lines)
+    assert "top_p=0.95" in lines[1][3]
+    assert lines[0][-1].endswith("%")
+    script, page = load_script("report"), tmp_path / "page.md"
+    first, last = script.marks("runtimes")
+    page.write_text(f"above\n{first}\nold\n{last}\n{script.BEGIN}\nkept\n{script.END}\n")
+    (tmp_path / "runtimes.json").write_text(json.dumps(report))
+    script.main([str(tmp_path / "runtimes.json"), "--into", str(page)])
+    text = page.read_text()
+    assert "| made up | 4 bits | 1 |" in text
+    assert "* absent: skipped, not installed: pip install no-such" in text
+    assert "old" not in text
+    assert f"{script.BEGIN}\nkept\n{script.END}" in text
+    script.main([str(tmp_path / "runtimes.json")])
+    assert capsys.readouterr().out in text
+
+
+def test_the_factor_is_of_the_rates():
+    result = {"runtime": "x", "sequences": 1, "work": "chain", "own": {"tokens_per_second": 4.0}}
+    report = {
+        "runtimes": {"x": {"weights": "float32"}},
+        "results": [result | {"fastsample": {"tokens_per_second": 5.0}}],
+    }
+    _, (line,) = bench.runtimes_table(report)
+    assert line[4:] == ["4.00", "5.00", "1.25", ""]
+
+
+def test_the_command_of_runtimes(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench.runtimes, "RUNTIMES", (made_up_runtime()[0],))
+    monkeypatch.setattr(bench, "RUNTIMES", bench.runtimes.RUNTIMES)
+    path = tmp_path / "runtimes.json"
+    assert cli.main(["bench", "--runtimes", "--smoke", "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    assert (report["kind"], len(report["results"])) == ("runtimes", 4)
+    assert bench.runtimes_heading(report) in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--runtimes", "--rows", "normal"])
+    assert "argument --rows: must not come with --runtimes" in capsys.readouterr().err
+    monkeypatch.setattr(
+        bench, "RUNTIMES", [bench.Runtime("absent", {"no_such_module": "no-such"}, (), "", None)]
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--runtimes"])
+    assert "absent is not installed: pip install no-such" in capsys.readouterr().err
+
+
+def test_the_published_table_of_runtimes_is_that_of_the_stored_report():
+    script = load_script("report")
+    report = json.loads((ROOT / "docs" / "runtimes.json").read_text())
+    first, last = script.marks("runtimes")
+    text = (ROOT / "README.md").read_text()
+    assert text.count(first) == text.count(last) == 1
+    shown = text.partition(first)[2].partition(last)[0]
+    assert shown == f"\n{script.runtimes(report)}"
+
+
+def test_the_readme_shows_no_targets():
+    text = (ROOT / "README.md").read_text()
+    assert "targets met" not in text
+    assert "at most |" not in text
+    assert not re.search(r"\d!", text)
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert "targets met" in page
+    assert "at most |" in page
+
+
 def test_compare_times_every_case_of_an_installation():
     folder = Path(bench.__file__).parents[2]
     command = [sys.executable, str(ROOT / "bench" / "compare.py"), "--time", str(folder)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -42,7 +43,7 @@ print(json.dumps(result))
 
 
 def call(
-    *command: str | Path, timeout: int = 180, **environment: str
+    *command: str | Path, timeout: int = 600, cwd: str | Path = "/", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command away from the source folder; only `environment` concerns fastsample."""
     inherited = {
@@ -52,7 +53,7 @@ def call(
     }
     return subprocess.run(
         [str(part) for part in command],
-        cwd="/",
+        cwd=cwd,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -142,9 +143,11 @@ def make_venv(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def pip(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def pip(
+    python: Path, *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run pip without a compiler; a build needs scikit-build-core from the package index."""
-    done = call(python, "-m", "pip", *arguments, **without_compiler(python))
+    done = call(python, "-m", "pip", *arguments, **(without_compiler(python) | environment))
     if done.returncode != 0 and "Could not find a version that satisfies" in done.stdout:
         if os.environ.get("FASTSAMPLE_NO_SKIP") == "1":
             pytest.fail(f"no package index, and FASTSAMPLE_NO_SKIP=1\n{done.stdout}")
@@ -177,9 +180,27 @@ def test_without_a_compiler_the_reference_runs_and_says_so(pure: Path) -> None:
     assert (result["backend"], result["isa"], result["token"]) == ("reference", None, 1)
     (warning,) = result["warnings"]
     assert warning.startswith("RuntimeWarning: ")
-    assert "install a C++ compiler" in warning
-    assert "pip install" in warning
-    assert "numba" in warning
+    assert "install a C++ compiler and repeat pip install" in warning
+    assert "--no-cache-dir --force-reinstall" in warning
+    assert "pip install numba" in warning
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "fastsample.sample([3.0, 2.5], u=0.6)",
+        "fastsample.survivors([3.0, 2.5])",
+        "fastsample.Sampler(seed=1)([3.0, 2.5])",
+        "next(fastsample.stream(lambda ids: [3.0, 2.5], [1], max_new_tokens=1))",
+        "fastsample.build_info()",
+    ],
+)
+def test_the_warning_names_the_line_of_the_caller(pure: Path, tmp_path: Path, use: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"import fastsample\n\n{use}\n")
+    done = call(pure, program)
+    assert done.returncode == 0, done.stdout
+    assert f"{program}:3: RuntimeWarning: fastsample runs on its slow" in done.stdout
 
 
 def test_without_a_compiler_a_forced_reference_does_not_warn(pure: Path) -> None:
@@ -229,3 +250,44 @@ def test_a_release_build_needs_a_compiler(pure: Path, tmp_path: Path) -> None:
     assert done.returncode != 0, done.stdout
     assert "Could not find the compiler" in done.stdout
     assert not list(tmp_path.glob("*.whl"))
+
+
+def test_a_wheel_without_the_extension_has_a_tag_of_its_own(pure: Path, tmp_path: Path) -> None:
+    done = pip(pure, "wheel", "--no-deps", "-w", tmp_path, ROOT)
+    assert done.returncode == 0, done.stdout
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"fastsample-{fastsample.__version__}-py3-none-any.whl"
+
+
+def test_a_broken_compiler_is_not_an_absent_one(pure: Path, tmp_path: Path) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho 'the licence has run out' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    done = pip(pure, "wheel", "--no-deps", "-w", tmp_path, ROOT, CXX=str(compiler))
+    assert done.returncode != 0, done.stdout
+    assert "the licence has run out" in done.stdout
+    assert not list(tmp_path.glob("*.whl"))
+
+
+# ---- the source folder ------------------------------------------------------------------------
+
+
+def test_the_unbuilt_source_folder_refuses(tmp_path: Path) -> None:
+    """Also where fastsample is installed: Python takes the folder that it was started in."""
+    ignore = shutil.ignore_patterns("_build.py", "*.so", "__pycache__")
+    shutil.copytree(ROOT / "fastsample", tmp_path / "fastsample", ignore=ignore)
+    error = first_use(PYTHONPATH=str(tmp_path))["error"]
+    source = f"fastsample was imported from its source folder {tmp_path / 'fastsample'}"
+    assert error.startswith(f"ImportError: {source}, where it is not built. ")
+    assert "Start Python in another folder" in error
+    assert "pip install -e ." in error
+
+
+def test_an_editable_installation_uses_the_source_folder(tmp_path: Path) -> None:
+    python = make_venv(tmp_path / "venv")
+    done = pip(python, "install", "-e", ROOT)
+    assert done.returncode == 0, done.stdout
+    use = "import fastsample; print(fastsample.sample([3.0, 2.5], u=0.6), fastsample.__file__)"
+    for folder in ("/", ROOT):
+        done = call(python, "-c", use, cwd=folder, FASTSAMPLE_BACKEND="reference")
+        assert done.stdout.split() == ["0", str(ROOT / "fastsample" / "__init__.py")]

@@ -37,11 +37,13 @@ EXPORTS = {
     "fs_isa",
     "fs_isas",
     "fs_last_error",
+    "fs_log_softmax",
     "fs_logits_init",
     "fs_order_init",
     "fs_orders",
     "fs_probs",
     "fs_sample",
+    "fs_softmax",
     "fs_stage_init",
     "fs_stage_kind_of",
     "fs_stage_name",
@@ -89,7 +91,7 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, f"{shlex.join(done.args)}\n{done.stdout}"
@@ -160,6 +162,39 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     for program in ("client", "client_cpp", "threads", "allocations"):
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
+
+
+@pytest.mark.parametrize("how", ["add_subdirectory", "FetchContent"])
+def test_as_a_guest(how: str, tmp_path: Path) -> None:
+    """A host with a target named core, built by scikit-build-core, which installs itself alone."""
+    cmake, build, prefix = tool("cmake"), tmp_path / "build", tmp_path / "prefix"
+    compiler("C++")
+    shared = "OFF" if how == "add_subdirectory" else "ON"
+    run(cmake, "-S", CLIENT / "guest", "-B", build, f"-DGUEST={ROOT}", f"-DHOW={how}",
+        f"-DBUILD_SHARED_LIBS={shared}")  # fmt: skip
+    run(cmake, "--build", build, "--parallel", "2")
+    assert_passed(run(build / "host"))
+    run(cmake, "--install", build, "--prefix", prefix)
+    installed = [path.relative_to(prefix) for path in prefix.rglob("*") if path.is_file()]
+    assert installed == [Path("bin/host")]
+    guests = (build / "guests.txt").read_text().split()
+    assert {"fastsample", "fastsample_core"} <= set(guests)
+    assert [name for name in guests if not name.startswith("fastsample")] == []
+    cache = (build / "CMakeCache.txt").read_text()
+    assert "FASTSAMPLE_INSTALL:BOOL=OFF" in cache
+    assert "FASTSAMPLE_PYTHON:BOOL=OFF" in cache
+
+
+@pytest.mark.parametrize("flags", ["-ffast-math", "-ffinite-math-only"])
+def test_other_arithmetic_is_refused(flags: str, tmp_path: Path) -> None:
+    command = [compiler("C++"), "-std=c++17", f"-I{ROOT / 'csrc'}", "-fsyntax-only"]
+    source = ROOT / "csrc" / "simd" / "kernels_scalar.cpp"
+    run(*command, source)
+    done = subprocess.run(
+        [*command, flags, source], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert "fastsample needs IEEE arithmetic: compile without" in done.stderr
 
 
 @pytest.fixture(scope="module")

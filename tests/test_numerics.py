@@ -178,35 +178,78 @@ def test_cold_ties_share(variant: str) -> None:
 # ---- softmax, top_k, argmax ------------------------------------------------------------------
 
 
+#: What softmax and log_softmax promise; 2 ULP of the polynomial, of a weight and of their sum, half
+#: a ULP each of the argument's fraction, the reciprocal and the product are 6.3e-7.
+RIGHT_TO = 1e-6
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 20.0])
 @pytest.mark.parametrize("kind", [k for k in rows.ROW_KINDS if k != "huge"])
-def test_softmax_and_log_softmax(kind: str, temperature: float) -> None:
+def test_softmax_and_log_softmax(variant: str, kind: str, temperature: float) -> None:
     batch = np.stack([rows.make_row(kind, 700, seed) for seed in range(3)])
     scaled = batch.astype(np.float64) / temperature
-    # float64 rounds x / T and a difference from it, each 2^-53 of at most the largest |x / T|, and
-    # sums 700 terms; then one rounding to float32, or below its normal numbers 2^-150.
-    finite = np.abs(scaled[np.isfinite(scaled)]).max()
-    noise = 4 * 2.0**-53 * finite + 2 * 700 * 2.0**-53
     expected = special.log_softmax(scaled, axis=1)
+    # scipy rounds x / T, and differences from it, 2^-53 of the largest.
+    noise = 4 * 2.0**-53 * np.abs(scaled[np.isfinite(scaled)]).max()
     ours = fs.log_softmax(batch, temperature)
     assert ours.dtype == np.float32
     assert np.array_equal(ours == -np.inf, batch == -np.inf)
     kept = batch > -np.inf
     error = np.abs(ours[kept] - expected[kept])
-    assert np.all(error <= 2.0**-24 * (np.abs(expected[kept]) + noise) + noise)
+    # Where one token has nearly all, 1 + the others is a double: 2^-52 of them are lost.
+    assert np.all(error <= RIGHT_TO * np.abs(expected[kept]) + noise + 700 * 2.0**-52)
     expected = special.softmax(scaled, axis=1)
     ours = fs.softmax(batch, temperature)
     error = np.abs(ours - expected)
-    assert np.all(error <= 2.0**-24 * expected * (1 + noise) + expected * 2 * noise + 2.0**-150)
+    assert np.all(error <= (RIGHT_TO + 2 * noise) * expected + 2.0**-150)
     assert fs.softmax(batch[1], temperature).tobytes() == ours[1].tobytes()
+    assert np.all(ours[batch == -np.inf] == 0)
 
 
-def test_log_softmax_of_huge_logits() -> None:
+def test_the_least_probable_token_has_all_digits(variant: str) -> None:
+    rng = np.random.default_rng(2)
+    for temperature, sigma in ((1.0, 2.5), (0.3, 2.5), (1.0, 15.0), (7.0, 40.0)):
+        x = rng.normal(0, sigma, 5000).astype(np.float32)
+        exact = special.log_softmax(x.astype(np.float64) / temperature)
+        np.testing.assert_allclose(fs.log_softmax(x, temperature), exact, rtol=RIGHT_TO)
+        exact = np.exp(exact)
+        normal = exact > 2.0**-126
+        ours = fs.softmax(x, temperature)
+        np.testing.assert_allclose(ours[normal], exact[normal], rtol=RIGHT_TO)
+        assert np.all(np.abs(ours - exact)[~normal] <= 2.0**-149)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, ml_dtypes.bfloat16])
+def test_softmax_has_equal_bits(
+    fast_variants: tuple[str, ...], activate: Any, dtype: npt.DTypeLike
+) -> None:
+    for vocab in (1, 7, 255, 256, 1000, 3001):
+        kinds = [kind for kind in rows.ROW_KINDS if kind != "huge" or dtype != np.float16]
+        batch = np.stack([rows.make_row(kind, vocab) for kind in kinds]).astype(dtype)
+        for temperature in (1e-30, 0.05, 0.8, 1.0, 30.0, 1e38):
+            seen = set()
+            for variant in fast_variants:
+                with activate(variant):
+                    seen.add(fs.softmax(batch, temperature).tobytes())
+                    seen.add(fs.log_softmax(batch, temperature).tobytes())
+            assert len(seen) == 2, (vocab, temperature)
+
+
+def test_softmax_of_equal_logits(fast_variant: str) -> None:
+    for n in (1, 2, 3, 100, 1024, 5000):
+        ours = fs.softmax(np.full(n, 3.25, np.float32), 0.7)
+        assert np.all(ours == np.float32(1 / n))
+        ours = fs.log_softmax(np.full(n, 3.25, np.float32), 0.7)
+        assert np.all(ours == np.float32(-math.log(n)))
+
+
+def test_log_softmax_of_huge_logits(variant: str) -> None:
     row = np.float32([1e30, -1e30, 1e30, -np.inf])
     assert fs.log_softmax(row).tolist() == pytest.approx(
         [-np.log(2), float(np.float32(-2e30)), -np.log(2), -np.inf], rel=2.0**-23
     )
     assert fs.softmax(np.float32([3e38, -3e38]), 1e-300).tolist() == [1.0, 0.0]
+    assert fs.log_softmax(np.float32([3e38, -3e38]), 1e-300).tolist() == [0.0, -np.inf]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, ml_dtypes.bfloat16])

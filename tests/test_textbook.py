@@ -18,6 +18,8 @@ import pytest
 
 import fastsample as fs
 
+pytestmark = pytest.mark.quick
+
 Row = tuple[Fraction, ...]
 
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,7 @@
 #include "draw.h"
 #include "philox.h"
 #include "simd/dispatch.h"
+#include "softmax.h"
 
 #if defined(__SSE__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -114,13 +116,17 @@ struct Arguments {
   const Kernels* kernels;
 
   Row row(int64_t i, Workspace& ws) const {
+    return scan(kernels, RowType(logits->dtype), values(i, ws), size_t(logits->vocab),
+                ws.block_max);
+  }
+  // Of a row, next to each other.
+  const char* values(int64_t i, Workspace& ws) const {
     const char* data = static_cast<const char*>(logits->data);
     const int64_t size = element_size(logits->dtype);
     // Unsigned, so that the stride of a single row, whatever it is, is multiplied by 0 in peace.
     data += ptrdiff_t(uint64_t(i) * uint64_t(logits->row_stride) * uint64_t(size));
     const int64_t stride = logits->element_stride ? logits->element_stride : size;
-    if (stride != size && logits->vocab > 1) data = gather(data, stride, size, ws);
-    return scan(kernels, RowType(logits->dtype), data, size_t(logits->vocab), ws.block_max);
+    return stride != size && logits->vocab > 1 ? gather(data, stride, size, ws) : data;
   }
   // Values that are not next to each other, brought together.
   const char* gather(const char* data, int64_t stride, int64_t size, Workspace& ws) const {
@@ -198,6 +204,36 @@ class Batch {
   fs_status status_ = FS_OK;
   Row failed_;
 };
+
+// Writes write(row, temperature, out) for each row.
+template <class Write>
+fs_status write_all(const fs_logits* logits, double temperature, float* out, Write write) {
+  return guarded([&] {
+    const std::string error = check_logits(logits);
+    if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
+    if (!(temperature > 0.0 && std::isfinite(temperature)))
+      return fail(FS_INVALID_ARGUMENT,
+                  "temperature must be finite and > 0, got " + show(temperature));
+    const Kernels* kernels = active_kernels();
+    if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
+    if (logits->rows == 0) return FS_OK;
+    if (!out) return fail(FS_INVALID_ARGUMENT, "out must not be null");
+    const Arguments args{logits, nullptr, 0, nullptr, kernels};
+    Workspace& ws = workspaces().own;
+    // All are scanned first: nothing is written where one is bad.
+    std::vector<Row> rows(size_t(logits->rows));
+    for (int64_t i = 0; i < logits->rows; ++i) {
+      Row& row = rows[size_t(i)] = args.row(i, ws);
+      if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
+    }
+    for (int64_t i = 0; i < logits->rows; ++i) {
+      Row& row = rows[size_t(i)];
+      row.data = args.values(i, ws);  // gathered again, if they were
+      write(row, temperature, out + i * logits->vocab);
+    }
+    return FS_OK;
+  });
+}
 
 // Checks what all entry points share, then runs body(arguments, workspace).
 template <class Body>
@@ -318,6 +354,14 @@ fs_status fs_survivors(const fs_logits* logits, const fs_chain* chain, const fs_
   // Of other than one row, which is refused, nobody knows how many draws there are.
   const bool single = logits && logits->rows == 1;
   return with_arguments(logits, chain, 1, single ? one : nullptr, false, body);
+}
+
+fs_status fs_softmax(const fs_logits* logits, double temperature, float* out) {
+  return write_all(logits, temperature, out, write_softmax);
+}
+
+fs_status fs_log_softmax(const fs_logits* logits, double temperature, float* out) {
+  return write_all(logits, temperature, out, write_log_softmax);
 }
 
 void fs_free_thread_buffers(void) {

@@ -11,6 +11,12 @@
 #include <intrin.h>
 #endif
 
+// NaN, infinities and the order of operations have to mean what they say.
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (__FINITE_MATH_ONLY__ + 0) || \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "fastsample needs IEEE arithmetic: compile without -ffast-math, its parts, and /fp:fast"
+#endif
+
 namespace fastsample {
 
 // Rows are worked on in blocks of this many values; the last one is padded with -inf.
@@ -45,6 +51,11 @@ constexpr int kBins = 256;
 // A weight under 2^kLightest rounds to zero units, whatever its block.
 constexpr float kLightest = -42.0f;
 
+// Exponentials that are floats are 2^kLift times as large, so that none of those that count is
+// below the normal numbers: the lightest has the exponent kLowestPower.
+constexpr int kLift = 96;
+constexpr double kLowestPower = -200.0;
+
 static inline int lowest_bit(uint64_t word) {
 #if defined(_MSC_VER)
   unsigned long index;
@@ -63,6 +74,23 @@ static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
   return count;
 }
 
+// a * b + c, rounded once. MinGW's fmaf rounds twice. The product of floats is exact in float64;
+// its sum with c is rounded to odd there, after which rounding to float32 is right.
+static inline float fused(float a, float b, float c) {
+#if defined(__MINGW32__) && !defined(__FMA__)
+  const double product = double(a) * double(b), sum = product + double(c);
+  const double back = sum - product, lost = (product - (sum - back)) + (double(c) - back);
+  uint64_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  if (lost != 0.0 && isfinite(sum) && !(bits & 1)) bits += (lost > 0.0) == (sum > 0.0) ? 1 : -1;
+  double odd;
+  memcpy(&odd, &bits, sizeof odd);
+  return float(odd);
+#else
+  return fmaf(a, b, c);
+#endif
+}
+
 struct Exp2 {
   float max;
   float scale;
@@ -71,7 +99,7 @@ struct Exp2 {
 // The logarithm of half a weight: its fraction, the distance from the next lower integer, is exact
 // in float32 because it is not above -1. Between -1 and 0 it would need more bits than there are.
 static inline float log2_of_half(float x, Exp2 exp2) {
-  return fmaf(x - exp2.max, exp2.scale, -1.0f);
+  return fused(x - exp2.max, exp2.scale, -1.0f);
 }
 
 // e of a block: the logarithm of its largest weight rounded up.
@@ -121,6 +149,17 @@ struct RowKernels {
   float (*sample)(const Scanned& row, size_t pieces, float* out);
   // A block as float32, padded with -inf; `n` is what is left of the row.
   void (*load)(const void* block, size_t n, float out[kBlock]);
+  // Of all values: w = 2^((x - max) * scale + kLift), its argument in double precision, so that
+  // also the lightest has all the digits of a float. They go to `out` unless that is null; what
+  // padding adds is too light to matter. Returns their sum: value i is added to lane i % 16, and at
+  // the end the upper half of the lanes to the lower one until one is left.
+  double (*exponentials)(const Scanned& row, double max, double scale, float* out);
+  // fma(x - max, scale, shift) in double precision.
+  void (*logarithms)(const Scanned& row, double max, double scale, double shift, float* out);
+  // What values >= tau weigh, as integers, divided by a total in double precision; 0 for others. Of
+  // blocks first to last - 1.
+  void (*quotients)(const Scanned& row, size_t first, size_t last, Exp2 exp2, float tau,
+                    double total, float* out);
 };
 
 enum RowType { kF32, kF16, kBF16, kF64, kRowTypes };
@@ -152,6 +191,8 @@ struct Kernels {
   // Drops the values of a list, and with them their weights unless null, that are below tau and, of
   // those equal to it, all but the first `ties`. Returns how many are left. Slack as above.
   size_t (*keep)(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties);
+  // Multiplies in place.
+  void (*multiply)(float* x, size_t n, float factor);
 };
 
 }  // namespace fastsample

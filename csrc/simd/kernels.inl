@@ -464,13 +464,14 @@ FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
 }
 
 #include "lists.inl"
+#include "softmax.inl"
 
 using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
   return {scan_row,     mass<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>,
-          sample<Type>, load<Type>};
+          sample<Type>, load<Type>, exponentials<Type>,   logarithms<Type>,     quotients<Type>};
 }
 
 }  // namespace
@@ -490,6 +491,7 @@ constexpr Kernels kernels = {
     find,
     clear_weights,
     keep,
+    multiply,
 };
 
 }  // namespace FASTSAMPLE_ISA

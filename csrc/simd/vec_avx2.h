@@ -144,6 +144,42 @@ struct Vec {
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
+  // Double precision, of as many lanes as a vector of floats has in two of them.
+  using D = __m256d;
+  static constexpr int kDoubles = 4;
+  static D set1d(double v) { return _mm256_set1_pd(v); }
+  static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static D low_d(F v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+  static D high_d(F v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+  static F to_floats(D low, D high) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high),
+                                1);
+  }
+  static F affine(F x, D max, D scale, D shift) {
+    return to_floats(_mm256_fmadd_pd(_mm256_sub_pd(low_d(x), max), scale, shift),
+                     _mm256_fmadd_pd(_mm256_sub_pd(high_d(x), max), scale, shift));
+  }
+  static void split_d(D x, D max, D scale, D& n, D& r) {
+    const D y = _mm256_max_pd(_mm256_mul_pd(_mm256_sub_pd(x, max), scale), set1d(kLowestPower));
+    n = _mm256_floor_pd(y);
+    r = _mm256_sub_pd(y, n);
+  }
+  static void split(F x, D max, D scale, F& n, F& r) {
+    D n_low, n_high, r_low, r_high;
+    split_d(low_d(x), max, scale, n_low, r_low);
+    split_d(high_d(x), max, scale, n_high, r_high);
+    n = to_floats(n_low, n_high);
+    r = to_floats(r_low, r_high);
+  }
+  static void add_to(D* sum, F v) {
+    sum[0] = _mm256_add_pd(sum[0], low_d(v));
+    sum[1] = _mm256_add_pd(sum[1], high_d(v));
+  }
+  static F quotient(I q, D divisor) {
+    return to_floats(_mm256_div_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(q)), divisor),
+                     _mm256_div_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(q, 1)), divisor));
+  }
   static int64_t hsum64(Sum64 sum) {
     const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
     alignas(16) int64_t lane[2];

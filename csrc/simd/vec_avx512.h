@@ -145,6 +145,42 @@ struct Vec {
     _mm512_mask_storeu_epi64(p, __mmask8(mask), _mm512_setzero_si512());
     _mm512_mask_storeu_epi64(p + 8, __mmask8(mask >> 8), _mm512_setzero_si512());
   }
+  // Double precision, of as many lanes as a vector of floats has in two of them.
+  using D = __m512d;
+  static constexpr int kDoubles = 8;
+  static D set1d(double v) { return _mm512_set1_pd(v); }
+  static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static D low_d(F v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
+  static D high_d(F v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
+  static F to_floats(D low, D high) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high),
+                              1);
+  }
+  static F affine(F x, D max, D scale, D shift) {
+    return to_floats(_mm512_fmadd_pd(_mm512_sub_pd(low_d(x), max), scale, shift),
+                     _mm512_fmadd_pd(_mm512_sub_pd(high_d(x), max), scale, shift));
+  }
+  static void split_d(D x, D max, D scale, D& n, D& r) {
+    const D y = _mm512_max_pd(_mm512_mul_pd(_mm512_sub_pd(x, max), scale), set1d(kLowestPower));
+    n = _mm512_roundscale_pd(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    r = _mm512_sub_pd(y, n);
+  }
+  static void split(F x, D max, D scale, F& n, F& r) {
+    D n_low, n_high, r_low, r_high;
+    split_d(low_d(x), max, scale, n_low, r_low);
+    split_d(high_d(x), max, scale, n_high, r_high);
+    n = to_floats(n_low, n_high);
+    r = to_floats(r_low, r_high);
+  }
+  static void add_to(D* sum, F v) {
+    sum[0] = _mm512_add_pd(sum[0], low_d(v));
+    sum[1] = _mm512_add_pd(sum[1], high_d(v));
+  }
+  static F quotient(I q, D divisor) {
+    return to_floats(_mm512_div_pd(_mm512_cvtepi32_pd(_mm512_castsi512_si256(q)), divisor),
+                     _mm512_div_pd(_mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(q, 1)), divisor));
+  }
   static int64_t hsum64(Sum64 sum) { return _mm512_reduce_add_epi64(sum); }
 };
 

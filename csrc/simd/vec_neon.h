@@ -127,6 +127,39 @@ struct Vec {
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
+  // Double precision, of as many lanes as a vector of floats has in two of them.
+  using D = float64x2_t;
+  static constexpr int kDoubles = 2;
+  static D set1d(double v) { return vdupq_n_f64(v); }
+  static void stored(double* p, D v) { vst1q_f64(p, v); }
+  static F mul(F a, F b) { return vmulq_f32(a, b); }
+  static D low_d(F v) { return vcvt_f64_f32(vget_low_f32(v)); }
+  static D high_d(F v) { return vcvt_high_f64_f32(v); }
+  static F to_floats(D low, D high) { return vcvt_high_f32_f64(vcvt_f32_f64(low), high); }
+  static F affine(F x, D max, D scale, D shift) {
+    return to_floats(vfmaq_f64(shift, vsubq_f64(low_d(x), max), scale),
+                     vfmaq_f64(shift, vsubq_f64(high_d(x), max), scale));
+  }
+  static void split_d(D x, D max, D scale, D& n, D& r) {
+    const D y = vmaxq_f64(vmulq_f64(vsubq_f64(x, max), scale), set1d(kLowestPower));
+    n = vrndmq_f64(y);
+    r = vsubq_f64(y, n);
+  }
+  static void split(F x, D max, D scale, F& n, F& r) {
+    D n_low, n_high, r_low, r_high;
+    split_d(low_d(x), max, scale, n_low, r_low);
+    split_d(high_d(x), max, scale, n_high, r_high);
+    n = to_floats(n_low, n_high);
+    r = to_floats(r_low, r_high);
+  }
+  static void add_to(D* sum, F v) {
+    sum[0] = vaddq_f64(sum[0], low_d(v));
+    sum[1] = vaddq_f64(sum[1], high_d(v));
+  }
+  static F quotient(I q, D divisor) {
+    return to_floats(vdivq_f64(vcvtq_f64_s64(vmovl_s32(vget_low_s32(q))), divisor),
+                     vdivq_f64(vcvtq_f64_s64(vmovl_high_s32(q)), divisor));
+  }
   static int64_t hsum64(Sum64 sum) { return vaddvq_s64(sum); }
 };
 

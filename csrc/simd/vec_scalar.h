@@ -52,7 +52,7 @@ struct Vec {
   static F set1(float v) { return v; }
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }
-  static F fma(F a, F b, F c) { return fmaf(a, b, c); }
+  static F fma(F a, F b, F c) { return fused(a, b, c); }
   // Of a NaN and another the second, as the vectors have it.
   static F max(F a, F b) { return a > b ? a : b; }
   static F min(F a, F b) { return a < b ? a : b; }
@@ -125,6 +125,22 @@ struct Vec {
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
+  using D = double;
+  static constexpr int kDoubles = 1;
+  static D set1d(double v) { return v; }
+  static void stored(double* p, D v) { *p = v; }
+  static F mul(F a, F b) { return a * b; }
+  static F affine(F x, D max, D scale, D shift) { return F(::fma(double(x) - max, scale, shift)); }
+  // The whole part and the rest of a logarithm.
+  static void split(F x, D max, D scale, F& n, F& r) {
+    D y = (double(x) - max) * scale;
+    y = y > kLowestPower ? y : kLowestPower;
+    const D whole = ::floor(y);
+    n = F(whole);
+    r = F(y - whole);
+  }
+  static void add_to(D* sum, F v) { *sum += double(v); }
+  static F quotient(I q, D divisor) { return F(double(q) / divisor); }
   static int64_t hsum64(Sum64 sum) { return sum; }
 };
 

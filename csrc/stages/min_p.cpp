@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cfloat>
 
-#include "math.h"
+#include "logarithm.h"
 #include "stages/stage.h"
 
 namespace fastsample {

@@ -1,5 +1,5 @@
 // What a stage is: a name, numbers, and what it keeps of a row. A stage is one file of this folder
-// and one row of table.cpp; a file depends on this header, lists/ and math.h.
+// and one row of table.cpp; a file depends on this header, lists/ and logarithm.h.
 #pragma once
 
 #include <cfloat>

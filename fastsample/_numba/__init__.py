@@ -10,14 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import MAX_VOCAB
-from ..records import Records
+from ..records import KINDS, Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
+from ..reference.inputs import Inputs, as_drawn_from, of_row
 from . import draw as compiled
 from .draw import address_of, run
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from .softmax import write
 from .threads import share_out
 
-__all__ = ["plan", "probs", "sample", "survivors", "uniform", "uniforms"]
+__all__ = [
+    "log_softmax",
+    "plan",
+    "probs",
+    "sample",
+    "softmax",
+    "survivors",
+    "uniform",
+    "uniforms",
+]
 
 _DTYPES = {
     np.dtype(np.float32): FLOAT32,
@@ -51,9 +62,9 @@ def uniforms(
     return out
 
 
-def _defect(rows: Rows, i: int) -> ValueError:
+def _defect(rows: Rows, i: int, inputs: Inputs) -> ValueError:
     changed = f"logits row {i} must not change while it is sampled"
-    return ValueError(find_defect(to_float32(rows[i]), i) or changed)
+    return ValueError(find_defect(as_drawn_from(to_float32(rows[i]), inputs, i), i) or changed)
 
 
 def _thread_count(threads: int, rows: Rows) -> int:
@@ -74,14 +85,59 @@ def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     return job
 
 
+#: The last of the kinds that all chains share.
+_SHARED = KINDS.index("min_p") + 1
+
+
+class _Extra(NamedTuple):
+    """What some rows have beside their parameters; the arrays live as long as it does."""
+
+    record: npt.NDArray[np.void]
+    inputs: Inputs
+
+
+def _needs_extra(params: Records, inputs: Inputs) -> bool:
+    kind, value = params["stages"]["kind"], params["stages"]["value"]
+    dynamic = (kind == KINDS.index("temperature") + 1) & (value[..., 1] != 0.0)
+    return "edits" in inputs or "allowed" in inputs or bool(np.any(dynamic | (kind > _SHARED)))
+
+
+def _extra(params: Records, inputs: Inputs) -> _Extra | None:
+    """Return it, or None where there is nothing: then less has to be compiled."""
+    if not _needs_extra(params, inputs):
+        return None
+    record = np.zeros(1, compiled.EXTRA)
+    for name, array in inputs.items():
+        record[name] = array.ctypes.data
+    if "allowed" in inputs:
+        record["words"] = inputs["allowed"].shape[1]
+    return _Extra(record, inputs)
+
+
+def _address(extra: _Extra | None) -> int | None:
+    return None if extra is None else extra.record.ctypes.data
+
+
 def sample(
-    rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
+    rows: Rows,
+    params: Records,
+    u: Floats,
+    mark: bool,
+    tokens: Ids,
+    threads: int = 0,
+    **inputs: Any,
 ) -> None:
     """Draw one token per row into `tokens`: the inverse CDF of u, in index order.
 
-    0 threads are as many as pay. What is drawn does not depend on them.
+    0 threads are as many as pay. What is drawn does not depend on them. The inputs are those of
+    ``reference/inputs.py``; a state is moved where the whole call succeeds.
     """
     drawn = np.empty_like(tokens)
+    state = inputs.get("state")
+    if state is not None:
+        inputs["state"] = state.copy()
+    extra = _extra(params, inputs)
+    extra_at = _address(extra)
     job = _job(params, uniforms=u, tokens=drawn)
     job["mark"] = mark
     job["stride"] = rows.strides[0]
@@ -90,14 +146,16 @@ def sample(
     bad: list[int] = []
 
     def draw(first: int, last: int) -> None:
-        reached = run(*fixed, first, last)
+        reached = run(*fixed, first, last, extra_at)
         if reached < last:
             bad.append(reached)
 
     share_out(len(rows), _thread_count(threads, rows), draw)
     if bad:
-        raise _defect(rows, min(bad))
+        raise _defect(rows, min(bad), inputs)
     tokens[:] = drawn
+    if state is not None:
+        state[:] = inputs["state"]
 
 
 class _Listed(NamedTuple):
@@ -108,34 +166,54 @@ class _Listed(NamedTuple):
     weight: Ids
 
 
-def _list(rows: Rows, params: Records, i: int) -> _Listed:
+def _list(rows: Rows, params: Records, i: int, inputs: Inputs) -> _Listed:
     size, row = rows.shape[1], rows[i]
     ids, x = np.empty(size, np.uint32), np.empty(size, np.float32)
     weights = np.empty(size, np.int64)
     record = params if params.size == 1 else params[i : i + 1]
     job = _job(record, ids=ids, x=x, weights=weights)
     at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
-    count = run(*at, 0, 0, 0, 1)
+    extra = _extra(record, of_row(inputs, i))
+    count = run(*at, 0, 0, 0, 1, _address(extra))
     if count < 1 or ids[:count].max() >= size:
-        raise _defect(rows, i)
+        raise _defect(rows, i, inputs)
     return _Listed(ids[:count], x[:count], weights[:count])
 
 
-def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
+def probs(rows: Rows, params: Records, **inputs: Any) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from."""
     out = np.zeros(rows.shape, np.float32)
     for i in range(len(rows)):
-        ids, _, weight = _list(rows, params, i)
+        ids, _, weight = _list(rows, params, i, inputs)
         out[i, ids] = weight / weight.sum()
     return out
 
 
-def survivors(rows: Rows, params: Records) -> tuple[Ids, npt.NDArray[np.float32]]:
+def survivors(rows: Rows, params: Records, **inputs: Any) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling probability."""
-    ids, x, weight = _list(rows, params, 0)
+    ids, x, weight = _list(rows, params, 0, inputs)
     falling = np.argsort(-x, kind="stable")
     p = (weight / weight.sum()).astype(np.float32)
     return ids[falling].astype(np.int64), p[falling]
+
+
+def _write(rows: Rows, temperature: float, logarithm: bool) -> npt.NDArray[np.float32]:
+    out = np.empty(rows.shape, np.float32)
+    for i, row in enumerate(rows):
+        to = out.ctypes.data + i * out.strides[0]
+        if not write(row.ctypes.data, _DTYPES[rows.dtype], row.size, temperature, logarithm, to):
+            raise _defect(rows, i, {})
+    return out
+
+
+def softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the probabilities of all tokens."""
+    return _write(rows, temperature, False)
+
+
+def log_softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the logarithms of the probabilities of all tokens."""
+    return _write(rows, temperature, True)
 
 
 def plan(params: Records) -> Callable[[Any, Any, Any], int]:
@@ -143,8 +221,10 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
     params = params.copy()
     job = _job(params)
     job_at = job.ctypes.data
+    extra = _extra(params, {})
+    extra_at = _address(extra)
 
-    def draw(row: Any, seed: Any, offset: Any, *, alive: object = (params, job)) -> int:
+    def draw(row: Any, seed: Any, offset: Any, *, alive: object = (params, job, extra)) -> int:
         # The token, or -1 where the general path has to look at the arguments.
         if type(row) is not np.ndarray or type(seed) is not int or type(offset) is not int:
             return -1
@@ -156,6 +236,8 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
         if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
             return -1
         address = address_of(row if dtype in _TYPED else row.view(np.uint16))
-        return max(run(address, dtype, size, job_at, _signed(seed), _signed(offset), 0, 1), -1)
+        return max(
+            run(address, dtype, size, job_at, _signed(seed), _signed(offset), 0, 1, extra_at), -1
+        )
 
     return draw

@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cut import SMALL_ROW, Chain, cut
+from .cut import ADAPTIVE, MIROSTAT, SMALL_ROW, Chain, State, cut, stage_at
+from .edits import copy_edited
 from .row import (
-    Kept,
-    Row,
+    FLOAT32,
     Survivors,
     kept_mass,
     list_block,
-    list_kept,
     memory_for,
+    row_at,
     scan,
     weigh,
 )
-from .weights import Exp2
+from .stages.adaptive import aim_of, reweigh, start_of
+from .stages.cutting import Cutting, list_of
+from .stages.mirostat import next_mu
+from .weights import Exp2, exp2_scale
 from .words import (
     Floats32,
     Ids,
@@ -52,25 +55,30 @@ def locate(weight: Ids, at: Scalar) -> tuple[int, Scalar]:
 
 
 @inline
-def draw(row: Row, kept: Kept, listed: Survivors, block_mass: Ids, exp2: Exp2, u: float) -> Scalar:
-    """Return the token where the cumulative weight exceeds u; CHANGED where there is none."""
+def draw(c: Cutting, block_mass: Ids, exp2: Exp2, u: float) -> tuple[Scalar, float]:
+    """Return the token where the cumulative weight exceeds u, and its probability.
+
+    CHANGED where there is none.
+    """
+    row, listed = c.row, c.listed
     if not listed.x.size and not block_mass.size and row.size <= SMALL_ROW:
-        listed = list_kept(row, kept)
+        listed = list_of(c)
     if listed.x.size:
         weight = weigh(row, listed, exp2)
         total = weight.sum()
         at = min(np.int64(u * total), total - 1)
     else:
         if not block_mass.size:
-            block_mass = kept_mass(row, exp2, kept)
+            block_mass = kept_mass(row, exp2, c.kept)
         total = block_mass.sum()
         b, at = locate(block_mass, min(np.int64(u * total), total - 1))
-        listed = list_block(row, b, kept)
+        listed = list_block(row, b, c.kept)
         weight = weigh(row, listed, exp2)
     if not weight.size:  # something has written to the row meanwhile
-        return CHANGED
-    token = np.int64(listed.ids[locate(weight, at)[0]])
-    return token if token < row.size else CHANGED
+        return CHANGED, 0.0
+    i, _ = locate(weight, at)
+    token = np.int64(listed.ids[i])
+    return (token if token < row.size else CHANGED), weight[i] / np.float64(total)
 
 
 #: What a call of `run` has in common for all rows. Arrays are addresses, strides count bytes.
@@ -88,6 +96,17 @@ JOB = np.dtype(
         ("weights", np.int64),
     ]
 )
+#: The same of chains with more than the four stages that all share.
+EXTRA = np.dtype(
+    [
+        ("coin", np.int64),  # uniforms of the coins, or 0: none is needed
+        ("state", np.int64),  # two numbers a row, which are moved, or 0: all at their start
+        ("edits", np.int64),  # records, with the places where those of each row begin; or 0
+        ("edit_offsets", np.int64),
+        ("allowed", np.int64),  # so many words a row, or 0: all are
+        ("words", np.int64),
+    ]
+)
 
 
 @njit
@@ -101,33 +120,98 @@ def write_list(listed: Survivors, weight: Ids, job: Scalar) -> Scalar:
 
 
 @njit
+def find_stateful(chain: Chain) -> Scalar:
+    """Return which stage has a state, or -1."""
+    for i in range(chain.stages):
+        stage = stage_at(chain, i)
+        if stage.kind in (MIROSTAT, ADAPTIVE) and stage.value[0] > 0.0:
+            return i
+    return -1
+
+
+@njit
+def state_of(extra: Scalar, i: Scalar) -> State:
+    coin = carray(pointer(extra.coin), i + 1, np.float64)[i] if extra.coin else 0.0
+    if not extra.state:
+        return State(coin, False, 0.0, 0.0)
+    numbers = carray(pointer(extra.state), (i + 1, 2), np.float64)
+    return State(coin, True, numbers[i, 0], numbers[i, 1])
+
+
+@njit
 def result_of(
     address: Scalar,
     dtype: Scalar,
     size: Scalar,
     job: Scalar,
+    extra: Scalar,
     i: Scalar,
     seed: Scalar,
     offset: Scalar,
     memory: Floats32,
+    copy: Floats32,
 ) -> Scalar:
     """Return the token of a row, or what takes its place.
 
     Listing what is kept is here too: a function apart would take as long again to compile.
     """
+    if extra is not None:  # noqa: SIM102 - one condition is not seen to be constant
+        if copy.size:
+            copy_edited(row_at(address, dtype, size, memory), copy, extra, i)
+            address, dtype = np.int64(copy.ctypes.data), np.int64(FLOAT32)
     row, good = scan(address, dtype, size, memory)
     if not good:
         return BAD
     chain = Chain(job.params + i * job.params_stride, job.stages)
-    kept, listed, block_mass, exp2 = cut(row, chain)
-    if job.ids:
-        if not listed.x.size:
-            listed = list_kept(row, kept)
-        return write_list(listed, weigh(row, listed, exp2), job)
     u = philox_uniform(seed, 0, offset)
     if job.uniforms:
         u = carray(pointer(job.uniforms), i + 1, np.float64)[i]
-    return draw(row, kept, listed, block_mass, exp2, u)
+    if extra is None:
+        c, block_mass, divisor = cut(row, chain, None)
+    else:
+        state = state_of(extra, i)
+        c, block_mass, divisor = cut(row, chain, state)
+    exp2 = Exp2(c.row.max, exp2_scale(divisor if divisor > 0.0 else 1.0))
+    if extra is not None:
+        at = find_stateful(chain) if divisor > 0.0 else -1
+        stage = stage_at(chain, max(at, 0))
+        if at >= 0 and stage.kind == ADAPTIVE:
+            return adapted(c, exp2, stage.value, state, u, job, extra, i)
+    if job.ids:
+        listed = list_of(c)
+        return write_list(listed, weigh(c.row, listed, exp2), job)
+    token, q = draw(c, block_mass, exp2, u)
+    if extra is not None:  # noqa: SIM102 - one condition is not seen to be constant
+        if at >= 0 and extra.state and token >= 0:
+            mu = next_mu(state.first, stage.value[1], stage.value[2], q)
+            carray(pointer(extra.state), (i + 1, 2), np.float64)[i, 0] = mu
+    return token
+
+
+@njit
+def adapted(
+    c: Cutting,
+    exp2: Exp2,
+    value: Scalar,
+    state: State,
+    u: float,
+    job: Scalar,
+    extra: Scalar,
+    i: Scalar,
+) -> Scalar:
+    """Do the rest of the same where tokens are drawn with other weights than those of logits."""
+    drawn, count = (state.first, state.second) if state.known else start_of(value)
+    listed = list_of(c)
+    weight, q = reweigh(weigh(c.row, listed, exp2), aim_of(value[0], drawn, count))
+    if job.ids:
+        return write_list(listed, weight, job)
+    total = weight.sum()
+    place, _ = locate(weight, min(np.int64(u * total), total - 1))
+    if extra.state:
+        numbers = carray(pointer(extra.state), (i + 1, 2), np.float64)
+        numbers[i, 0] = q[place] + value[1] * drawn
+        numbers[i, 1] = 1.0 + value[1] * count
+    return min(np.int64(listed.ids[place]), c.row.size - 1)
 
 
 def _entries(
@@ -149,14 +233,22 @@ def _entries(
         offset: int,
         first: int,
         last: int,
+        extra_address: int | None,
     ) -> int:
         """Draw for each of the rows first..last-1; return the first that is bad, or last."""
         _ = sources
         job = carray(pointer(job_address), 1, JOB)[0]
-        memory = memory_for(size)  # lives as long as a call that it is given to
+        if extra_address is None:
+            extra = None
+            copied = 0
+        else:
+            extra = carray(pointer(extra_address), 1, EXTRA)[0]
+            copied = size if extra.edits or extra.allowed else 0
+        # These live as long as a call that they are given to.
+        memory, copy = memory_for(size), np.empty(copied, np.float32)
         for i in range(first, last):
             at = address + i * job.stride
-            result = result_of(at, dtype, size, job, i, seed, offset, memory)
+            result = result_of(at, dtype, size, job, extra, i, seed, offset, memory, copy)
             if not job.tokens:
                 return result
             carray(pointer(job.tokens), last, np.int64)[i] = result

@@ -106,20 +106,27 @@ def memory_for(size: Scalar) -> Floats32:
     return np.empty(BLOCK + (size + BLOCK - 1) // BLOCK * (LANES + 1), np.float32)
 
 
-@njit
-def scan(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> tuple[Row, bool]:
-    """Return the scanned row, good while the memory lives, and whether it can be sampled from."""
+@inline
+def row_at(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> Row:
+    """Return a row that has not been scanned, good while the memory lives."""
     blocks = (size + BLOCK - 1) // BLOCK
     # Arrays of addresses: at every step into a function numba counts the references to others.
     at = memory.ctypes.data
     scratch = carray(pointer(at), BLOCK, np.float32)
     lane_max = carray(pointer(at + 4 * BLOCK), (blocks, LANES), np.float32)
     block_max = carray(pointer(at + 4 * (BLOCK + blocks * LANES)), blocks, np.float32)
-    row = Row(address, dtype, size, scratch, lane_max, block_max, -INFINITY)
+    return Row(address, dtype, size, scratch, lane_max, block_max, -INFINITY)
+
+
+@njit
+def scan(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> tuple[Row, bool]:
+    """Return the scanned row, good while the memory lives, and whether it can be sampled from."""
+    row = row_at(address, dtype, size, memory)
+    lane_max, block_max = row.lane_max, row.block_max
     whole_halves = size // BLOCK if dtype in (FLOAT16, BFLOAT16) else 0
     row_max = -INFINITY
     nan = False
-    for b in range(blocks):
+    for b in range(block_max.size):
         lanes = lane_max[b]
         if b < whole_halves:
             nan |= scan_block_of_halves(row, b)
@@ -128,7 +135,7 @@ def scan(address: Scalar, dtype: Scalar, size: Scalar, memory: Floats32) -> tupl
         top = largest_lane(lanes)
         block_max[b] = top
         row_max = max(row_max, top)
-    row = Row(address, dtype, size, scratch, lane_max, block_max, row_max)
+    row = Row(address, dtype, size, row.scratch, lane_max, block_max, row_max)
     return row, np.isfinite(row_max) and not nan
 
 

@@ -13,6 +13,7 @@ from .words import Scalar, fma, intrinsic, njit
 
 MANTISSA_BITS = 27
 UNIT_BITS = 40
+UNIT = 2.0**-UNIT_BITS
 LEAST_EXPONENT = MANTISSA_BITS - UNIT_BITS
 REACHES = 1.0 - 2.0**-24  # what reaches p of a total weighs this times p of it at least
 LIGHTEST = np.float32(-42.0)  # a weight under 2^-42 rounds to zero units
@@ -42,10 +43,15 @@ def block_exponent(block_max: Scalar, exp2: Exp2) -> Scalar:
     return np.int32(np.int32(y if y > least else least) + 1)
 
 
-def weight_of(builder: Value, x: Value, max_: Value, scale: Value, exponent: Value) -> Value:
-    """Return the integer weight of a value, or of a vector, in a block of some exponent."""
+def lifted_weight(
+    builder: Value, x: Value, max_: Value, scale: Value, exponent: Value
+) -> tuple[Value, Value]:
+    """Return what becomes the integer weight of a value, or of a vector, and its logarithm.
+
+    In a block of some exponent. It is the logarithm of half a weight.
+    """
     of, integer = x.type, exponent.type
-    # The logarithm of half a weight: not above -1, so that its fraction is exact.
+    # Not above -1, so that its fraction is exact.
     y = call(builder, "fma", builder.fsub(x, max_), scale, constant(of, -1.0))
     least = constant(of, -100.0)
     y = builder.select(builder.fcmp_ordered(">", y, least), y, least)
@@ -56,8 +62,18 @@ def weight_of(builder: Value, x: Value, max_: Value, scale: Value, exponent: Val
         p = call(builder, "fma", p, r, constant(of, c))
     lift = builder.sub(constant(integer, MANTISSA_BITS + 1), exponent)
     power = builder.shl(builder.add(builder.fptosi(n, integer), lift), constant(integer, 23))
-    w = builder.bitcast(builder.add(builder.bitcast(p, integer), power), of)
+    return builder.bitcast(builder.add(builder.bitcast(p, integer), power), of), y
+
+
+def whole(builder: Value, w: Value, integer: Value) -> Value:
+    """Return the nearest integer."""
     return builder.fptosi(call(builder, "rint", w), integer)
+
+
+def weight_of(builder: Value, x: Value, max_: Value, scale: Value, exponent: Value) -> Value:
+    """Return the integer weight of a value, or of a vector, in a block of some exponent."""
+    w, _ = lifted_weight(builder, x, max_, scale, exponent)
+    return whole(builder, w, exponent.type)
 
 
 @intrinsic

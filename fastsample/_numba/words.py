@@ -15,6 +15,7 @@ from llvmlite import ir
 
 Scalar: TypeAlias = Any  # a number whose width the compiled code keeps
 Floats32 = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 ShortIds = npt.NDArray[np.uint32]
 carray: Callable[..., Any] = numba.carray
@@ -34,7 +35,7 @@ intrinsic: Callable[[Function], Any] = numba.extending.intrinsic
 def digest_of_sources() -> str:
     """Return a digest of all that is compiled."""
     package = Path(__file__).parent
-    files = [*sorted(package.glob("*.py")), package.parent / "params.py"]
+    files = [*sorted(package.rglob("*.py")), package.parent / "records.py"]
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -58,6 +59,14 @@ def bitcast(context: Any, x: Any) -> Any:
     to = numba.int32 if x == numba.float32 else numba.float32
     return to(x), lambda context, builder, signature, values: builder.bitcast(
         *values, context.get_value_type(to)
+    )
+
+
+@intrinsic
+def double_bits(context: Any, x: Any) -> Any:
+    """Return the int64 of a float64's bits."""
+    return numba.int64(numba.float64), lambda context, builder, signature, values: builder.bitcast(
+        *values, ir.IntType(64)
     )
 
 

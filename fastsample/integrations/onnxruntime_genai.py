@@ -1,10 +1,12 @@
 """ONNX Runtime GenAI: a generator that draws with fastsample.
 
-Needs the extra ``fastsample[onnxruntime-genai]``.
+Needs the extra ``onnxruntime-genai``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,53 @@ import numpy.typing as npt
 
 from ..orders import Order
 from ..sampler import Sampler
+from . import how_to_get
 
 try:
     import onnxruntime_genai as og
 except ImportError as error:
     raise ImportError(
-        f"this needs onnxruntime-genai ({error}): pip install 'fastsample[onnxruntime-genai]'"
+        f"this needs onnxruntime-genai ({error}): {how_to_get('onnxruntime-genai')}"
     ) from error
 
 # Search options that act inside the runtime's own step, and the value that turns them off.
 _LACKING = {"num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0}
+
+
+# Of the options that the runtime takes as they come: what they must be, and how that is told.
+# `Sampler` checks temperature and top_p.
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "repetition_penalty": ("finite and > 0", lambda v: 0.0 < v < math.inf),
+    "max_length": (">= 1", lambda v: v >= 1),
+}
+# The same for those that play no part in greedy search.
+_RANGES_OF_SAMPLING: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "top_k": (">= 0", lambda v: v >= 0),
+    "random_seed": (">= -1", lambda v: v >= -1),
+    "length_penalty": ("finite", math.isfinite),
+    "diversity_penalty": ("finite", math.isfinite),
+}
+
+
+def _check_ranges(options: dict[str, Any]) -> None:
+    ranges = _RANGES | (_RANGES_OF_SAMPLING if options["do_sample"] else {})
+    for name, (requirement, valid) in ranges.items():
+        if name in options and not valid(options[name]):
+            raise ValueError(f"{name} must be {requirement}, got {options[name]:g}")
+
+
+def _let_the_runtime_check(model: Any, params: Any, options: dict[str, Any]) -> None:
+    """Let it refuse what it refuses of options that it will not see as they are.
+
+    The generator that is made for it has room for one token, and goes at once.
+    """
+    params.set_search_options(max_length=1)
+    try:
+        og.Generator(model, params)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    finally:
+        params.set_search_options(max_length=int(options["max_length"]))
 
 
 def _parameters(options: dict[str, Any]) -> dict[str, Any] | None:
@@ -33,7 +72,7 @@ def _parameters(options: dict[str, Any]) -> dict[str, Any] | None:
         return None
     for name, off in _LACKING.items():
         if options[name] != off:
-            raise ValueError(f"{name} must be {off} to draw with fastsample, got {options[name]}")
+            raise ValueError(f"{name} must be {off} to draw with fastsample, got {options[name]:g}")
     return {"temperature": temperature, "top_k": top_k, "top_p": top_p or 1.0}
 
 
@@ -66,7 +105,8 @@ class FastGenerator(og.Generator):
     Raises
     ------
     ValueError
-        A search option is out of its range, or fastsample does not have it.
+        A search option is out of its range, fastsample's or the runtime's (a `top_k` beyond the
+        vocabulary), or fastsample does not have it.
     TypeError
         As in `fastsample.sample`.
 
@@ -90,12 +130,15 @@ class FastGenerator(og.Generator):
         self, model: Any, params: Any, *, seed: Any = None, order: Order = "onnxruntime-genai"
     ) -> None:
         options = params.get_search_options()
+        _check_ranges(options)
         parameters = _parameters(options)
         if seed is None and options["random_seed"] >= 0:
             seed = int(options["random_seed"])
         self.sampler = None
         if parameters is not None:
             self.sampler = Sampler(**parameters, order=order, seed=seed)
+        if options["do_sample"]:
+            _let_the_runtime_check(model, params, options)
         self._penalty = np.float32(options["repetition_penalty"])
         # The runtime copies the options. Greedy, it takes the one token that is left to it.
         params.set_search_options(do_sample=False)

@@ -1,26 +1,30 @@
 """Hugging Face transformers: ``model.generate`` that draws with fastsample.
 
-Needs the extra ``fastsample[transformers]``.
+Needs the extra ``transformers``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import inspect
+import os
+import secrets
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ..orders import Order
 from ..sampler import Sampler
 from ..sampling import survivors
+from . import how_to_get
 
 try:
     import torch
-    from transformers import LogitsProcessor, LogitsProcessorList
+    from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
     from transformers.generation import GenerationMode
 except ImportError as error:
     raise ImportError(
-        f"this needs transformers and torch ({error}): pip install 'fastsample[transformers]'"
+        f"this needs transformers and torch ({error}): {how_to_get('transformers')}"
     ) from error
 
 # What `generate` would apply where the draw has been made already, and the values that turn it off.
@@ -29,12 +33,34 @@ _LACKING: dict[str, tuple[Any, ...]] = {
     "typical_p": (None, 1.0),
     "epsilon_cutoff": (None, 0.0),
     "eta_cutoff": (None, 0.0),
-    "penalty_alpha": (None, 0.0),
     "watermarking_config": (None,),
 }
 
 # What `generate` has where a parameter is None: the stage is off.
 _OFF = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0}
+
+
+class _TorchSeeds:
+    """Seeds of torch's generator, which ``torch.manual_seed`` and ``set_seed`` repeat.
+
+    A forked child inherits its state. Where nothing has seeded it, a child must not repeat its
+    parent, nor its siblings.
+    """
+
+    def __init__(self) -> None:
+        self._initial, self._salt = torch.initial_seed(), 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self._salt = secrets.randbits(63)
+
+    def next(self) -> int:
+        seed: int = torch.randint(2**63 - 1, (), device="cpu").item()
+        return seed ^ self._salt if torch.initial_seed() == self._initial else seed
+
+
+_torch_seeds = _TorchSeeds()
 
 
 class FastSampleLogitsProcessor(LogitsProcessor):
@@ -112,12 +138,53 @@ def _parameters(config: Any) -> dict[str, Any]:
     return {name: _OFF[name] if value is None else value for name, value in given.items()}
 
 
+def _refuse_other_models(model: Any) -> None:
+    if not (hasattr(model, "_prepare_generation_config") and hasattr(model, "generate")):
+        raise TypeError(f"model must be a transformers model that generates, got {type(model)}")
+
+
+def _ours(function: Any) -> bool:
+    """Return whether `enable` has made a function."""
+    return isinstance(function, partial) and function.func is generate
+
+
+def _original(model: Any) -> Callable[..., Any]:
+    """Return a model's own ``generate``, also where `enable` has put another in its place.
+
+    A wrapper, as `torch.compile` gives, has that of the model inside.
+    """
+    found: Callable[..., Any] = model.generate
+    if _ours(found):
+        owner = found.args[0]  # type: ignore[attr-defined]
+        return partial(type(owner).generate, owner)
+    return found
+
+
+def _by_name(original: Callable[..., Any], args: Sequence[Any]) -> dict[str, Any]:
+    """Return positional arguments after the third by the names that they have in ``generate``."""
+    names = _positional(original)
+    if "logits_processor" not in names:  # a wrapper's (*args, **kwargs)
+        names = _positional(GenerationMixin.generate)[1:]
+    names = names[3:]
+    if len(args) > len(names):
+        raise TypeError(
+            f"generate takes at most {len(names) + 3} positional arguments after the model, "
+            f"got {len(args) + 3}"
+        )
+    return dict(zip(names, args, strict=False))
+
+
+def _positional(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
 def generate(
     model: Any,
     inputs: Any = None,
     generation_config: Any = None,
     logits_processor: Sequence[Any] | None = None,
-    *,
+    *args: Any,
     seed: Any = None,
     order: Order = "hf",
     **kwargs: Any,
@@ -132,14 +199,16 @@ def generate(
     ----------
     model : transformers.PreTrainedModel
         A model that generates.
-    inputs, generation_config, logits_processor, **kwargs
-        As in ``model.generate``, with the same defaults: of the arguments, the configuration, the
-        model's configuration and the library (`top_k` is 50), the first that says something.
+    inputs, generation_config, logits_processor, *args, **kwargs
+        As in ``model.generate``, by position too, with the same defaults: of the arguments, the
+        configuration, the model's configuration and the library (`top_k` is 50), the first that
+        says something.
     seed : int or array of shape (B,), optional
         Step i of row r draws with ``offset=i`` in stream r; an array gives each row a seed of its
         own, with which it draws as it would alone. B counts the rows that are generated, those of
         ``num_return_sequences`` included. Without it the attribute ``seed`` of the configuration
-        counts, and without that, one from the operating system.
+        counts, and without that torch's generator gives one: ``torch.manual_seed`` and
+        ``transformers.set_seed`` repeat a text.
     order : str or tuple of str, default "hf"
         As in `fastsample.sample`.
 
@@ -172,12 +241,17 @@ def generate(
     >>> text[0].tolist() == text[1].tolist()
     True
     """
-    if not hasattr(model, "_prepare_generation_config"):
-        raise TypeError(f"model must be a transformers model that generates, got {type(model)}")
-    original = partial(type(model).generate, model, inputs)
+    _refuse_other_models(model)
+    original = _original(model)
+    named = _by_name(original, args)
+    for name in named.keys() & kwargs.keys():
+        raise TypeError(f"generate got {name} by position and by name")
+    kwargs |= named
     config, _ = model._prepare_generation_config(generation_config, **kwargs)
     if not config.do_sample:
-        return original(generation_config, logits_processor, **kwargs)
+        return original(
+            inputs, generation_config=generation_config, logits_processor=logits_processor, **kwargs
+        )
     mode = config.get_generation_mode(kwargs.get("assistant_model"))
     if mode is not GenerationMode.SAMPLE:
         raise ValueError(f"fastsample draws in plain sampling, not in {mode.value}")
@@ -188,7 +262,10 @@ def generate(
         raise ValueError("cache_implementation must not be 'paged' to draw with fastsample")
 
     parameters: dict[str, Any] = {**_parameters(config), "order": order}
-    seed = getattr(config, "seed", None) if seed is None else seed
+    if seed is None:
+        seed = getattr(config, "seed", None)
+    if seed is None:
+        seed = _torch_seeds.next()
     draw: FastSampleLogitsProcessor
     if config.return_dict_in_generate and config.output_scores:
         draw = _Recorder(seed=seed, renormalize=bool(config.renormalize_logits), **parameters)
@@ -199,6 +276,8 @@ def generate(
     # `generate` insists on sampling: then from a distribution of one token, without stages.
     several = (config.num_return_sequences or 1) > 1
     changes = {"do_sample": several, **_OFF, "top_k": 0 if several else 50, "min_p": None}
+    if getattr(config, "penalty_alpha", None) is not None:
+        changes["penalty_alpha"] = None  # it plays no part in sampling, but would without
     kwargs = {name: value for name, value in kwargs.items() if name not in changes}
     if generation_config is None:
         kwargs |= changes
@@ -207,7 +286,9 @@ def generate(
         generation_config.update(**changes)
 
     processors = LogitsProcessorList([*(logits_processor or ()), draw])
-    result = original(generation_config, processors, **kwargs)
+    result = original(
+        inputs, generation_config=generation_config, logits_processor=processors, **kwargs
+    )
     if isinstance(draw, _Recorder):
         result.scores = tuple(draw.scores[: len(result.scores)])
     return result
@@ -217,7 +298,8 @@ def enable(model: Any, *, order: Order = "hf") -> Any:
     """Make a model's own ``generate`` draw with fastsample, and take ``seed``.
 
     Pipelines and other code that calls ``model.generate`` draw with fastsample too. It is the
-    `generate` of this module, bound to the model; ``del model.generate`` undoes it.
+    `generate` of this module, bound to the model; ``del model.generate`` undoes it. Of a wrapper,
+    as ``torch.compile`` gives, it is the model inside that is changed.
 
     Parameters
     ----------
@@ -246,7 +328,8 @@ def enable(model: Any, *, order: Order = "hf") -> Any:
     >>> model.generate(torch.tensor([[5, 6]]), max_length=8, do_sample=True, seed=1).shape
     torch.Size([1, 8])
     """
-    if not hasattr(model, "_prepare_generation_config"):
-        raise TypeError(f"model must be a transformers model that generates, got {type(model)}")
-    model.generate = partial(generate, model, order=order)
+    _refuse_other_models(model)
+    found = model.generate
+    owner = found.args[0] if _ours(found) else getattr(found, "__self__", model)
+    owner.generate = partial(generate, owner, order=order)
     return model

@@ -7,12 +7,15 @@ a stage keeps stands in its file in ``stages/``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Records, steps
-from .chain import Step, draw, uniform, walk
+from .chain import Step, draw, state_after, uniform, walk
 from .distribution import Distribution, Floats, Ids
+from .inputs import Inputs, as_drawn_from, coin_of, of_row, state_of
 from .row import Rows, find_defect, to_float32
 
 __all__ = [
@@ -20,8 +23,10 @@ __all__ = [
     "Ids",
     "Rows",
     "find_defect",
+    "log_softmax",
     "probs",
     "sample",
+    "softmax",
     "survivors",
     "survivors_of",
     "to_float32",
@@ -35,9 +40,14 @@ def chain_of(p: np.void) -> list[Step]:
     return [Step(*step) for step in steps(p)]
 
 
-def _walk(row: npt.NDArray[np.float32], params: Records, i: int) -> Distribution:
+def _row(rows: Rows, i: int, inputs: Inputs) -> npt.NDArray[np.float32]:
+    return as_drawn_from(to_float32(rows[i]), inputs, i)
+
+
+def _walk(row: npt.NDArray[np.float32], params: Records, i: int, inputs: Inputs) -> Distribution:
     p = params[0 if params.size == 1 else i]
-    return walk(row, chain_of(p), int(p["min_tokens_to_keep"]))
+    at_least = int(p["min_tokens_to_keep"])
+    return walk(row, chain_of(p), at_least, coin=coin_of(inputs, i), state=state_of(inputs, i))
 
 
 def survivors_of(row: npt.NDArray[np.float32], p: np.void) -> tuple[Ids, Floats]:
@@ -47,39 +57,81 @@ def survivors_of(row: npt.NDArray[np.float32], p: np.void) -> tuple[Ids, Floats]
 
 
 def sample(
-    rows: Rows, params: Records, u: Floats, mark: bool, tokens: Ids, threads: int = 0
+    rows: Rows,
+    params: Records,
+    u: Floats,
+    mark: bool,
+    tokens: Ids,
+    threads: int = 0,
+    **inputs: Any,
 ) -> None:
-    """Draw one token per row into `tokens`: the inverse CDF of u, in index order."""
+    """Draw one token per row into `tokens`: the inverse CDF of u, in index order.
+
+    The inputs are those of ``inputs.py``; a state is moved where the whole call succeeds.
+    """
     drawn = np.empty_like(tokens)
-    for i, row in enumerate(to_float32(rows)):
+    states = np.array(inputs.get("state", ()))
+    for i in range(len(rows)):
+        row = _row(rows, i, inputs)
         defect = find_defect(row, i)
         if defect is not None:
             if not mark:
                 raise ValueError(defect)
             drawn[i] = -1
             continue
-        d = _walk(row, params, i)
-        drawn[i] = d.ids[draw(d, u[i])]
+        d = _walk(row, params, i, inputs)
+        place = draw(d, u[i])
+        drawn[i] = d.ids[place]
+        if states.size:
+            after = state_after(chain_of(params[0 if params.size == 1 else i]), d, place)
+            states[i, : len(after)] = after
     tokens[:] = drawn
+    if states.size:
+        inputs["state"][:] = states
 
 
-def probs(rows: Rows, params: Records) -> npt.NDArray[np.float32]:
+def probs(rows: Rows, params: Records, **inputs: Any) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from."""
-    rows = to_float32(rows)
     out = np.zeros(rows.shape, np.float32)
     for i in range(len(rows)):
-        ids, p = survivors(rows[i : i + 1], params[i : i + 1] if params.size > 1 else params, i)
+        one = params[i : i + 1] if params.size > 1 else params
+        ids, p = survivors(rows[i : i + 1], one, i, **of_row(inputs, i))
         out[i, ids] = p
     return out
 
 
-def survivors(rows: Rows, params: Records, index: int = 0) -> tuple[Ids, npt.NDArray[np.float32]]:
-    """Return ids and probabilities of what is kept of one row, by falling probability."""
-    row = to_float32(rows)[0]
+def _logarithms(rows: Rows, temperature: float) -> Floats:
+    x = to_float32(rows)
+    for i, row in enumerate(x):
+        defect = find_defect(row, i)
+        if defect is not None:
+            raise ValueError(defect)
+    with np.errstate(over="ignore"):  # what is too far below the maximum has no probability
+        y: Floats = (x.astype(np.float64) - x.max(axis=1, keepdims=True)) / temperature
+    y -= np.log(np.exp(y).sum(axis=1, keepdims=True))
+    return y
+
+
+def softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the probabilities of all tokens."""
+    return np.exp(_logarithms(rows, temperature)).astype(np.float32)
+
+
+def log_softmax(rows: Rows, temperature: float) -> npt.NDArray[np.float32]:
+    """Return the logarithms of the probabilities of all tokens."""
+    with np.errstate(over="ignore"):
+        return _logarithms(rows, temperature).astype(np.float32)
+
+
+def survivors(
+    rows: Rows, params: Records, index: int = 0, **inputs: Any
+) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Return ids and probabilities of what is kept of one row, by falling logit and rising id."""
+    row = _row(rows, 0, inputs)
     defect = find_defect(row, index)
     if defect is not None:
         raise ValueError(defect)
-    d = _walk(row, params, 0)
+    d = _walk(row, params, 0, inputs)
     return d.ids, d.probs.astype(np.float32)
 
 

@@ -104,6 +104,8 @@ class Distribution(NamedTuple):
 
     def floor(self, weight: float) -> Distribution:
         """Return the tokens of at least this weight; the largest weighs 1."""
+        if weight <= 0.0:  # what is 0 in float64 is less than any
+            return self
         return self.first(self.count_from(math.log(weight)))
 
 

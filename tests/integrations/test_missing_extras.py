@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -10,12 +11,20 @@ import pytest
 
 from fastsample import cli
 
-RUNTIMES = ("llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib")
+RUNTIMES = ("llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib", "vllm")
 
 
 def test_no_runtime_is_imported():
     code = "import sys, fastsample, fastsample.cli, fastsample.integrations; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, check=True)
+    assert not set(RUNTIMES) & set(done.stdout.decode().split())
+
+
+def test_the_plugin_of_vllm_imports_nothing_while_it_is_off():
+    code = "import sys; from fastsample.integrations.vllm import register; register()"
+    environment = {n: v for n, v in os.environ.items() if n != "FASTSAMPLE_VLLM"}
+    command = [sys.executable, "-c", f"{code}; print(*sys.modules)"]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, check=True)
     assert not set(RUNTIMES) & set(done.stdout.decode().split())
 
 
@@ -44,7 +53,9 @@ def test_an_adapter_says_what_it_needs(without, adapter, missing, names, extra):
         import_module(f"fastsample.integrations.{adapter}")
     message = str(caught.value)
     assert message.startswith(f"this needs {names} (")
-    assert message.endswith(f"): pip install 'fastsample[{extra}]'")
+    assert message.endswith(
+        f"): pip install '.[{extra}]' in a checkout, or pip install 'fastsample[{extra}]'"
+    )
 
 
 def test_generate_without_llama_cpp(without, capsys):
@@ -55,4 +66,4 @@ def test_generate_without_llama_cpp(without, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "llama-cpp-python" in err
-    assert "pip install 'fastsample[llama]'" in err
+    assert "pip install '.[llama]' in a checkout, or pip install 'fastsample[llama]'" in err

@@ -250,13 +250,76 @@ def test_order(make: Make, model: Any) -> None:
         ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size must be 0"),
         ({"top_p": 1.5}, r"top_p must be in \[0, 1\], got 1.5"),
         ({"temperature": -1.0}, "temperature must be finite and >= 0, got -1"),
+        ({"num_beams": 0}, "num_beams must be 1 to draw with fastsample, got 0$"),
+        ({"min_length": -1}, "min_length must be 0 to draw with fastsample, got -1$"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be 0 to draw with .*, got -1$"),
+        ({"top_p": -0.5}, r"top_p must be in \[0, 1\], got -0.5"),
+        ({"top_p": np.nan}, r"top_p must be in \[0, 1\], got nan"),
+        ({"temperature": np.nan}, "temperature must be finite and >= 0, got nan"),
+        ({"temperature": np.inf}, "temperature must be finite and >= 0, got inf"),
+        ({"repetition_penalty": -1.0}, "^repetition_penalty must be finite and > 0, got -1$"),
+        ({"repetition_penalty": 0.0}, "^repetition_penalty must be finite and > 0, got 0$"),
+        ({"repetition_penalty": np.nan}, "^repetition_penalty must be finite and > 0, got nan$"),
+        ({"repetition_penalty": np.inf}, "^repetition_penalty must be finite and > 0, got inf$"),
+        ({"top_k": -1}, "^top_k must be >= 0, got -1$"),
+        ({"top_k": ROW.size + 1}, rf"^top_k \({ROW.size + 1}\) must be .*\({ROW.size}\)"),
+        ({"max_length": -1}, "^max_length must be >= 1, got -1$"),
+        ({"max_length": 0}, "^max_length must be >= 1, got 0$"),
+        ({"random_seed": -2}, "^random_seed must be >= -1, got -2$"),
+        ({"length_penalty": np.nan}, "^length_penalty must be finite, got nan$"),
+        ({"diversity_penalty": np.inf}, "^diversity_penalty must be finite, got inf$"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"num_return_sequences": 2}, "num_return_sequences"),
+        ({"max_length": 5000}, "max_length"),
     ],
+    ids=str,
 )
-def test_bad_options(make: Make, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(FastGenerator, do_sample=True, **options)
+def test_bad_options(make: Make, model: Any, options: dict[str, Any], message: str) -> None:
+    params = og.GeneratorParams(model)
+    params.set_search_options(do_sample=True, **options)
+    before = str(params.get_search_options())
+    for batch in (1, 2):
+        if "batch_size" not in options:
+            params.set_search_options(batch_size=batch)
+            before = str(params.get_search_options())
+        kinds = (ValueError, RuntimeError) if "max_length" in options else ValueError
+        with pytest.raises(kinds, match=message):
+            FastGenerator(model, params)
+        assert str(params.get_search_options()) == before
     with pytest.raises(TypeError, match="seed must be an integer"):
         make(FastGenerator, do_sample=True, seed="x")
+
+
+def test_greedy_refuses_what_plays_a_part_in_it(make: Make) -> None:
+    with pytest.raises(ValueError, match=r"^repetition_penalty must be finite and > 0, got -1$"):
+        make(FastGenerator, repetition_penalty=-1.0)
+    make(FastGenerator, top_k=ROW.size + 1)  # which plays none
+
+
+@pytest.mark.parametrize("top_k", [ROW.size, ROW.size - 1, 0])
+def test_the_largest_top_k(make: Make, top_k: int) -> None:
+    finish(make(FastGenerator, do_sample=True, top_k=top_k, top_p=0.9, max_length=9))
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.7, 1.3, 1e30])
+def test_a_penalty_in_a_batch_appends_what_was_drawn(make: Make, penalty: float) -> None:
+    prompts = [[1, 2], [int(LIKELY[0]), int(LIKELY[1])], [int(LIKELY[-1]), 6]]
+    options = {"repetition_penalty": penalty, "batch_size": 3, "do_sample": True, "top_k": 20}
+    generator = make(FastGenerator, prompts, 5, max_length=20, **options)
+    drawn, draw = [], generator.sampler
+
+    class Kept:
+        def __call__(self, rows: Any) -> Any:
+            drawn.append(draw(rows))
+            return drawn[-1]
+
+    generator.sampler = Kept()
+    ended = np.zeros(3, bool)
+    while not generator.is_done():
+        generator.generate_next_token()
+        appended = np.array([generator.get_sequence(i)[-1] for i in range(3)])
+        assert np.array_equal(appended[~ended], drawn[-1][~ended])
+        ended |= appended == EOS
 
 
 def test_a_step_that_does_not_append_the_draw_raises(

@@ -8,11 +8,13 @@ import importlib.util
 import inspect
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import different
 
 import fastsample
 
@@ -268,6 +270,55 @@ def test_reproducible_by_seed(tiny: Any, as_config: bool) -> None:
     assert len({str(run(None)) for _ in range(6)}) > 1
 
 
+@pytest.mark.parametrize("seeded", [transformers.set_seed, torch.manual_seed], ids=str)
+def test_seeds_of_torch_repeat_a_text(tiny: Any, seeded: Any) -> None:
+    model = enable(copy.deepcopy(tiny))
+    chain = {"max_length": 24, "eos_token_id": None, **SAMPLING}
+    seeded(0)
+    first, second = (tokens(model.generate(PROMPT, **chain)) for _ in range(2))
+    assert first != second
+    seeded(0)
+    assert tokens(generate(tiny, PROMPT, **chain)) == first
+    assert tokens(model.generate(PROMPT, **chain)) == second
+    seeded(1)
+    assert tokens(model.generate(PROMPT, **chain)) != first
+    # A seed of the call, or greedy search, takes none of torch's.
+    seeded(0)
+    model.generate(PROMPT, seed=3, **chain)
+    model.generate(PROMPT, max_length=5)
+    config = transformers.GenerationConfig(**chain)
+    config.seed = 3
+    model.generate(PROMPT, config)
+    assert tokens(model.generate(PROMPT, **chain)) == first
+
+
+FORK = """
+import torch, transformers
+from fastsample.integrations.transformers import FastSampleLogitsProcessor, enable
+torch.set_num_threads(1)
+sizes = {"vocab_size": 300, "n_embd": 8, "n_layer": 1, "n_head": 1}
+config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=None)
+model = enable(transformers.GPT2LMHeadModel(config).eval())
+def text(**seed):
+    chain = {"max_length": 30, "do_sample": True, **seed}
+    return lambda: model.generate(torch.tensor([[5]]), **chain).tolist()
+def seeded():
+    torch.manual_seed(0)
+    return text()()
+def row(draw):
+    draw(None, torch.zeros(1, 300))
+    return lambda: [int(draw(None, torch.zeros(1, 300)).argmax()) for _ in range(20)]
+draws = {"model": text(), "model, seed": text(seed=3), "model, torch's seed": seeded,
+         "processor, seed": row(FastSampleLogitsProcessor(seed=3))}
+"""
+
+
+def test_what_is_alive_across_a_fork() -> None:
+    found = different(FORK)
+    assert found.pop("model") == 3
+    assert set(found.values()) == {1}
+
+
 def test_configuration_arguments_and_defaults_agree(tiny: Any) -> None:
     by_argument = generate(tiny, PROMPT, max_length=24, seed=3, **SAMPLING)
     config = transformers.GenerationConfig(max_length=24, **SAMPLING)
@@ -317,7 +368,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "top_h": {"top_h": 0.4},
     "epsilon_cutoff": {"epsilon_cutoff": 0.01},
     "eta_cutoff": {"eta_cutoff": 0.01},
-    "penalty_alpha": {"penalty_alpha": 0.6},
     "watermarking_config": {"watermarking_config": transformers.WatermarkingConfig()},
     "beam_sample": {"num_beams": 2},
     "assisted_generation": {"prompt_lookup_num_tokens": 2},
@@ -330,6 +380,20 @@ REFUSED: dict[str, dict[str, Any]] = {
 def test_what_is_lacking_is_refused(tiny: Any, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         generate(tiny, PROMPT, max_length=8, do_sample=True, **REFUSED[name])
+
+
+@pytest.mark.parametrize("as_config", [False, True])
+def test_what_generate_ignores_when_it_samples_is_ignored(tiny: Any, as_config: bool) -> None:
+    chain = {**SAMPLING, "max_length": 12}
+    expected = tokens(generate(tiny, PROMPT, seed=1, **chain))
+    for several in (1, 2):
+        chain |= {"penalty_alpha": 0.6, "num_return_sequences": several}
+        if as_config:
+            drawn = generate(tiny, PROMPT, transformers.GenerationConfig(**chain), seed=1)
+        else:
+            drawn = generate(tiny, PROMPT, seed=1, **chain)
+        assert drawn.shape[0] == several
+        assert tokens(drawn)[0] == expected[0]
 
 
 def test_bad_input(tiny: Any) -> None:
@@ -368,6 +432,114 @@ def test_enable(tiny: Any) -> None:
     del model.generate
     with pytest.raises(ValueError, match="seed"):
         model.generate(PROMPT, max_length=20, seed=6, **SAMPLING)
+
+
+compiled = partial(torch.compile, backend="eager")  # importing the usual one warns
+
+
+class Wrapper:
+    """Forwards what it has not, but for what is set."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+
+class OtherGenerate(Wrapper):
+    """Has a `generate` of its own, as PEFT's models do."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.calls = 0
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self.model.generate(*args, **kwargs)
+
+
+WRAPPERS = {"torch.compile": compiled, "forwards": Wrapper, "generates": OtherGenerate,
+            "twice": lambda model: Wrapper(compiled(model))}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_wrappers(tiny: Any, wrap: Any) -> None:
+    model = copy.deepcopy(tiny)
+    chain = {"max_length": 20, "seed": 6, **SAMPLING}
+    expected = tokens(generate(tiny, PROMPT, **chain))
+    wrapper = wrap(model)
+    assert tokens(generate(wrapper, PROMPT, **chain)) == expected
+    greedy = tokens(tiny.generate(PROMPT, max_length=20))
+    assert tokens(generate(wrapper, PROMPT, max_length=20)) == greedy
+    assert tokens(generate(wrapper, PROMPT, None, None, None, max_length=5)) == tokens(
+        tiny.generate(PROMPT, max_length=5)
+    )
+    for _ in range(2):  # to enable it twice is to enable it
+        assert enable(wrapper) is wrapper
+        assert tokens(wrapper.generate(PROMPT, **chain)) == expected
+        assert tokens(generate(wrapper, PROMPT, **chain)) == expected
+    owner = wrapper if isinstance(wrapper, OtherGenerate) else model
+    assert tokens(owner.generate(PROMPT, **chain)) == expected
+    assert tokens(generate(model, PROMPT, **chain)) == expected
+    if isinstance(wrapper, OtherGenerate):
+        assert wrapper.calls == 8, "the wrapper's own generate has been passed by"
+    del owner.generate
+    assert tokens(wrapper.generate(PROMPT, max_length=20)) == greedy
+    with pytest.raises(ValueError, match="seed"):
+        model.generate(PROMPT, **chain)
+
+
+def test_a_wrapper_of_an_enabled_model(tiny: Any) -> None:
+    chain = {"max_length": 20, "seed": 6, **SAMPLING}
+    expected = tokens(generate(tiny, PROMPT, **chain))
+    model = enable(copy.deepcopy(tiny))
+    for wrapper in (compiled(model), Wrapper(model), OtherGenerate(model)):
+        assert tokens(wrapper.generate(PROMPT, **chain)) == expected
+        assert tokens(generate(wrapper, PROMPT, **chain)) == expected
+    # A generate that someone else has set is what is called.
+    patched, calls = copy.deepcopy(tiny), []
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        calls.append(kwargs)
+        return type(patched).generate(patched, *args, **kwargs)
+
+    patched.generate = count
+    assert tokens(generate(patched, PROMPT, **chain)) == expected
+    assert len(calls) == 1
+
+
+def test_arguments_by_position(tiny: Any) -> None:
+    class AfterTwo(transformers.StoppingCriteria):  # type: ignore[misc, name-defined]
+        def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+            return torch.full((len(input_ids),), input_ids.shape[1] >= 5)
+
+    names = list(inspect.signature(tiny.generate).parameters)
+    stop = transformers.StoppingCriteriaList([AfterTwo()])
+    listener = Listener()
+    by_position: dict[str, Any] = {
+        "inputs": PROMPT, "generation_config": None, "logits_processor": None,
+        "stopping_criteria": stop, "prefix_allowed_tokens_fn": lambda batch, ids: [40, 41, 42],
+        "synced_gpus": False, "assistant_model": None, "streamer": listener,
+    }  # fmt: skip
+    arguments = [by_position.get(name) for name in names[: names.index("streamer") + 1]]
+    model = enable(copy.deepcopy(tiny))
+    for call in (model.generate, partial(generate, tiny)):
+        listener.seen.clear()
+        drawn = call(*arguments, seed=1, max_length=9, **SAMPLING)
+        assert drawn.shape == (1, 5)
+        assert set(tokens(drawn)[0][3:]) <= {40, 41, 42}
+        assert listener.seen == tokens(drawn)[0]
+    assert model.generate(PROMPT, None, None, transformers.StoppingCriteriaList(), seed=1,
+                          max_length=9, eos_token_id=None, **SAMPLING).shape == (1, 9)  # fmt: skip
+    with pytest.raises(TypeError, match="got stopping_criteria by position and by name"):
+        generate(tiny, PROMPT, None, None, stop, stopping_criteria=stop)
+    with pytest.raises(TypeError, match=rf"at most {len(names) - 1} positional .*, got 40$"):
+        generate(tiny, *[None] * 40)
+    # What is refused by name is refused by position.
+    custom = [None] * names.index("custom_generate")
+    with pytest.raises(ValueError, match="custom_generate must be None"):
+        generate(tiny, *custom, lambda *_, **__: None, **SAMPLING)
 
 
 def test_num_return_sequences(tiny: Any) -> None:

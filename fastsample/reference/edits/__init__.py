@@ -38,5 +38,8 @@ def apply(row: Floats32, edits: Iterable[Edit]) -> Floats32:
         for edit in edits:
             x = np.float64(row[edit.id]) + edit.bias
             x = x / edit.factor if x > 0.0 else x * edit.factor
-            row[edit.id] = -np.inf if edit.ban else np.float32(x - edit.subtract)
+            if edit.ban:
+                row[edit.id] = -np.inf
+            elif row[edit.id] != -np.inf:  # which stays so
+                row[edit.id] = np.float32(x - edit.subtract)
     return row

@@ -18,7 +18,7 @@ CONSIDERED = 100
 
 def apply(d: Distribution, version: float, tau: float, eta: float) -> Distribution:
     """Keep what mu allows."""
-    (mu,) = d.state or start(version, tau, eta)
+    mu, *_ = d.state or start(version, tau, eta)
     if version == 2:
         return d.first(d.count_from(math.log(d.total) - mu * math.log(2.0)))
     k = estimated_count(d, mu)
@@ -45,7 +45,7 @@ def start(version: float, tau: float, eta: float) -> State:
 
 def after(d: Distribution, place: int, version: float, tau: float, eta: float) -> State:
     """Return the next mu: lower where what was drawn surprised by more than tau bits."""
-    (mu,) = d.state or start(version, tau, eta)
+    mu, *_ = d.state or start(version, tau, eta)
     return (mu - eta * (-math.log2(d.probs[place]) - tau),)
 
 

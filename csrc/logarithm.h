@@ -6,7 +6,7 @@
 
 namespace fastsample {
 
-// ln(m) for m in (0, 1]. m = f * 2^e, ln f = 2 artanh((f - 1) / (f + 1)) by its series;
+// ln(m) for m > 0. m = f * 2^e, ln f = 2 artanh((f - 1) / (f + 1)) by its series;
 // |z| <= 0.172, so 12 terms leave less than 2^-60.
 inline double natural_log(double m) {
   int e;

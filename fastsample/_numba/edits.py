@@ -1,0 +1,43 @@
+"""Edits and masks: the row is copied, and the copy is what all else reads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..records import EDIT
+from .row import INFINITY, Row, read_block
+from .vectors import BLOCK
+from .words import Floats32, Scalar, carray, njit, pointer
+
+
+@njit
+def edited(x: Scalar, edit: Scalar) -> Scalar:
+    """Return what an edit makes of a value: in float64, rounded once. What is -inf stays so."""
+    if edit.banned or x == -INFINITY:
+        return -INFINITY
+    v = np.float64(x) + edit.bias
+    v = v / edit.factor if v > 0.0 else v * edit.factor
+    return np.float32(v - edit.subtract)
+
+
+@njit
+def copy_edited(row: Row, to: Floats32, extra: Scalar, i: Scalar) -> None:
+    """Write row i as float32, with its edits and with -inf for what is not allowed."""
+    for b in range((row.size + BLOCK - 1) // BLOCK):
+        read_block(row, b)
+        start = b * BLOCK
+        for j in range(min(BLOCK, row.size - start)):
+            to[start + j] = row.scratch[j]
+    if extra.edits:
+        ends = carray(pointer(extra.edit_offsets), i + 2, np.int64)
+        edits = carray(pointer(extra.edits), ends[i + 1], EDIT)
+        for k in range(ends[i], ends[i + 1]):
+            at = edits[k].id
+            if 0 <= at < row.size:
+                to[at] = edited(to[at], edits[k])
+    if extra.allowed:
+        words = carray(pointer(extra.allowed), (i + 1, extra.words), np.uint32)[i]
+        for j in range(row.size):
+            word = words[j >> 5] if j >> 5 < words.size else np.uint32(0)
+            if not (word >> np.uint32(j & 31)) & np.uint32(1):
+                to[j] = -INFINITY

@@ -1,0 +1,247 @@
+"""vLLM's sampler with the draw replaced: temperature, min_p, top_k, top_p, greedy and seeds.
+
+What comes before the draw in vLLM (penalties, biases, masks, custom processors) and after it
+(log-probabilities) is vLLM's own code, in its order. Needs vLLM and torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from vllm.v1.outputs import SamplerOutput
+from vllm.v1.sample.logits_processor.builtin import (
+    LogitBiasLogitsProcessor,
+    MinPLogitsProcessor,
+    MinTokensLogitsProcessor,
+)
+from vllm.v1.sample.sampler import Sampler
+
+from .. import backend
+from ..sampling import sample, survivors
+
+GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
+PROCESSED = ("processed_logits", "processed_logprobs")
+
+
+class Seed(torch.Generator):
+    """A generator that may be told to go back, as vLLM does with requests read in parts.
+
+    Those of the CPU raise there, which ends the engine. Here nothing but the seed is used of them.
+    """
+
+    @classmethod
+    def of(cls, generator: torch.Generator) -> Seed:
+        """Return a generator in the same state."""
+        seed = cls()
+        seed.set_state(generator.get_state())
+        return seed
+
+    def get_offset(self) -> int:
+        """Return what `set_offset` takes."""
+        return 0
+
+    def set_offset(self, offset: int) -> None:
+        """Do nothing: a draw depends on the number of tokens, not on the draws before."""
+
+
+class FastSampler(Sampler):
+    """The sampler of vLLM, drawing with fastsample.
+
+    Parameters
+    ----------
+    runner : vllm.v1.worker.gpu_model_runner.GPUModelRunner
+        Whose sampler this is going to be: the numbers of tokens of its requests are read, and its
+        own sampler's options.
+
+    Attributes
+    ----------
+    bad : dict of int to str
+        The rows that could not be drawn from since the last look, and why.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        super().__init__(runner.sampler.logprobs_mode, runner.sampler.use_fp64_gumbel)
+        self.runner = runner
+        self.bad: dict[int, str] = {}
+        self._bonus = False
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        sampling_metadata: Any,
+        predict_bonus_token: bool = False,
+        logprobs_mode_override: Any = None,
+    ) -> SamplerOutput:
+        """Do the whole step: vLLM's own, but for the draw.
+
+        Where there is nothing to do beside the draw, the logits are read as they are: vLLM makes
+        float32 of them first.
+        """
+        if self._bonus is not predict_bonus_token:  # setting an attribute of a module takes long
+            self._bonus = predict_bonus_token
+        if _draw_alone(sampling_metadata):
+            tokens, _ = self.sample(logits, sampling_metadata)
+            return SamplerOutput(tokens.to(torch.int32).unsqueeze(-1), None)
+        return super().forward(
+            logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
+        )
+
+    def sample(
+        self, logits: torch.Tensor, sampling_metadata: Any, logprobs_mode_override: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw a token from each row; return the logits as processed too, where they are asked for.
+
+        Unlike vLLM's, this leaves the logits as they are, but where a custom processor, which comes
+        between temperature and top_k, changes them.
+        """
+        meta = sampling_metadata
+        stages = _stages(meta, len(logits))
+        custom = not _min_p_alone(meta)
+        rows, greedy = logits, None
+        if custom and not meta.all_greedy:
+            # vLLM's own processors, min_p's included, after vLLM's own temperature.
+            if not meta.all_random:
+                greedy = self._draw(logits, {"temperature": 0.0}, None)
+            rows = self.apply_temperature(logits, meta.temperature, meta.all_random)
+            for processor in meta.logitsprocs.argmax_invariant:
+                rows = processor.apply(rows)
+            # Where the temperature is 0 it says which rows are greedy, and nothing else.
+            stages["temperature"] = np.sign(stages["temperature"])
+            stages.pop("min_p", None)
+        tokens = self._draw(rows, stages, meta)
+        if greedy is not None:
+            tokens = np.where(stages["temperature"] == 0.0, greedy, tokens)
+        mode = logprobs_mode_override or self.logprobs_mode
+        asked = meta.max_num_logprobs is not None or meta.logprob_token_ids
+        processed = None
+        if asked and mode in PROCESSED:
+            processed = _processed(rows, stages)
+            if mode == "processed_logprobs":
+                processed = self.compute_logprobs(processed)
+        return torch.from_numpy(tokens), processed
+
+    def _draw(
+        self, logits: torch.Tensor, stages: dict[str, Any], meta: Any
+    ) -> npt.NDArray[np.int64]:
+        greedy = isinstance(stages["temperature"], float)
+        tokens: npt.NDArray[np.int64] = sample(
+            logits,
+            **stages,
+            order="vllm",
+            u=0.0 if greedy else self._uniforms(len(logits), meta),
+            errors="mark",
+            threads=1,
+        )
+        if tokens.min(initial=0) < 0:
+            for row in np.flatnonzero(tokens < 0).tolist():
+                self.bad[row] = _what_is_wrong(logits[row])
+                tokens[row] = 0  # the request fails; until then it needs a token that there is
+        return tokens
+
+    def _uniforms(self, rows: int, meta: Any) -> npt.NDArray[np.float64]:
+        """Return a uniform for each row.
+
+        With a seed it is that of (seed, number of output tokens), whatever else is in the batch.
+        Without, it comes from torch's stream of the process, which the engine's seed begins: with
+        several workers they all draw the same.
+        """
+        seeded = meta.generators
+        if len(seeded) < rows:
+            uniforms: npt.NDArray[np.float64] = torch.rand(rows, dtype=torch.float64).numpy()
+        else:
+            uniforms = np.empty(rows)
+        if seeded:
+            batch, uniform = self.runner.input_batch, backend.active().uniform
+            outputs = (batch.num_tokens_no_spec[:rows] - batch.num_prompt_tokens[:rows]).tolist()
+            drafts = meta.spec_token_ids if self._bonus else None
+            for row, generator in seeded.items():
+                if type(generator) is torch.Generator:
+                    seeded[row] = Seed.of(generator)
+                if row < rows:
+                    offset = outputs[row] + (len(drafts[row]) if drafts else 0)
+                    uniforms[row] = uniform(generator.initial_seed(), 0, max(offset, 0))
+        return uniforms
+
+
+def _min_p_alone(meta: Any) -> bool:
+    """Whether min_p is all that vLLM has between temperature and top_k."""
+    return all(type(p) is MinPLogitsProcessor for p in meta.logitsprocs.argmax_invariant)
+
+
+def _draw_alone(meta: Any) -> bool:
+    """Whether this step has nothing to do but the draw."""
+    return (
+        meta.max_num_logprobs is None
+        and not meta.logprob_token_ids
+        and meta.allowed_token_ids_mask is None
+        and not meta.bad_words_token_ids
+        and meta.no_penalties
+        and not _thinks(meta.thinking_budget_state_holder)
+        and _min_p_alone(meta)
+        and all(_idle(p) for p in meta.logitsprocs.non_argmax_invariant)
+    )
+
+
+def _thinks(holder: Any) -> bool:
+    return holder is not None and bool(holder.has_tracked_requests())
+
+
+def _idle(processor: Any) -> bool:
+    """Whether a processor of vLLM's own has no request to work for."""
+    if type(processor) is LogitBiasLogitsProcessor:
+        return not processor.biases
+    if type(processor) is MinTokensLogitsProcessor:
+        return not processor.min_toks
+    return False
+
+
+def _stages(meta: Any, rows: int) -> dict[str, Any]:
+    """Return the parameters of `sample`, an array each; of what is off, nothing."""
+    if meta.all_greedy:
+        return {"temperature": 0.0}
+    temperature = meta.temperature.numpy()
+    stages = {"temperature": np.where(temperature < GREEDY_BELOW, 0.0, temperature)}
+    if meta.top_k is not None:
+        stages["top_k"] = meta.top_k.numpy()
+    if meta.top_p is not None:
+        stages["top_p"] = meta.top_p.numpy()
+    for processor in meta.logitsprocs.argmax_invariant:
+        if type(processor) is MinPLogitsProcessor and processor.min_p_count:
+            stages["min_p"] = processor.min_p_cpu[:rows]
+    return stages
+
+
+def _processed(logits: torch.Tensor, stages: dict[str, Any]) -> torch.Tensor:
+    """Return the logits over the temperature, -inf for what is not kept: what is drawn from."""
+    temperature = stages["temperature"]
+    if isinstance(temperature, float):  # all are greedy, which cuts nothing
+        return logits
+    divisors = torch.from_numpy(np.where(temperature == 0.0, 1.0, temperature).astype(np.float32))
+    out = logits / divisors[:, None]
+    off = {"top_k": (-1, 0, logits.shape[1]), "top_p": (1.0,), "min_p": (0.0,)}
+    for row in np.flatnonzero(temperature).tolist():
+        chain = {name: values[row].item() for name, values in stages.items()}
+        if any(name in chain and chain[name] not in off[name] for name in off):
+            kept = torch.from_numpy(_kept(logits[row], chain))
+            x = out[row, kept]
+            out[row].fill_(-torch.inf)
+            out[row, kept] = x
+    return out
+
+
+def _kept(row: torch.Tensor, chain: dict[str, Any]) -> npt.NDArray[np.int64]:
+    try:
+        return survivors(row, **chain, order="vllm")[0]
+    except ValueError:  # nothing can be drawn from it, which `sample` has noted
+        return np.zeros(0, np.int64)
+
+
+def _what_is_wrong(row: torch.Tensor) -> str:
+    try:
+        sample(row, u=0.0)
+    except ValueError as error:
+        return str(error)
+    return "its logits changed while they were read"

@@ -1,0 +1,94 @@
+"""vLLM's worker for CPUs, whose model runner draws with fastsample. Needs vLLM.
+
+vLLM imports this by its name, in the worker's process, where the plugin has chosen it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from .. import __version__, build_info
+from ._vllm_sampler import FastSampler
+from .vllm import UNDRAWN, _log
+
+# What is used of the model runner and of vLLM's own logits processors, which only instances have.
+RUNNER = (
+    "sampler.logprobs_mode",
+    "sampler.use_fp64_gumbel",
+    "input_batch.num_tokens_no_spec",
+    "input_batch.num_prompt_tokens",
+    "input_batch.logitsprocs.argmax_invariant",
+    "input_batch.logitsprocs.non_argmax_invariant",
+    "discard_request_mask.np",
+)
+PROCESSORS = {
+    "MinPLogitsProcessor": ("min_p_count", "min_p_cpu"),
+    "LogitBiasLogitsProcessor": ("biases",),
+    "MinTokensLogitsProcessor": ("min_toks",),
+}
+
+
+class FastSampleWorker(CPUWorker):
+    """The worker of vLLM, drawing with fastsample."""
+
+    fast: FastSampler | None = None
+
+    def init_device(self) -> None:
+        """Make the model runner, as vLLM does, and put our sampler in the place of its own."""
+        super().init_device()
+        reason = self._why_not()
+        if reason:
+            if self.rank == 0:
+                _log().warning("fastsample: %s; vLLM's own sampler stays", reason)
+            return
+        runner = self.model_runner
+        runner.sampler = self.fast = FastSampler(runner)
+        if hasattr(runner, "rejection_sampler"):
+            runner.rejection_sampler.sampler = self.fast
+        if self.rank == 0:
+            info = build_info()
+            how = " ".join(filter(None, (info["backend"], info["isa"])))
+            _log().info("fastsample %s draws the tokens (%s)", __version__, how)
+
+    def _why_not(self) -> str | None:
+        if self.use_v2_model_runner:
+            return "vLLM's V2 model runner serves here, whose sampler is another"
+        absent = _absent("", self.model_runner, RUNNER)
+        if not absent:
+            logitsprocs = self.model_runner.input_batch.logitsprocs
+            for processor in logitsprocs.all:
+                name = type(processor).__name__
+                absent += _absent(f"{name}.", processor, PROCESSORS.get(name, ()))
+        return f"this vLLM has no {', no '.join(absent)}" if absent else None
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Do what vLLM does; then say which requests' logits could not be drawn from."""
+        output = super().sample_tokens(grammar_output)
+        if self.fast is not None and self.fast.bad:
+            self._report_bad(output)
+        return output
+
+    def _report_bad(self, output: Any) -> None:
+        assert self.fast is not None
+        bad, self.fast.bad = self.fast.bad, {}
+        # Of a prompt that is read in parts, the rows before the last part are not drawn from.
+        unused = self.model_runner.discard_request_mask.np
+        bad = {output.req_ids[row]: why for row, why in bad.items() if not unused[row]}
+        for request, why in bad.items():
+            _log().error("fastsample: request %s fails: %s", request, why)
+        counts = output.num_nans_in_logits or {}
+        output.num_nans_in_logits = {**counts, **dict.fromkeys(bad, UNDRAWN)}
+
+
+def _absent(of: str, owner: Any, paths: tuple[str, ...]) -> list[str]:
+    """Return the paths that lead nowhere."""
+    absent = []
+    for path in paths:
+        found = owner
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if found is None:
+            absent.append(f"{of}{path}")
+    return absent

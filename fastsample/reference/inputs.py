@@ -1,0 +1,54 @@
+"""What a draw has beside logits, parameters and u: the keywords that every backend takes.
+
+``coin`` (B,), ``state`` (B, 2), ``edits`` (records of ``EDIT``) with ``edit_offsets`` (B + 1,), and
+``allowed`` (B, words) of uint32. Each of them may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import edits, mask
+from .distribution import State
+from .edits.edit import Edit
+from .row import Floats32
+
+Inputs = Mapping[str, Any]
+
+
+def of_row(inputs: Inputs, i: int) -> dict[str, Any]:
+    """Return the inputs of one row, as those of a batch of one."""
+    mine = {
+        name: inputs[name][i : i + 1] for name in ("coin", "state", "allowed") if name in inputs
+    }
+    if "edits" in inputs:
+        first, last = inputs["edit_offsets"][i : i + 2]
+        mine["edits"] = inputs["edits"][first:last]
+        mine["edit_offsets"] = inputs["edit_offsets"][i : i + 2] - first
+    return mine
+
+
+def as_drawn_from(row: Floats32, inputs: Inputs, i: int) -> Floats32:
+    """Return a row as it is edited and masked."""
+    if "edits" in inputs:
+        first, last = inputs["edit_offsets"][i : i + 2]
+        mine = inputs["edits"][first:last]
+        made = [
+            Edit(int(e["id"]), e["factor"], e["subtract"], e["bias"], bool(e["banned"]))
+            for e in mine
+        ]
+        row = edits.apply(row, made)
+    if "allowed" in inputs:
+        row = mask.apply(row, mask.allowed_of(row.size, inputs["allowed"][i]))
+    return row
+
+
+def coin_of(inputs: Inputs, i: int) -> float | None:
+    """Return the uniform of a row's coin, if there is one."""
+    return float(inputs["coin"][i]) if "coin" in inputs else None
+
+
+def state_of(inputs: Inputs, i: int) -> State:
+    """Return a row's state; none is the start."""
+    return tuple(inputs["state"][i].tolist()) if "state" in inputs else ()
