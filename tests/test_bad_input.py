@@ -581,14 +581,15 @@ def test_numba_refuses_a_token_beyond_the_row() -> None:
     compiled = pytest.importorskip("fastsample._numba.draw", reason="numba is not installed")
     memory_for, scan, carray = compiled.memory_for, compiled.scan, compiled.carray
     pointer, cut, draw, chain = compiled.pointer, compiled.cut, compiled.draw, compiled.Chain
+    exp2 = compiled.Exp2
     float32 = import_module("fastsample._numba.row").FLOAT32
 
     @compiled.njit
     def token_of_changed(address: int, size: int, params: int, memory: Any) -> int:
         row, _ = scan(address, float32, size, memory)
         carray(pointer(address), size, np.float32)[:] = 0.0  # the maximum is not there any more
-        kept, listed, mass, exp2 = cut(row, chain(params, 1))
-        token: int = draw(row, kept, listed, mass, exp2, 0.5)
+        cutting, mass, _ = cut(row, chain(params, 1), None)
+        token: int = draw(cutting, mass, exp2(row.max, np.float32(1.0)), 0.5)[0]
         return token
 
     @compiled.inline  # with a wrapper that Python can call

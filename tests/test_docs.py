@@ -277,7 +277,7 @@ def test_command(
     program, *arguments = shlex.split(command)
     if [program, *arguments[:1]] == ["pip", "install"]:
         for requirement in arguments[1:]:
-            extra = re.fullmatch(r"fastsample\[([a-z-]+)\]", requirement)
+            extra = re.fullmatch(r"(?:fastsample|\.)\[([a-z-]+)\]", requirement)
             assert extra is not None
             assert extra[1] in metadata("fastsample").get_all("Provides-Extra", [])
         return

