@@ -186,8 +186,8 @@ bool word_of(PyObject* item, uint64_t& to) {
 
 // Takes the usual kinds of one number per row within bounds: Python's own in a list or tuple, or an
 // array. Says whether it is that; else the general path looks at it, and words what is wrong.
-bool numbers(const py::object& values, const py::array& out, double low, double high,
-             bool integers) {
+bool take_numbers(const py::object& values, const py::array& out, double low, double high,
+                  bool integers) {
   const py::ssize_t count = out.size();
   double* to = as_buffer<double>(out, count, 'f', "out must be float64");
   if (PyObject** item = items_of(values.ptr(), count)) {
@@ -207,7 +207,7 @@ bool numbers(const py::object& values, const py::array& out, double low, double 
 }
 
 // The same of 64-bit words.
-bool words(const py::object& values, const py::array& out) {
+bool take_words(const py::object& values, const py::array& out) {
   const py::ssize_t count = out.size();
   uint64_t* to = as_buffer<uint64_t>(out, count, 'u', "out must be uint64");
   if (PyObject** item = items_of(values.ptr(), count)) {
@@ -370,9 +370,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("force_isa", [](const std::string& name) { check(fs_force_isa(name.c_str())); });
   m.def("uniform", &fs_uniform, py::arg("seed"), py::arg("stream"), py::arg("offset"));
   m.def("uniforms", &uniforms, py::arg("seeds"), py::arg("streams"), py::arg("offsets"));
-  m.def("numbers", &numbers, py::arg("values"), py::arg("out"), py::arg("low"), py::arg("high"),
-        py::arg("integers"));
-  m.def("words", &words, py::arg("values"), py::arg("out"));
+  m.def("take_numbers", &take_numbers, py::arg("values"), py::arg("out"), py::arg("low"),
+        py::arg("high"), py::arg("integers"));
+  m.def("take_words", &take_words, py::arg("values"), py::arg("out"));
   m.def("noop", [](const py::array&) {}, py::arg("array"));  // what any call costs
   m.def("sample", &sample, py::arg("rows"), py::arg("params"), py::arg("u"), py::arg("mark"),
         py::arg("tokens"), py::arg("threads") = 0);

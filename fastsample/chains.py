@@ -52,7 +52,7 @@ def stages_on(parameters: Mapping[str, Any]) -> list[str]:
 def _column(name: str, value: Any, rows: int) -> Numbers:
     """Return valid numbers, shape (1,) or (rows,)."""
     rule = TABLE[name]
-    quick = getattr(backend.active(), "numbers", None)
+    quick = getattr(backend.active(), "take_numbers", None)
     if quick is not None:  # a look at each in compiled code
         out = np.empty(rows)
         if quick(value, out, rule.low, rule.high, rule.convert is not real):

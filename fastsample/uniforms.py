@@ -51,7 +51,7 @@ def _in_unit_interval(name: str, values: Uniforms, rows: int) -> Uniforms:
 
 def _words(name: str, value: Any, rows: int) -> _Words | None:
     """Return a usual list or array of one 64-bit number per row at once; None is another thing."""
-    quick = getattr(backend.active(), "words", None)
+    quick = getattr(backend.active(), "take_words", None)
     if quick is not None:  # a look at each in compiled code
         out = np.empty(rows, np.uint64)
         if quick(value, out):
