@@ -290,8 +290,18 @@ def test_bad_logits_fail_their_own_request(tiny, worker, monkeypatch, said, temp
     assert ids(tiny, prompts, params)[0] == good[0]  # the engine goes on
 
 
+def test_vllms_own_sampler_ends_the_engine_where_a_seeded_prompt_is_read_in_parts(tiny, worker):
+    """The end of this engine: it is lost. With ours, LONG was read so above."""
+    worker.model_runner.sampler = Sampler()
+    with pytest.raises(RuntimeError, match="CPU Generator does not use offset"):
+        ids(tiny, LONG[-1:], OWN[-1])
+
+
 def test_speculative_decoding(tmp_path):
-    """The accepting is vLLM's; the token behind accepted drafts is drawn with fastsample."""
+    """The accepting is vLLM's; the token behind accepted drafts is drawn with fastsample.
+
+    Last: to shut an engine down takes from the others of the process what they share.
+    """
     drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2}
     drafts["prompt_lookup_min"] = 1
     found = []
@@ -314,10 +324,3 @@ def test_speculative_decoding(tmp_path):
         assert all(map(len, ids(llm, prompts, tokens_of(top_p=0.9, seed=3, max_tokens=8))))
         llm.llm_engine.engine_core.shutdown()
     assert found[0] == found[1]
-
-
-def test_vllms_own_sampler_ends_the_engine_where_a_seeded_prompt_is_read_in_parts(tiny, worker):
-    """Last of this engine: it is lost. With ours, LONG was read so above."""
-    worker.model_runner.sampler = Sampler()
-    with pytest.raises(RuntimeError, match="CPU Generator does not use offset"):
-        ids(tiny, LONG[-1:], OWN[-1])
