@@ -31,6 +31,7 @@ __all__ = [
     "survivors_of",
     "to_float32",
     "uniform",
+    "uniforms",
 ]
 
 
@@ -132,3 +133,13 @@ def survivors(
         raise ValueError(defect)
     d = _walk(row, params, 0, inputs)
     return d.ids, d.probs.astype(np.float32)
+
+
+def uniforms(
+    seeds: npt.NDArray[np.uint64],
+    streams: npt.NDArray[np.uint64],
+    offsets: npt.NDArray[np.uint64],
+) -> Floats:
+    """Return one uniform of each seed, stream and step."""
+    keys = zip(seeds.tolist(), streams.tolist(), offsets.tolist(), strict=True)
+    return np.array([uniform(*key) for key in keys], np.float64)
