@@ -60,7 +60,11 @@ BAD_ROWS = [
      "logits row 0 must not contain +inf, got one at token 4"),
     # float64 is rounded to float32 first.
     (spoilt((1, 5, 1e39), dtype=np.float64),
+     "logits row 1 must not go beyond float32, got 1e+39 at token 5"),
+    (spoilt((1, 5, INF), (1, 6, 1e39), dtype=np.float64),
      "logits row 1 must not contain +inf, got one at token 5"),
+    (spoilt((1, 5, 3.5e38), (1, 6, INF), dtype=np.float64),
+     "logits row 1 must not go beyond float32, got 3.5e+38 at token 5"),
     (np.array([-1e39, -INF]), "logits row 0 must have a finite value, got only -inf"),
     (all_masked(1), "logits row 1 must have a finite value, got only -inf"),
 ]  # fmt: skip

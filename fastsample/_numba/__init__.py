@@ -64,7 +64,8 @@ def uniforms(
 
 def _defect(rows: Rows, i: int, inputs: Inputs) -> ValueError:
     changed = f"logits row {i} must not change while it is sampled"
-    return ValueError(find_defect(as_drawn_from(to_float32(rows[i]), inputs, i), i) or changed)
+    row = as_drawn_from(to_float32(rows[i]), inputs, i)
+    return ValueError(find_defect(row, i, rows[i]) or changed)
 
 
 def _thread_count(threads: int, rows: Rows) -> int:
