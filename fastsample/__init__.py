@@ -11,8 +11,9 @@ except ImportError:
 
 from .backend import backends, build_info, use_backend
 from .generation import generate, stream
-from .params import ORDERS
-from .sampling import Sampler, argmax, log_softmax, probs, sample, softmax, survivors, top_k
+from .orders import ORDERS
+from .sampler import Sampler
+from .sampling import argmax, log_softmax, probs, sample, softmax, survivors, top_k
 
 __version__ = _build.version
 

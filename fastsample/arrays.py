@@ -6,12 +6,30 @@ bfloat16, which NumPy lacks, travels as the uint16 of its bits.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from array import array as _array
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .params import named
+from .parameters import SupportsArray
+from .values import named
+
+
+class SupportsDLPack(Protocol):
+    """An array of a library that hands out its memory by DLPack."""
+
+    def __dlpack__(self, *args: Any, **named: Any) -> Any: ...
+
+
+_Real: TypeAlias = float | np.floating[Any] | np.integer[Any]
+#: What is one row, what is several, and what may be either, such as an array.
+Row: TypeAlias = "Sequence[_Real] | _array[float]"
+Rows: TypeAlias = Sequence[Sequence[_Real]]
+Logits: TypeAlias = (
+    "Row | Rows | Sequence[SupportsArray] | SupportsArray | SupportsDLPack | memoryview"
+)
 
 MAX_VOCAB = 4_194_304  # FS_MAX_VOCAB
 _MUST = "logits must be an array of numbers"

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,8 @@ _MODULES = {
     "reference": "fastsample.reference",
 }
 _NEEDS = {"core": "fastsample._core", "numba": "numba", "reference": "numpy"}
+
+BackendName: TypeAlias = Literal["core", "numba", "reference"]
 
 _active: ModuleType | None = None
 _active_name = ""
@@ -111,7 +113,7 @@ def _set(name: str, module: ModuleType | None) -> None:
 
 
 @contextmanager
-def use_backend(name: str) -> Iterator[None]:
+def use_backend(name: BackendName) -> Iterator[None]:
     """Run a block of code on another backend; affects all threads.
 
     Parameters

@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import as_rows
-from .params import OFF, Order, integer, parse_order, stages_on
+from .chains import stages_on
+from .orders import Order, parse_order
+from .params import OFF
 from .reference import to_float32, uniform
 from .sampling import sample, survivors
+from .values import integer
 
 
 @dataclass(frozen=True)

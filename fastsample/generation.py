@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import to_array, widen
-from .params import Order, any_integer, integer, named, plain, refuse_masked
+from .orders import Order
 from .sampling import sample
+from .values import any_integer, integer, named, plain, refuse_masked
 
 DEFAULT_MAX_LENGTH = 20  # that of Hugging Face's generate
 

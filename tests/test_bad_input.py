@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rows import make_row
 
 import fastsample as fs
-from fastsample.params import make_records
+from fastsample.chains import make_records
+from fastsample.records import KINDS
 
 ROW = np.array([3.0, 2.5, 2.0, 1.0], np.float32)
 BATCH = np.stack([ROW, ROW[::-1], ROW])
@@ -59,7 +60,11 @@ BAD_ROWS = [
      "logits row 0 must not contain +inf, got one at token 4"),
     # float64 is rounded to float32 first.
     (spoilt((1, 5, 1e39), dtype=np.float64),
+     "logits row 1 must not go beyond float32, got 1e+39 at token 5"),
+    (spoilt((1, 5, INF), (1, 6, 1e39), dtype=np.float64),
      "logits row 1 must not contain +inf, got one at token 5"),
+    (spoilt((1, 5, 3.5e38), (1, 6, INF), dtype=np.float64),
+     "logits row 1 must not go beyond float32, got 3.5e+38 at token 5"),
     (np.array([-1e39, -INF]), "logits row 0 must have a finite value, got only -inf"),
     (all_masked(1), "logits row 1 must have a finite value, got only -inf"),
 ]  # fmt: skip
@@ -202,7 +207,7 @@ def test_no_rows_give_no_tokens(variant: str) -> None:
 # ---- parameters ------------------------------------------------------------------------------
 
 FINITE, UNIT = "temperature must be finite and >= 0, got ", "must be in [0, 1], got "
-STAGES = "'hf', 'vllm', 'llama.cpp', 'mlx-lm', 'openvino', 'onnxruntime-genai'"
+STAGES = ", ".join(map(repr, fs.ORDERS))
 BAD_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"temperature": -0.1}, ValueError, FINITE + "-0.1"),
     ({"temperature": NAN}, ValueError, FINITE + "nan"),
@@ -260,7 +265,7 @@ BAD_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"order": None}, TypeError,
      "order must be a string or a tuple of stage names, got None (NoneType)"),
     ({"order": ("top_k", "topp")}, ValueError,
-     "order must be made of temperature, top_k, top_p, min_p, got 'topp'"),
+     f"order must be made of {', '.join(KINDS)}, got 'topp'"),
     ({"order": ["top_k", "top_p", "top_k"]}, ValueError,
      "order must not name a stage twice, got top_k"),
     ({"order": (), "temperature": 0.5}, ValueError, "order must name temperature, which is active"),
@@ -598,7 +603,7 @@ def test_numba_refuses_a_token_beyond_the_row() -> None:
         return token
 
     data = np.linspace(0, 1, 5000, dtype=np.float32)
-    params = make_records(1, 0.0, 0, 1.0, 0.0, 1, "hf")
+    params = make_records(1, temperature=0.0)
     token = token_of(data.ctypes.data, data.size, params.ctypes.data)
     assert token == compiled.CHANGED
 
@@ -654,7 +659,7 @@ ODD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"errors": np.array([1, 2])}, ValueError,
      "errors must be 'raise' or 'mark', got array([1, 2])"),
     ({"order": (np.array([1, 2]),)}, ValueError,
-     "order must be made of temperature, top_k, top_p, min_p, got array([1, 2])"),
+     f"order must be made of {', '.join(KINDS)}, got array([1, 2])"),
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import fastsample
-from fastsample.params import make_records
+from fastsample.chains import make_records
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENT = ROOT / "tests" / "c"
@@ -343,7 +343,7 @@ def test_the_extension_refuses_other_memory() -> None:
     # The public functions hand on what fits; whoever calls past them must not crash either.
     core = pytest.importorskip("fastsample._core", reason="fastsample._core is not installed")
     rows, u, tokens = np.zeros((3, 4), np.float32), np.zeros(3), np.empty(3, np.int64)
-    params = make_records(1, 0.9, None, 1.0, 0.0, 1, "hf")
+    params = make_records(1, temperature=0.9)
     unaligned = np.zeros(3 * 8 + 1, np.uint8)[1:].view(np.float64)
     core.sample(rows, params, u, False, tokens)
     for wrong in (

@@ -31,7 +31,7 @@ def fastsample(row: Any, count: int, u: Floats | None = None, **parameters: Any)
 
 def distribution(row: npt.NDArray[Any], **parameters: Any) -> Floats:
     """The exact distribution, from the specification in float64."""
-    from fastsample.params import make_records
+    from fastsample.chains import make_records
     from fastsample.reference import survivors_of
 
     defaults = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,

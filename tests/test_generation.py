@@ -489,8 +489,8 @@ BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ([1], {"do_sample": True, "temperature": -1}, ValueError,
      "temperature must be finite and >= 0, got -1"),
     ([1], {"order": "?"}, ValueError,
-     "order must be one of 'hf', 'vllm', 'llama.cpp', 'mlx-lm', 'openvino', "
-     "'onnxruntime-genai' or a tuple of stage names, got '?'"),
+     f"order must be one of {', '.join(map(repr, fs.ORDERS))} or a tuple of stage names, "
+     "got '?'"),
     ([1], {"do_sample": True, "seed": -1}, ValueError, "seed must be in [0, 2**64), got -1"),
     ([[1]], {"do_sample": True, "seed": -1}, ValueError, "seed must be in [0, 2**64), got -1"),
     ([[1]], {"do_sample": True, "seed": "x"}, TypeError,

@@ -26,7 +26,7 @@ import pytest
 from rows import make_row
 
 import fastsample as fs
-from fastsample.sampling import _process_stream
+from fastsample.uniforms import process_stream as _process_stream
 
 COUNTS: tuple[int | None, ...] = (1, 2, 3, 7, 64, None)
 ROWS = 21

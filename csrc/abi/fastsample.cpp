@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -96,13 +97,26 @@ fs_status guarded(Body body) {
   }
 }
 
-std::string describe(const Row& row, int64_t index) {
+// Value j of row i of float64 logits.
+double float64_at(const fs_logits& logits, int64_t i, size_t j) {
+  const int64_t size = element_size(FS_FLOAT64);
+  const int64_t stride = logits.element_stride ? logits.element_stride : size;
+  const uint64_t row = uint64_t(i) * uint64_t(logits.row_stride) * uint64_t(size);
+  const char* at = static_cast<const char*>(logits.data) + ptrdiff_t(row) + int64_t(j) * stride;
+  return *reinterpret_cast<const double*>(at);
+}
+
+std::string describe(const Row& row, const fs_logits& logits, int64_t index) {
   const std::string where = "logits row " + std::to_string(index) + " must ";
+  const std::string at = " at token " + std::to_string(row.defect_at);
   switch (row.defect) {
-    case Defect::kNan:
-      return where + "not contain NaN, got one at token " + std::to_string(row.defect_at);
+    case Defect::kNan: return where + "not contain NaN, got one" + at;
     case Defect::kPositiveInfinity:
-      return where + "not contain +inf, got one at token " + std::to_string(row.defect_at);
+      if (logits.dtype == FS_FLOAT64) {
+        const double value = float64_at(logits, index, row.defect_at);
+        if (value <= DBL_MAX) return where + "not go beyond float32, got " + show(value) + at;
+      }
+      return where + "not contain +inf, got one" + at;
     case Defect::kNothingFinite: return where + "have a finite value, got only -inf";
     default: return where + "not change while it is sampled";
   }
@@ -178,7 +192,7 @@ class Batch {
   fs_status finish() const {
     if (status_ == FS_OK) return FS_OK;
     if (status_ == FS_NO_MEMORY) throw std::bad_alloc();
-    return fail(status_, describe(failed_, end_.load(std::memory_order_relaxed)));
+    return fail(status_, describe(failed_, *args_.logits, end_.load(std::memory_order_relaxed)));
   }
 
  private:
@@ -224,7 +238,7 @@ fs_status write_all(const fs_logits* logits, double temperature, float* out, Wri
     std::vector<Row> rows(size_t(logits->rows));
     for (int64_t i = 0; i < logits->rows; ++i) {
       Row& row = rows[size_t(i)] = args.row(i, ws);
-      if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
+      if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, *logits, i));
     }
     for (int64_t i = 0; i < logits->rows; ++i) {
       Row& row = rows[size_t(i)];
@@ -320,7 +334,7 @@ fs_status fs_probs(const fs_logits* logits, const fs_chain* chains, int64_t chai
     for (int pass = logits->rows > 1 ? kTry : kWrite; pass < kPasses; ++pass)
       for (int64_t i = 0; i < logits->rows; ++i) {
         const Row row = args.row(i, ws);
-        if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, i));
+        if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, *logits, i));
         const Cut kept = cut(row, args.chain(i), ws);
         if (pass == kWrite)
           write_probs(row, kept, ws, probs + i * logits->vocab);
@@ -343,7 +357,7 @@ fs_status fs_survivors(const fs_logits* logits, const fs_chain* chain, const fs_
     if (!count || (capacity > 0 && (!ids || !probs)))
       return fail(FS_INVALID_ARGUMENT, "ids, probs and count must not be null");
     const Row row = args.row(0, ws);
-    if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, 0));
+    if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, *logits, 0));
     const Cut kept = cut(row, args.chain(0), ws);
     *count = int64_t(write_survivors(row, kept, ws, size_t(capacity), ids, probs));
     if (*count > capacity)

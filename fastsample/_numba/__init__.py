@@ -19,7 +19,16 @@ from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from .softmax import write
 from .threads import share_out
 
-__all__ = ["log_softmax", "plan", "probs", "sample", "softmax", "survivors", "uniform"]
+__all__ = [
+    "log_softmax",
+    "plan",
+    "probs",
+    "sample",
+    "softmax",
+    "survivors",
+    "uniform",
+    "uniforms",
+]
 
 _DTYPES = {
     np.dtype(np.float32): FLOAT32,
@@ -42,9 +51,21 @@ def uniform(seed: int, stream: int, offset: int) -> float:
     return compiled.uniform(_signed(seed), _signed(stream), _signed(offset))
 
 
+def uniforms(
+    seeds: npt.NDArray[np.uint64],
+    streams: npt.NDArray[np.uint64],
+    offsets: npt.NDArray[np.uint64],
+) -> Floats:
+    """Return one uniform of each seed, stream and step."""
+    out = np.empty(seeds.size)
+    compiled.uniforms(*(a.ctypes.data for a in (seeds, streams, offsets, out)), out.size)
+    return out
+
+
 def _defect(rows: Rows, i: int, inputs: Inputs) -> ValueError:
     changed = f"logits row {i} must not change while it is sampled"
-    return ValueError(find_defect(as_drawn_from(to_float32(rows[i]), inputs, i), i) or changed)
+    row = as_drawn_from(to_float32(rows[i]), inputs, i)
+    return ValueError(find_defect(row, i, rows[i]) or changed)
 
 
 def _thread_count(threads: int, rows: Rows) -> int:

@@ -214,8 +214,10 @@ def adapted(
     return min(np.int64(listed.ids[place]), c.row.size - 1)
 
 
-def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int], float]]:
-    """Return `run` and `uniform`; another digest of the sources makes them anew.
+def _entries(
+    sources: str,
+) -> tuple[Callable[..., int], Callable[[int, int, int], float], Callable[..., int]]:
+    """Return `run`, `uniform` and `uniforms`; another digest of the sources makes them anew.
 
     numba keeps what it compiled for as long as the function's own file and the variables of its
     closure are the same, whatever becomes of the functions that it calls.
@@ -260,10 +262,22 @@ def _entries(sources: str) -> tuple[Callable[..., int], Callable[[int, int, int]
         _ = sources
         return philox_uniform(seed, stream, offset)
 
-    return run, uniform
+    @entry
+    def uniforms(seeds: int, streams: int, offsets: int, out: int, count: int) -> int:
+        """Write the uniforms of as many keys; all are addresses."""
+        _ = sources
+        u = carray(pointer(out), count, np.float64)
+        for i in range(count):
+            seed = carray(pointer(seeds), count, np.int64)[i]
+            stream = carray(pointer(streams), count, np.int64)[i]
+            offset = carray(pointer(offsets), count, np.int64)[i]
+            u[i] = philox_uniform(seed, stream, offset)
+        return count
+
+    return run, uniform, uniforms
 
 
-run, uniform = _entries(digest_of_sources())
+run, uniform, uniforms = _entries(digest_of_sources())
 
 
 @entry

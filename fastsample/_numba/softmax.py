@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .cut import natural_log
+from .elementary import natural_log
 from .row import Row, block, memory_for, scan
 from .vectors import BLOCK, LANES
 from .weights import LARGEST, POLYNOMIAL, SMALLEST

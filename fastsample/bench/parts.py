@@ -118,7 +118,7 @@ def run_batches(
                     str(n or "default"): partial(Sampler(**params, seed=SEED, threads=n), rows)
                     for n in THREADS
                 }
-                tokens = [call().tolist() for call in calls.values()]
+                tokens = [np.asarray(call()).tolist() for call in calls.values()]
             same = all(drawn == tokens[0] for drawn in tokens)
             check = "ok" if same else "wrong: tokens depend on the number of threads"
             result = {"sampler": rival.name, "work": work, "rows": BATCH, "vocab": vocab}

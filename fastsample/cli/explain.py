@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import recorded
+from ..chains import stages_on
 from ..explain import Explanation, explain
-from ..params import OFF, stages_on
+from ..params import OFF
 from . import explain_text
 from .options import KINDS, Prompt, add_sampling_options, option, refuse, sampling_parameters
 from .screen import Screen, fold

@@ -6,7 +6,8 @@ import argparse
 from typing import Any, NoReturn
 
 from .. import recorded, sample
-from ..params import OFF, ORDERS, STAGES, parse_order
+from ..orders import ORDERS, parse_order, stages_of
+from ..params import OFF, STAGES
 from .values import Number, Parameter
 
 #: What `sample` takes, by its name there.
@@ -56,8 +57,10 @@ def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
     order = parse_order(order)
     # A stage that the order leaves out is off unless asked for, which the library refuses.
     given = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage) is not None}
-    default = {stage: (args.stages if stage in order else OFF)[stage] for stage in STAGES}
-    parameters = default | given | {"order": order}
+    default = {
+        stage: (args.stages if stage in stages_of(order) else OFF)[stage] for stage in STAGES
+    }
+    parameters: dict[str, Any] = default | given | {"order": order}
     sample([0.0], **parameters)
     return parameters
 

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import to_array, widen
-from ..params import Order, any_integer, plain
-from ..sampling import Sampler, uint64
+from ..orders import Order
+from ..sampler import Sampler
+from ..values import any_integer, plain, uint64
 from . import how_to_get
 
 try:
@@ -356,7 +357,7 @@ class _Draws:
         since = perf_counter()
         if address != self._address:
             self._row = self._view(address)
-        token: int = self._sampler(self._edited() if self._edits else self._row)
+        token = int(self._sampler(self._edited() if self._edits else self._row))
         self._drawn.append(token)
         self.draws += 1
         self.seconds += perf_counter() - since

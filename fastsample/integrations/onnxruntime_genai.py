@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..params import Order
-from ..sampling import Sampler
+from ..orders import Order
+from ..sampler import Sampler
 from . import how_to_get
 
 try:

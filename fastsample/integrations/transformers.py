@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..params import Order
-from ..sampling import Sampler, survivors
+from ..orders import Order
+from ..sampler import Sampler
+from ..sampling import survivors
 from . import how_to_get
 
 try:

@@ -31,6 +31,7 @@ __all__ = [
     "survivors_of",
     "to_float32",
     "uniform",
+    "uniforms",
 ]
 
 
@@ -72,7 +73,7 @@ def sample(
     states = np.array(inputs.get("state", ()))
     for i in range(len(rows)):
         row = _row(rows, i, inputs)
-        defect = find_defect(row, i)
+        defect = find_defect(row, i, rows[i])
         if defect is not None:
             if not mark:
                 raise ValueError(defect)
@@ -102,7 +103,7 @@ def probs(rows: Rows, params: Records, **inputs: Any) -> npt.NDArray[np.float32]
 def _logarithms(rows: Rows, temperature: float) -> Floats:
     x = to_float32(rows)
     for i, row in enumerate(x):
-        defect = find_defect(row, i)
+        defect = find_defect(row, i, rows[i])
         if defect is not None:
             raise ValueError(defect)
     with np.errstate(over="ignore"):  # what is too far below the maximum has no probability
@@ -127,8 +128,18 @@ def survivors(
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling logit and rising id."""
     row = _row(rows, 0, inputs)
-    defect = find_defect(row, index)
+    defect = find_defect(row, index, rows[0])
     if defect is not None:
         raise ValueError(defect)
     d = _walk(row, params, 0, inputs)
     return d.ids, d.probs.astype(np.float32)
+
+
+def uniforms(
+    seeds: npt.NDArray[np.uint64],
+    streams: npt.NDArray[np.uint64],
+    offsets: npt.NDArray[np.uint64],
+) -> Floats:
+    """Return one uniform of each seed, stream and step."""
+    keys = zip(seeds.tolist(), streams.tolist(), offsets.tolist(), strict=True)
+    return np.array([uniform(*key) for key in keys], np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,12 +19,17 @@ def to_float32(rows: Rows) -> Floats32:
         return rows.astype(np.float32)
 
 
-def find_defect(row: Floats32, index: int) -> str | None:
-    """Say what is wrong with a row of logits, or None."""
+def find_defect(row: Floats32, index: int, given: npt.NDArray[Any] | None = None) -> str | None:
+    """Say what is wrong with a row of logits, or None; `given` is the row as it came."""
     must = f"logits row {index} must"
     for name, wrong in (("NaN", np.isnan(row)), ("+inf", row == np.inf)):
-        if wrong.any():
-            return f"{must} not contain {name}, got one at token {int(np.argmax(wrong))}"
+        if not wrong.any():
+            continue
+        token = int(np.argmax(wrong))
+        value = float(given[token]) if given is not None and given.dtype == np.float64 else np.inf
+        if name == "+inf" and value < np.inf:  # which is not infinite yet
+            return f"{must} not go beyond float32, got {value!r} at token {token}"
+        return f"{must} not contain {name}, got one at token {token}"
     if row.max() == -np.inf:
         return f"{must} have a finite value, got only -inf"
     return None

@@ -1,0 +1,101 @@
+"""What Python and other libraries hand over, as numbers; every refusal names its parameter."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+MAX_UINT64 = 2**64 - 1
+
+
+@contextmanager
+def named(requirement: str) -> Iterator[None]:
+    """Begin the message of whatever goes wrong in another library with what was required."""
+    try:
+        yield
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        raise TypeError(f"{requirement}: {error}") from error
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse a masked array, of which no backend would see the mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array")
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return an array or a scalar of any library as Python's lists and numbers."""
+    refuse_masked(name, value)
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        with named(f"{name} must be readable"):
+            return value.tolist()
+    return list(value) if isinstance(value, (tuple, range)) else value
+
+
+def real(name: str, value: Any, where: str = "") -> float:
+    """Return a number as a float."""
+    if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
+        try:
+            return float(value)
+        except OverflowError:  # of an int beyond float64
+            return np.inf if operator.gt(value, 0) else -np.inf
+    raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
+
+
+def flag(name: str, value: Any, where: str = "") -> bool:
+    """Return True or False."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__}){where}")
+
+
+def any_integer(name: str, value: Any, where: str = "") -> int:
+    """Return an integer of any size."""
+    cause = None
+    try:
+        number = plain(name, value)
+        if not isinstance(number, (bool, np.bool_)):
+            return int(operator.index(number))
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        cause = error
+    got = f"got {value!r} ({type(value).__name__}){where}"
+    raise TypeError(f"{name} must be an integer, {got}") from cause
+
+
+def integer(name: str, value: Any, where: str = "") -> int:
+    """Return an integer, clipped to what 64 bits hold."""
+    # A count beyond int64 keeps everything, or is far out of range.
+    return max(-(2**63), min(any_integer(name, value, where), 2**63 - 1))
+
+
+def uint64(name: str, value: Any, where: str = "") -> int:
+    """Return an integer in [0, 2**64)."""
+    if type(value) is int and 0 <= value <= MAX_UINT64:
+        return value
+    number = any_integer(name, value, where)
+    if not 0 <= number <= MAX_UINT64:
+        raise ValueError(f"{name} must be in [0, 2**64), got {number}{where}")
+    return number
+
+
+def column(name: str, value: Any, rows: int | None, convert: Callable[[str, Any, str], Any]) -> Any:
+    """Return a converted scalar, or a list of one converted value per row; None is any number."""
+    values = plain(name, value)
+    shape = tuple(getattr(value, "shape", ()))
+    if not shape and isinstance(values, list):
+        shape = (len(values),)
+    if not shape:
+        return convert(name, values, "")
+    if len(shape) > 1 or shape != (rows if rows is not None else max(shape[0], 1),):
+        must = f"({rows},)" if rows is not None else "(B,), B >= 1"
+        raise ValueError(f"{name} must be a scalar or of shape {must}, got {shape}")
+    return [convert(name, item, f" (row {row})") for row, item in enumerate(values)]

@@ -1,0 +1,65 @@
+"""What a type checker has to accept; every line is one use."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import assert_type
+
+import fastsample as fs
+
+Ids = npt.NDArray[np.int64]
+row: npt.NDArray[np.float32] = np.zeros(4, np.float32)
+rows = np.zeros((2, 4))
+
+assert_type(fs.sample([3.0, 2.5]), int)
+assert_type(fs.sample([3, 2], temperature=0.8, top_k=None, top_p=np.float32(0.9)), int)
+assert_type(fs.sample(array("f", [1.0, 2.0]), u=0.5), int)
+assert_type(fs.sample([[3.0, 2.5], [1.0, 2.0]], seed=[42, None]), Ids)
+assert_type(
+    fs.sample(rows, temperature=[0.0, 1.0], top_k=[None, 3], p_less=[True, False]), int | Ids
+)
+assert_type(fs.sample(rows, out=np.zeros(2, np.int64), threads=2, errors="mark"), int | Ids)
+assert_type(
+    fs.sample(rows, top_p=np.array([0.5, 1.0]), seed=np.arange(2), offset=np.arange(2)), int | Ids
+)
+assert_type(fs.sample(np.zeros(4), mirostat=0, mirostat_tau=3.0), int | Ids)
+fs.sample(row, order="llama.cpp", rng=np.random.default_rng(1))
+fs.sample(row, order=("temperature", ("top_k", "top_p")), min_tokens_to_keep=2)
+fs.sample(row, order=["top_k", "temperature"], adaptive_target=None, top_n_sigma=1.5, top_h=0.4)
+
+assert_type(fs.probs(row, min_p=0.1), npt.NDArray[np.float32])
+assert_type(fs.survivors(row, typical_p=0.9)[0], Ids)
+assert_type(fs.argmax([1.0, 2.0]), int)
+assert_type(fs.top_k(row, 2), tuple[npt.NDArray[np.float32], Ids])
+
+sampler = fs.Sampler(temperature=0.8, xtc_probability=0.5, xtc_threshold=0.2, seed=7, offset=3)
+assert_type(sampler, fs.Sampler)
+assert_type(sampler([3.0, 2.5]), int)
+assert_type(sampler(rows), int | Ids)
+assert_type(sampler([[3.0], [2.0]]), Ids)
+assert_type(sampler.copy(seed=3), fs.Sampler)
+
+
+class Tensor:
+    """An array of another library."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return row
+
+
+class Capsule:
+    """An array of another library."""
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any:
+        return row.__dlpack__()
+
+
+fs.sample(Tensor(), temperature=Tensor(), seed=Tensor())
+fs.sample([Tensor(), Tensor()])
+fs.sample(Capsule())
+with fs.use_backend("core"):
+    pass
