@@ -107,25 +107,66 @@ class Chains {
   std::vector<fs_chain> chains_;
 };
 
-// What each row is drawn with.
-std::vector<fs_draw> as_draws(const py::array& u, int64_t rows) {
-  const double* uniforms = as_buffer<double>(u, rows, 'f', "u must be float64 of length B");
-  std::vector<fs_draw> draws(size_t(rows), fs_draw{sizeof(fs_draw), 0.0, 0.0, nullptr});
-  for (int64_t i = 0; i < rows; ++i) draws[size_t(i)].u = uniforms[i];
-  return draws;
-}
+// What each row is drawn with beside u: coin (B,), state (B, 2), edits (records of fs_edit) with
+// their offsets (B + 1,), allowed (B, words) of uint32. Keywords, each of which may be missing.
+class Draws {
+ public:
+  Draws(const py::kwargs& inputs, int64_t rows, const py::array* u = nullptr)
+      : draws_(size_t(rows), fs_draw{}) {
+    const double* uniforms =
+        u ? as_buffer<double>(*u, rows, 'f', "u must be float64 of length B") : nullptr;
+    for (int64_t i = 0; i < rows; ++i) {
+      draws_[size_t(i)].struct_size = sizeof(fs_draw);
+      if (uniforms) draws_[size_t(i)].u = uniforms[i];
+    }
+    if (rows > 0 && inputs.size()) take(inputs, rows);
+  }
+  const fs_draw* get() const { return draws_.data(); }
+
+ private:
+  void take(const py::kwargs& inputs, int64_t rows) {
+    const double* coins = get<double>(inputs, "coin", rows, 'f');
+    double* states = get<double>(inputs, "state", 2 * rows, 'f');
+    const int64_t* offsets = get<int64_t>(inputs, "edit_offsets", rows + 1, 'i');
+    const int64_t count = offsets ? offsets[rows] : 0;
+    const fs_edit* edits = offsets ? get<fs_edit>(inputs, "edits", count, 'V') : nullptr;
+    const int64_t words = inputs.contains("allowed") ? size_of(inputs["allowed"]) / rows : 0;
+    const uint32_t* allowed = get<uint32_t>(inputs, "allowed", words * rows, 'u');
+    for (int64_t i = 0; i < rows; ++i) {
+      fs_draw& draw = draws_[size_t(i)];
+      if (coins) draw.u_xtc = coins[i];
+      if (states) draw.state = states + 2 * i;
+      if (edits) {
+        if (offsets[i] < 0 || offsets[i + 1] < offsets[i]) misuse("edit_offsets must rise from 0");
+        draw.edits = edits + offsets[i];
+        draw.edit_count = offsets[i + 1] - offsets[i];
+      }
+      if (allowed) {
+        draw.allowed = allowed + i * words;
+        draw.allowed_count = 32 * words;
+      }
+    }
+  }
+  static int64_t size_of(const py::handle& array) { return array.cast<py::array>().size(); }
+  template <class T>
+  static T* get(const py::kwargs& inputs, const char* name, int64_t count, char kind) {
+    if (!inputs.contains(name)) return nullptr;
+    return as_buffer<T>(inputs[name].cast<py::array>(), count, kind, name);
+  }
+  std::vector<fs_draw> draws_;
+};
 
 void sample(const py::array& rows, const py::array& params, const py::array& u, bool mark,
-            py::array tokens, int threads) {
+            py::array tokens, int threads, const py::kwargs& inputs) {
   const fs_logits logits = as_logits(rows);
   const Chains chains(params);
-  const std::vector<fs_draw> draws = as_draws(u, logits.rows);
+  const Draws draws(inputs, logits.rows, &u);
   int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
   if (!tokens.writeable()) misuse("tokens must be writeable");
   fs_status status;
   {
     py::gil_scoped_release release;
-    status = fs_sample(&logits, chains.get(), chains.count(), draws.data(), threads,
+    status = fs_sample(&logits, chains.get(), chains.count(), draws.get(), threads,
                        mark ? FS_MARK_BAD_ROWS : 0, out);
   }
   check(status);
@@ -221,15 +262,16 @@ bool take_words(const py::object& values, const py::array& out) {
   return true;
 }
 
-py::array_t<float> probs(const py::array& rows, const py::array& params) {
+py::array_t<float> probs(const py::array& rows, const py::array& params, const py::kwargs& inputs) {
   const fs_logits logits = as_logits(rows);
   const Chains chains(params);
+  const Draws draws(inputs, logits.rows);
   py::array_t<float> out({rows.shape(0), rows.shape(1)});
   float* data = out.mutable_data();
   fs_status status;
   {
     py::gil_scoped_release release;
-    status = fs_probs(&logits, chains.get(), chains.count(), nullptr, data);
+    status = fs_probs(&logits, chains.get(), chains.count(), draws.get(), data);
   }
   check(status);
   return out;
@@ -249,8 +291,9 @@ py::array_t<float> write_all(Function function, const py::array& rows, double te
   return out;
 }
 
-py::tuple survivors(const py::array& rows, const py::array& params) {
+py::tuple survivors(const py::array& rows, const py::array& params, const py::kwargs& inputs) {
   const fs_logits logits = as_logits(rows);
+  const Draws draws(inputs, logits.rows);
   const Chains chains(params);
   if (chains.count() != 1) misuse("params must hold one record");
   py::array_t<int64_t> ids(logits.vocab);
@@ -261,7 +304,8 @@ py::tuple survivors(const py::array& rows, const py::array& params) {
   fs_status status;
   {
     py::gil_scoped_release release;
-    status = fs_survivors(&logits, chains.get(), nullptr, logits.vocab, id_data, prob_data, &count);
+    status =
+        fs_survivors(&logits, chains.get(), draws.get(), logits.vocab, id_data, prob_data, &count);
   }
   check(status);
   const py::slice head(0, count, 1);
@@ -297,7 +341,9 @@ int64_t draw(const fs_chain& chain, PyObject* array, PyObject* seed, PyObject* o
   if (dtype < 0) return -1;
   const fs_logits logits = {
       sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, 0, dtype, 0};
-  const fs_draw drawn_with = {sizeof(fs_draw), fs_uniform(key, 0, step), 0.0, nullptr};
+  fs_draw drawn_with{};
+  drawn_with.struct_size = sizeof drawn_with;
+  drawn_with.u = fs_uniform(key, 0, step);
   int64_t token = -1;
   const auto run = [&] { return fs_sample(&logits, &chain, 1, &drawn_with, 1, 0, &token); };
   const auto run_released = [&] {

@@ -25,11 +25,21 @@ size_t first_of(const Row& row, float value) {
   return std::min(b * kBlock + size_t(std::find(x, x + kBlock, value) - x), row.n - 1);
 }
 
-Cut cut_greedy(const Row& row, Workspace& workspace) {
-  Kept kept;
-  workspace.survivors.assign(first_of(row, row.max), row.max);
+// The first of what is kept.
+Cut cut_greedy(const Row& row, Kept kept, Workspace& workspace) {
+  Survivors& list = workspace.survivors;
+  if (kept.listed) {
+    const float max = *std::max_element(list.x, list.x + list.size);
+    list.keep(row, max, 1);
+  } else {
+    list.clear();
+    list.assign(first_of(row, row.max), row.max);
+  }
   kept.listed = true;
-  return {kept, {row.max, exp2_scale(1.0)}};
+  Cut greedy;
+  greedy.kept = kept;
+  greedy.exp2 = {row.max, exp2_scale(1.0)};
+  return greedy;
 }
 
 // The place of the last token that is kept.
@@ -42,6 +52,11 @@ Kept end_of(const Cutting& cutting) {
     if (list.x[i] == end.tau) end.last = size_t(list.ids[i]);
   end.listed = false;
   return end;
+}
+
+void run_one(Cutting& cutting, const fs_stage& stage) {
+  const Stage& what = stage_of(stage.kind);
+  if (!what.is_off(stage.value)) what.run(cutting, stage.value);
 }
 
 // Floors that cut the same distribution: the highest of them counts. All of `first` to `end` - 1.
@@ -79,21 +94,31 @@ void run_joint(Cutting& cutting, const fs_chain& chain, int64_t first, int64_t e
 
 }  // namespace
 
-Cut cut(const Row& row, const fs_chain& chain, Workspace& workspace) {
+Cut cut(Row& row, const fs_chain& chain, double u_xtc, const double* state, Workspace& workspace) {
   workspace.survivors.clear();
-  if (is_greedy(chain)) return cut_greedy(row, workspace);
-  Cutting cutting{row, workspace, std::min(size_t(chain.min_tokens_to_keep), row.n)};
+  if (is_greedy(chain)) return cut_greedy(row, {}, workspace);
+  Cutting cutting{row, workspace, std::min(size_t(chain.min_tokens_to_keep), row.n), u_xtc, state};
+  Cut result;
   for (int64_t i = 0; i < chain.stage_count;) {
     int64_t end = i + 1;
     while (end < chain.stage_count && element_at(chain.stages, end).joint) ++end;
-    const fs_stage& stage = element_at(chain.stages, i);
     if (end > i + 1)
       run_joint(cutting, chain, i, end);
-    else if (!stage_of(stage.kind).is_off(stage.value))
-      stage_of(stage.kind).run(cutting, stage.value);
-    i = end;
+    else
+      run_one(cutting, element_at(chain.stages, i));
+    if (cutting.temperature == 0.0) return cut_greedy(row, cutting.kept, workspace);
+    for (; i < end; ++i) {
+      const fs_stage& stage = element_at(chain.stages, i);
+      const Stage& what = stage_of(stage.kind);
+      if (!what.update || what.is_off(stage.value)) continue;
+      result.stateful = &what;
+      result.numbers = stage.value;
+    }
   }
-  return {cutting.kept, cutting.exp2()};
+  result.kept = cutting.kept;
+  result.exp2 = cutting.exp2();
+  result.reweighted = cutting.reweighted;
+  return result;
 }
 
 }  // namespace fastsample

@@ -8,7 +8,10 @@ namespace fastsample {
 
 struct Cut {
   Kept kept;
-  Exp2 exp2;  // weights that the draw uses
+  Exp2 exp2;                        // weights that the draw uses, unless a stage has given others
+  double reweighted = 0.0;          // as in Cutting
+  const Stage* stateful = nullptr;  // the stage that has a state, if it has run,
+  const double* numbers = nullptr;  // and its numbers
 };
 
 // Element i of a caller's array, whose first element says how far apart they are.
@@ -18,7 +21,8 @@ const T& element_at(const T* first, int64_t i) {
   return *reinterpret_cast<const T*>(at);
 }
 
-// Runs the stages of a valid chain over a scanned row without defects.
-Cut cut(const Row& row, const fs_chain& chain, Workspace& workspace);
+// Runs the stages of a valid chain over a scanned row without defects, with the coin and the state
+// that the draw has.
+Cut cut(Row& row, const fs_chain& chain, double u_xtc, const double* state, Workspace& workspace);
 
 }  // namespace fastsample

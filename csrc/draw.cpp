@@ -23,21 +23,30 @@ size_t locate(const int64_t* weight, size_t n, int64_t& at) {
 
 }  // namespace
 
-int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
+Drawn draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
   if (cut.kept.listed) {
     Survivors& list = workspace.survivors;
-    if (list.size <= 1) return list.size ? list.ids[0] : -1;
+    if (list.size <= 1) return {list.size ? list.ids[0] : -1, 1.0};
     list.weigh(row, cut.exp2);
-    int64_t at = position(u, list.mass(row));
-    return list.ids[locate(list.weight, list.size, at)];
+    const int64_t total = list.mass(row);
+    int64_t at = position(u, total);
+    const size_t i = locate(list.weight, list.size, at);
+    const double q = cut.reweighted > 0.0 ? double(workspace.before.get()[i]) / cut.reweighted
+                                          : double(list.weight[i]) / double(total);
+    return {list.ids[i], q};
   }
   const int64_t* mass = kept_mass(row, cut.kept, cut.exp2, workspace);
-  int64_t at = position(u, std::accumulate(mass, mass + row.blocks, int64_t(0)));
+  const int64_t total = std::accumulate(mass, mass + row.blocks, int64_t(0));
+  int64_t at = position(u, total);
   const size_t b = locate(mass, row.blocks, at);
   int64_t weight[kBlock];
   weigh_block(row, cut.kept, cut.exp2, b, weight);
-  const size_t token = b * kBlock + locate(weight, kBlock, at);
-  return token < row.n ? int64_t(token) : -1;
+  const size_t i = locate(weight, kBlock, at), token = b * kBlock + i;
+  return {token < row.n ? int64_t(token) : -1, double(weight[i]) / double(total)};
+}
+
+void update_state(const Cut& cut, double q, double* state) {
+  if (cut.stateful && state) cut.stateful->update(cut.numbers, q, state);
 }
 
 int64_t weigh_kept(const Row& row, const Cut& cut, Workspace& workspace) {
@@ -59,16 +68,15 @@ void write_probs(const Row& row, const Cut& cut, Workspace& workspace, float* pr
     return;
   }
   // Of values equal to the threshold those up to a place in one block count.
-  const auto& quotients = row.ops().quotients;
   const Kept& kept = cut.kept;
   const size_t b = std::min(kept.last / kBlock, row.blocks);
-  quotients(row, 0, b, cut.exp2, kept.tau, total, probs);
+  row.quotients(0, b, cut.exp2, kept.tau, total, probs);
   if (b == row.blocks) return;
   int64_t weight[kBlock];
   weigh_block(row, kept, cut.exp2, b, weight);
   const size_t count = std::min(row.left(b), size_t(kBlock));
   for (size_t i = 0; i < count; ++i) probs[b * kBlock + i] = float(double(weight[i]) / total);
-  quotients(row, b + 1, row.blocks, cut.exp2, next_above(kept.tau), total, probs);
+  row.quotients(b + 1, row.blocks, cut.exp2, next_above(kept.tau), total, probs);
 }
 
 size_t write_survivors(const Row& row, Cut cut, Workspace& workspace, size_t capacity, int64_t* ids,

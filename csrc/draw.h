@@ -7,7 +7,14 @@ namespace fastsample {
 
 // The token of uniform u: the first survivor, by rising id, whose cumulative weight exceeds
 // u * total. -1 where the row changed under the call and left nothing consistent to draw from.
-int64_t draw(const Row& row, const Cut& cut, double u, Workspace& workspace);
+struct Drawn {
+  int64_t token;
+  double q;  // its probability, or what it was before a stage gave it another weight
+};
+Drawn draw(const Row& row, const Cut& cut, double u, Workspace& workspace);
+
+// Moves the state of the chain's stage that has one, if it has; null is none.
+void update_state(const Cut& cut, double q, double* state);
 
 // Weighs what is kept, and returns what it weighs in all. Until it is known nothing has been
 // written, and then no more memory is needed.

@@ -107,12 +107,27 @@ typedef struct fs_chain {
   int64_t min_tokens_to_keep; /* >= 1 */
 } fs_chain;
 
+/* What happens to the logit of one token before any stage, in float64 and rounded once:
+ *   x -> x + bias -> (x > 0 ? x / factor : x * factor) -> x - subtract -> -inf where banned. */
+typedef struct fs_edit {
+  int32_t id;            /* in [0, vocab); each id at most once in a row */
+  int32_t banned;        /* 0 or 1 */
+  double factor;         /* finite and > 0 */
+  double subtract, bias; /* finite; bias may be -inf */
+} fs_edit;
+
 /* What one row is drawn with. */
 typedef struct fs_draw {
   uint64_t struct_size; /* sizeof(fs_draw) */
   double u;             /* the uniform of the token, in [0, 1) */
   double u_xtc;         /* the uniform of the coin of FS_STAGE_XTC, in [0, 1) */
-  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, else null */
+  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, else null; fs_sample moves
+                         * them where the whole call succeeds */
+  const fs_edit* edits; /* in any order */
+  int64_t edit_count;
+  const uint32_t* allowed; /* bit i % 32 of word i / 32 says whether token i is allowed; null: all
+                            * before allowed_count are */
+  int64_t allowed_count;   /* tokens from here on are not allowed; with a null mask 0 is no limit */
 } fs_draw;
 
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */

@@ -4,7 +4,7 @@
 #include <cfloat>
 #include <cmath>
 
-#include "logarithm.h"
+#include "elementary.h"
 
 namespace fastsample {
 
@@ -20,14 +20,14 @@ constexpr double kLog2E = 1.4426950408889634;
 }  // namespace
 
 void write_softmax(const Row& row, double temperature, float* out) {
-  const double sum = row.ops().exponentials(row, row.max, over(kLog2E, temperature), out);
+  const double sum = row.own_ops().exponentials(row, row.max, over(kLog2E, temperature), out);
   row.kernels->multiply(out, row.n, float(1.0 / sum));
 }
 
 void write_log_softmax(const Row& row, double temperature, float* out) {
-  const double sum = row.ops().exponentials(row, row.max, over(kLog2E, temperature), nullptr);
+  const double sum = row.own_ops().exponentials(row, row.max, over(kLog2E, temperature), nullptr);
   const double log_sum = natural_log(std::ldexp(sum, -kLift));
-  row.ops().logarithms(row, row.max, over(1.0, temperature), -log_sum, out);
+  row.own_ops().logarithms(row, row.max, over(1.0, temperature), -log_sum, out);
 }
 
 }  // namespace fastsample

@@ -1,5 +1,7 @@
 #include "abi/check.h"
 
+#include <cfloat>
+
 #include "abi/words.h"
 #include "chain.h"
 #include "stages/table.h"
@@ -70,6 +72,24 @@ std::string check_stage(const fs_chain& chain, int64_t i, uint32_t& seen) {
   return check_numbers(*row, stage.value);
 }
 
+// A draw has one state, and what gives tokens other weights is the last to do so.
+std::string check_states(const fs_chain& chain) {
+  const TableRow* stateful = nullptr;
+  for (int64_t i = 0; i < chain.stage_count; ++i) {
+    const fs_stage& stage = element_at(chain.stages, i);
+    const TableRow* row = row_of_kind(stage.kind);
+    if (row->stage->is_off(stage.value)) continue;
+    if (stateful && stateful->kind == FS_STAGE_ADAPTIVE)
+      return std::string("adaptive must be the last stage that is on, got ") + row->name;
+    if (!row->stage->update) continue;
+    if (stateful)
+      return std::string("chain must not have two stages with a state, got ") + stateful->name +
+             " and " + row->name;
+    stateful = row;
+  }
+  return {};
+}
+
 // Whether a chain is a usual one without a flaw, without a word of what is wrong.
 bool is_fine(const fs_chain& chain, uint64_t size) {
   if (chain.struct_size != size || size != sizeof(fs_chain)) return false;
@@ -80,6 +100,7 @@ bool is_fine(const fs_chain& chain, uint64_t size) {
     const TableRow* row = row_of_kind(stage.kind);
     if (stage.struct_size != sizeof(fs_stage) || !row || !row->stage) return false;
     if (stage.joint | stage.reserved || seen >> stage.kind & 1) return false;
+    if (row->stage->update) return false;  // with a state: what stands beside it matters
     seen |= uint32_t(1) << stage.kind;
     for (int k = 0; k < 4; ++k) {
       const Number& number = row->stage->numbers[k];
@@ -102,7 +123,7 @@ std::string check_chain(const fs_chain* chains, int64_t i) {
     error = check_stage(chain, k, seen);
     if (!error.empty()) return error;
   }
-  return {};
+  return check_states(chain);
 }
 
 std::string in_row(const std::string& error, int64_t i) {
@@ -132,6 +153,33 @@ std::string check_logits(const fs_logits* logits) {
   return {};
 }
 
+namespace {
+
+bool is_finite(double v) { return v >= -DBL_MAX && v <= DBL_MAX; }
+
+// Edits and mask; what a state may be is for its stage.
+std::string check_inputs(const fs_draw& draw, int64_t vocab) {
+  if (draw.state && !(is_finite(draw.state[0]) && is_finite(draw.state[1])))
+    return "state must be finite";
+  if (draw.allowed_count < 0) return must("allowed_count", ">= 0", draw.allowed_count);
+  if (draw.edit_count < 0) return must("edit_count", ">= 0", draw.edit_count);
+  if (draw.edit_count > 0 && !draw.edits) return "edits must not be null";
+  for (int64_t i = 0; i < draw.edit_count; ++i) {
+    const fs_edit& edit = draw.edits[i];
+    if (edit.id < 0 || edit.id >= vocab)
+      return must("edit.id", "in [0, logits.vocab)", int64_t(edit.id));
+    if (edit.banned != 0 && edit.banned != 1)
+      return must("edit.banned", "0 or 1", int64_t(edit.banned));
+    if (!(edit.factor > 0.0 && is_finite(edit.factor)))
+      return must("edit.factor", "finite and > 0", edit.factor);
+    if (!is_finite(edit.subtract)) return must("edit.subtract", "finite", edit.subtract);
+    if (!(edit.bias <= DBL_MAX)) return must("edit.bias", "finite or -inf", edit.bias);
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string check_chains(const fs_chain* chains, int64_t count, int64_t rows) {
   if (!chains && count != 0) return "chains must not be null";
   if (count != 1 && count != rows) return must("chain_count", "1 or logits.rows", count);
@@ -143,7 +191,7 @@ std::string check_chains(const fs_chain* chains, int64_t count, int64_t rows) {
   return {};
 }
 
-std::string check_draws(const fs_draw* draws, int64_t rows, bool drawing) {
+std::string check_draws(const fs_draw* draws, int64_t rows, int64_t vocab, bool drawing) {
   if (rows == 0) return {};
   if (!draws) return drawing ? "draws must not be null" : "";
   for (int64_t i = 0; i < rows; ++i) {
@@ -156,6 +204,8 @@ std::string check_draws(const fs_draw* draws, int64_t rows, bool drawing) {
       return in_row(must("u", "in [0, 1)", draw.u), i);
     if (!(draw.u_xtc >= 0.0 && draw.u_xtc < 1.0))
       return in_row(must("u_xtc", "in [0, 1)", draw.u_xtc), i);
+    const std::string wrong = check_inputs(draw, vocab);
+    if (!wrong.empty()) return in_row(wrong, i);
   }
   return {};
 }

@@ -130,8 +130,15 @@ struct Arguments {
   const Kernels* kernels;
 
   Row row(int64_t i, Workspace& ws) const {
-    return scan(kernels, RowType(logits->dtype), values(i, ws), size_t(logits->vocab),
-                ws.block_max);
+    Edits edits;
+    Allowed allowed;
+    if (draws) {
+      const fs_draw& draw = element_at(draws, i);
+      edits = {draw.edits, size_t(draw.edit_count)};
+      if (draw.allowed || draw.allowed_count) allowed = {draw.allowed, size_t(draw.allowed_count)};
+    }
+    return scan(kernels, RowType(logits->dtype), values(i, ws), size_t(logits->vocab), ws.block_max,
+                &ws.patch, edits, allowed);
   }
   // Of a row, next to each other.
   const char* values(int64_t i, Workspace& ws) const {
@@ -151,7 +158,12 @@ struct Arguments {
     return to;
   }
   const fs_chain& chain(int64_t i) const { return element_at(chains, chain_count == 1 ? 0 : i); }
+  double* state(int64_t i) const { return draws ? element_at(draws, i).state : nullptr; }
   double u(int64_t i) const { return element_at(draws, i).u; }
+  Cut cut(Row& row, int64_t i, Workspace& ws) const {
+    const double u_xtc = draws ? element_at(draws, i).u_xtc : 0.0;
+    return fastsample::cut(row, chain(i), u_xtc, state(i), ws);
+  }
 };
 
 // How many threads serve a call that asks for `asked`; 0 leaves it to the library.
@@ -168,8 +180,8 @@ int thread_count(int32_t asked, const fs_logits& logits) {
 // Draws rows until one fails.
 class Batch {
  public:
-  Batch(const Arguments& args, bool mark, int64_t* drawn)
-      : args_(args), mark_(mark), drawn_(drawn), end_(args.logits->rows) {}
+  Batch(const Arguments& args, bool mark, int64_t* drawn, double* states)
+      : args_(args), mark_(mark), drawn_(drawn), states_(states), end_(args.logits->rows) {}
 
   // Draws a row; says whether those after it are still of interest. Rows are taken in order, so the
   // lowest that fails is found whatever the timing.
@@ -199,11 +211,16 @@ class Batch {
   fs_status draw_row(int64_t i, Workspace& ws, Row& row) {
     try {
       row = args_.row(i, ws);
+      double* state = args_.state(i) ? states_ + 2 * i : nullptr;
+      if (state) std::copy_n(args_.state(i), 2, state);
       if (row.defect != Defect::kNone) {
         drawn_[i] = -1;
         return mark_ ? FS_OK : FS_BAD_LOGITS;
       }
-      drawn_[i] = draw(row, cut(row, args_.chain(i), ws), args_.u(i), ws);
+      const Cut kept = args_.cut(row, i, ws);
+      const Drawn drawn = draw(row, kept, args_.u(i), ws);
+      drawn_[i] = drawn.token;
+      update_state(kept, drawn.q, state);
       return drawn_[i] >= 0 && drawn_[i] < args_.logits->vocab ? FS_OK : FS_BAD_LOGITS;
     } catch (...) {  // nothing but std::bad_alloc is thrown
       return FS_NO_MEMORY;
@@ -213,6 +230,7 @@ class Batch {
   const Arguments& args_;
   const bool mark_;
   int64_t* drawn_;
+  double* states_;            // two numbers a row
   std::atomic<int64_t> end_;  // of the rows of interest
   std::mutex failing_;
   fs_status status_ = FS_OK;
@@ -256,7 +274,7 @@ fs_status with_arguments(const fs_logits* logits, const fs_chain* chains, int64_
   return guarded([&] {
     std::string error = check_logits(logits);
     if (error.empty()) error = check_chains(chains, chain_count, logits->rows);
-    if (error.empty()) error = check_draws(draws, logits->rows, drawing);
+    if (error.empty()) error = check_draws(draws, logits->rows, logits->vocab, drawing);
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
@@ -310,7 +328,8 @@ fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t cha
     if (!tokens) return fail(FS_INVALID_ARGUMENT, "tokens must not be null");
     // Kept aside until all rows are done: a failing call writes nothing.
     int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
-    Batch batch(args, flags & FS_MARK_BAD_ROWS, drawn);
+    double* states = ws.states.reserve(2 * size_t(logits->rows));
+    Batch batch(args, flags & FS_MARK_BAD_ROWS, drawn, states);
     const int count = thread_count(threads, *logits);
     Workspaces& kept = workspaces();
     kept.reserve(count);
@@ -319,6 +338,8 @@ fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t cha
     const fs_status status = batch.finish();
     if (status != FS_OK) return status;
     std::copy(drawn, drawn + logits->rows, tokens);
+    for (int64_t i = 0; i < logits->rows; ++i)
+      if (args.state(i)) std::copy_n(states + 2 * i, 2, args.state(i));
     return FS_OK;
   };
   return with_arguments(logits, chains, chain_count, draws, true, body);
@@ -333,9 +354,9 @@ fs_status fs_probs(const fs_logits* logits, const fs_chain* chains, int64_t chai
     enum { kTry, kWrite, kPasses };
     for (int pass = logits->rows > 1 ? kTry : kWrite; pass < kPasses; ++pass)
       for (int64_t i = 0; i < logits->rows; ++i) {
-        const Row row = args.row(i, ws);
+        Row row = args.row(i, ws);
         if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, *logits, i));
-        const Cut kept = cut(row, args.chain(i), ws);
+        const Cut kept = args.cut(row, i, ws);
         if (pass == kWrite)
           write_probs(row, kept, ws, probs + i * logits->vocab);
         else
@@ -356,9 +377,9 @@ fs_status fs_survivors(const fs_logits* logits, const fs_chain* chain, const fs_
       return fail(FS_INVALID_ARGUMENT, "capacity must be >= 0, got " + std::to_string(capacity));
     if (!count || (capacity > 0 && (!ids || !probs)))
       return fail(FS_INVALID_ARGUMENT, "ids, probs and count must not be null");
-    const Row row = args.row(0, ws);
+    Row row = args.row(0, ws);
     if (row.defect != Defect::kNone) return fail(FS_BAD_LOGITS, describe(row, *logits, 0));
-    const Cut kept = cut(row, args.chain(0), ws);
+    const Cut kept = args.cut(row, 0, ws);
     *count = int64_t(write_survivors(row, kept, ws, size_t(capacity), ids, probs));
     if (*count > capacity)
       return fail(FS_INVALID_ARGUMENT, "capacity must be at least " + std::to_string(*count) +

@@ -33,7 +33,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
   const size_t size = pieces * kSampled;
   each_ = float(row.n) / float(size);
   alignas(64) float sample[kMost * kSampled];
-  low_ = row.ops().sample(row, pieces, sample);
+  low_ = row.sample(pieces, sample);
   low_ = std::max(std::min(low_, row.max), row.max + kLightest / exp2.scale);
   const float range = row.max - low_;
   // A range of nothing, or beyond float32, has no use for bins.
@@ -108,6 +108,23 @@ float Histogram::above(float x, double mass_between) const {
 double Histogram::mass_of_sample(float x) const {
   const double y = (double(x) - double(exp2_.max)) * double(exp2_.scale);
   return double(each_) * std::exp2(double(kUnitBits) + y);
+}
+
+Histogram::Around Histogram::around(float centre, double mass, float radius) const {
+  // By whole bins; what is below the first of interest has no weight.
+  int down = bin(centre), up = down + 1;
+  Around reached{0.0, 0.0f};
+  while (down > 0 || up < kBins) {
+    const float below = down > 0 ? centre - edge(down) : INFINITY;
+    const float above = up < kBins ? edge(up + 1) - centre : INFINITY;
+    const float next = std::max(std::min(below, above), reached.radius);
+    if (!(next <= radius)) break;
+    reached.radius = next;
+    reached.mass += below <= above ? double(mass_[down--]) : double(mass_[up++]);
+    if (reached.mass >= mass) return reached;
+  }
+  if (radius < INFINITY) reached.radius = std::max(reached.radius, radius);
+  return reached;
 }
 
 double Histogram::count(float low, float high) const {

@@ -22,6 +22,13 @@ class Histogram {
   float above(float x, double mass_between) const;
   // What the values weigh that one of the sample at x stands for.
   double mass_of_sample(float x) const;
+  // Walks away from a value, both ways at the same pace, until values that weigh so much have been
+  // passed or so far has been gone.
+  struct Around {
+    double mass;
+    float radius;
+  };
+  Around around(float centre, double mass, float radius) const;
   // About how many values are in [low, high).
   double count(float low, float high) const;
 

@@ -22,23 +22,47 @@ void weigh_block(const Row& row, const Kept& kept, Exp2 exp2, size_t b, int64_t 
 const int64_t* kept_mass(const Row& row, const Kept& kept, Exp2 exp2, Workspace& workspace) {
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
   if (kept.scale == exp2.scale) return mass;
-  const RowKernels& ops = row.ops();
   if (kept.whole_row()) {
-    ops.mass(row, exp2, INFINITY, mass, nullptr);
+    row.mass(exp2, INFINITY, mass, nullptr);
     return mass;
   }
-  ops.mass(row, exp2, kept.tau, nullptr, mass);
-  if (kept.last / kBlock < row.blocks) {
-    // From the last tie on, values have to be above the threshold.
-    int64_t* above = workspace.high_mass.reserve(row.blocks);
-    ops.mass(row, exp2, next_above(kept.tau), nullptr, above);
-    const size_t b = kept.last / kBlock;
-    std::copy(above + b, above + row.blocks, mass + b);
-    int64_t weight[kBlock];
-    weigh_block(row, kept, exp2, b, weight);
-    mass[b] = std::accumulate(weight, weight + kBlock, int64_t(0));
-  }
+  // From the last tie on, values have to be above the threshold.
+  const size_t b = std::min(kept.last / kBlock, row.blocks);
+  row.mass_of_blocks(0, b, exp2, kept.tau, mass);
+  if (b == row.blocks) return mass;
+  int64_t weight[kBlock];
+  weigh_block(row, kept, exp2, b, weight);
+  mass[b] = std::accumulate(weight, weight + kBlock, int64_t(0));
+  row.mass_of_blocks(b + 1, row.blocks, exp2, next_above(kept.tau), mass);
   return mass;
+}
+
+size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64_t* at_least,
+                    const int64_t* above) {
+  size_t last = 0;
+  for (size_t b = 0; b < row.blocks; ++b) {
+    const int64_t tied = at_least[b] - above[b];
+    if (missing <= 0) {
+      at_least[b] = above[b];
+    } else if (tied > 0 && tied < missing) {
+      missing -= tied;
+    } else if (tied > 0) {
+      int64_t weight[kBlock];
+      Kept only_ties;
+      only_ties.tau = tau;
+      weigh_block(row, only_ties, exp2, b, weight);
+      alignas(64) float scratch[kBlock];
+      const float* x = row.values(b, scratch);
+      at_least[b] = above[b];
+      for (size_t i = 0; i < size_t(kBlock) && missing > 0; ++i)
+        if (x[i] == tau) {
+          missing -= weight[i];
+          at_least[b] += weight[i];
+          last = b * kBlock + i;
+        }
+    }
+  }
+  return last;
 }
 
 void make_list(const Row& row, Kept& kept, Survivors& list) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "lists/keys.h"
+#include "lists/survivors.h"
 #include "row/scan.h"
 
 namespace fastsample {

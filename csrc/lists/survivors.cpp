@@ -38,8 +38,7 @@ size_t Survivors::list_blocks(const Row& row, float low) {
 void Survivors::append(const Row& row, size_t first, size_t last, float low, float high) {
   reserve(size + (last - first) * kBlock);
   lower_bound = size ? std::min(lower_bound, low) : low;
-  size +=
-      row.ops().collect(row, blocks_.get() + first, last - first, low, high, ids + size, x + size);
+  size += row.collect(blocks_.get() + first, last - first, low, high, ids + size, x + size);
 }
 
 void Survivors::collect_best(const Row& row, float best, float low) {
@@ -79,8 +78,20 @@ void Survivors::collect_marked(const Row& row, const Marks* marks, size_t marked
   lower_bound = size ? std::min(lower_bound, low) : low;
   constexpr size_t kBlocks = 16;  // at a time, read and read again
   for (size_t b = 0; b < row.blocks; b += kBlocks)
-    size += row.ops().collect_marked(row, marks, b, std::min(b + kBlocks, row.blocks), ids + size,
-                                     x + size);
+    size += row.collect_marked(marks, b, std::min(b + kBlocks, row.blocks), ids + size, x + size);
+}
+
+void Survivors::pad() {
+  std::fill(ids + size, ids + size + kSlack, 0);
+  std::fill(x + size, x + size + kSlack, -INFINITY);
+}
+
+void Survivors::cut_above(Ceiling ceiling) {
+  keep_if([&](size_t i) { return !ceiling.drops(x[i], size_t(ids[i])); });
+}
+
+void Survivors::keep_marked(const uint8_t* stays) {
+  keep_if([&](size_t i) { return stays[i] != 0; });
 }
 
 void Survivors::weigh(const Row& row, Exp2 exp2) {
@@ -88,8 +99,7 @@ void Survivors::weigh(const Row& row, Exp2 exp2) {
   scale_ = exp2.scale;
   reserve(size);
   weight = weight_.reserve(size + kSlack);
-  std::fill(ids + size, ids + size + kSlack, 0);
-  std::fill(x + size, x + size + kSlack, -INFINITY);
+  pad();
   row.kernels->weigh(x, ids, size, row.block_max, exp2, weight);
 }
 

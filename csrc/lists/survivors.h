@@ -11,6 +11,9 @@ namespace fastsample {
 constexpr size_t kAllTies = std::numeric_limits<size_t>::max();
 constexpr size_t kNoLimit = kAllTies;
 
+// Below this many tokens a list of all is faster than any search of the row.
+constexpr size_t kSmallRow = 512;
+
 // So many values are a short list, whatever the row.
 constexpr size_t kShortList = 4096;
 
@@ -52,12 +55,28 @@ class Survivors {
   int64_t mass(const Row& row) const {
     return row.kernels->mass_at_least(x, weight, size, -INFINITY);
   }
+  // What is behind the last becomes weightless, for kernels that read whole vectors.
+  void pad();
+  // Drops what a ceiling drops, or what is not marked to stay. What is left has to be weighed anew.
+  void cut_above(Ceiling ceiling);
+  void keep_marked(const uint8_t* stays);
   void clear() {
     size = 0;
     scale_ = 0.0f;
   }
 
  private:
+  template <class Stays>
+  void keep_if(Stays stays) {
+    size_t left = 0;
+    for (size_t i = 0; i < size; ++i) {
+      if (!stays(i)) continue;
+      ids[left] = ids[i];
+      x[left++] = x[i];
+    }
+    size = left;
+    scale_ = 0.0f;
+  }
   void reserve(size_t n);
   size_t list_blocks(const Row& row, float low);
   void append(const Row& row, size_t first, size_t last, float low, float high);

@@ -4,6 +4,8 @@
 #include <cfloat>
 #include <cmath>
 
+#include "row/stretches.h"
+
 namespace fastsample {
 
 namespace {
@@ -32,14 +34,68 @@ void diagnose(Row& row) {
   }
 }
 
+ScanResult scan_patched(const Row& row, float* max) {
+  alignas(64) float scratch[kBlock];
+  for (size_t b = 0; b < row.blocks; ++b)
+    if (row.patch->has_edits(b) && row.patch->state(b) != Patch::kEmpty)
+      row.patch->edit(b, row.own_values(b, scratch), INFINITY);
+  ScanResult result{-INFINITY, INFINITY, false};
+  for_stretches(row, 0, row.blocks, [&](const Stretch& s) {
+    ScanResult found{-INFINITY, -INFINITY, false};
+    // The scan of 16 bits writes maxima of a whole vector; what is behind comes later.
+    if (s.ops)
+      found = s.ops->scan(s.data, s.n, max + s.b);
+    else
+      std::fill_n(max + s.b, s.blocks, -INFINITY);
+    result.max = std::max(result.max, found.max);
+    result.lowest_max = std::min(result.lowest_max, found.lowest_max);
+    result.suspect |= found.suspect;
+  });
+  for (size_t b = 0; b < row.blocks; ++b)
+    if (max[b] == -INFINITY && !result.suspect) row.patch->set(b, Patch::kEmpty);
+  return result;
+}
+
+// A row of which only some values are edited: scanned as it is, and a block again only where what
+// was its maximum is less now.
+ScanResult scan_edited(const Row& row, float* max) {
+  const ScanResult own = row.own_ops().scan(row.data, row.n, max);
+  // What an edit may hide is left to a closer look.
+  if (own.suspect || !std::isfinite(own.max)) return scan_patched(row, max);
+  alignas(64) float scratch[kBlock];
+  ScanResult result{-INFINITY, INFINITY, false};
+  for (size_t b = 0; b < row.blocks; ++b) {
+    if (row.patch->has_edits(b)) {
+      const float highest = row.patch->edit(b, row.own_values(b, scratch), max[b]);
+      if (highest >= max[b])
+        max[b] = highest;
+      else if (std::isnan(highest))
+        row.kernels->row[kF32].scan(row.values(b, scratch), kBlock, max + b);
+    }
+    result.max = std::max(result.max, max[b]);
+    result.lowest_max = std::min(result.lowest_max, max[b]);
+    if (max[b] == -INFINITY) row.patch->set(b, Patch::kEmpty);
+  }
+  return result;
+}
+
 }  // namespace
 
-Row scan(const Kernels* kernels, RowType type, const void* data, size_t n,
-         Buffer<float>& block_max) {
+Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
+         Patch* patch, Edits edits, Allowed allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
   float* max = block_max.reserve(blocks + kSlack);
-  Row row{{data, n, max}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0};
-  const ScanResult result = row.ops().scan(data, n, max);
+  const bool patched = edits.count > 0 || allowed.word || allowed.size < n;
+  Row row{{data, n, max, 0}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0, nullptr};
+  ScanResult result;
+  if (patched) {
+    patch->start(n, edits, allowed);
+    row.patch = patch;
+    const bool masked = allowed.word || allowed.size < n;
+    result = masked ? scan_patched(row, max) : scan_edited(row, max);
+  } else {
+    result = row.own_ops().scan(data, n, max);
+  }
   row.max = result.max;
   row.lowest_max = std::max(result.lowest_max, -FLT_MAX);
   if (result.suspect || !std::isfinite(result.max)) diagnose(row);

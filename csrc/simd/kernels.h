@@ -115,11 +115,21 @@ struct Marks {
   uint64_t word[kWords];
 };
 
-// A row that has been scanned.
+// A row that has been scanned, or a stretch of whole blocks of one.
 struct Scanned {
   const void* data;
   size_t n;
   const float* block_max;
+  size_t first;  // id of the first value; a multiple of kBlock
+};
+
+// Sums over finite values of how far they are from the maximum, and of the squares, in float64:
+// that of id i in lane i % kLanes, in the order of ids, whatever the instruction set. A value that
+// is not there adds 0, so that a list has the sums of a row.
+struct Moments {
+  static constexpr int kLanes = 16;
+  double sum[kLanes], squares[kLanes];
+  size_t count;
 };
 
 struct ScanResult {
@@ -135,13 +145,24 @@ struct RowKernels {
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
   // of the two may be null.
   void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
+  // Per block, in the same units: the sum of all weights w, and of -w log2 w or of w * w.
+  //
+  // The second terms are rounded to integers as weights are. For the entropy, -log2 w is |e|, which
+  // is left to the sum of weights, and a rest; squares have twice the exponent.
+  void (*entropy)(const Scanned& row, Exp2 exp2, int64_t* all, int64_t* entropy);
+  void (*squares)(const Scanned& row, Exp2 exp2, int64_t* all, int64_t* squares);
+  // Adds a stretch of a row whose maximum is `max` to what is there.
+  void (*moments)(const Scanned& row, float max, Moments* moments);
+  // How many values are at least tau.
+  size_t (*count)(const Scanned& row, float tau);
   // The sum of all weights again, while the values >= tau are marked. Returns how many these are.
   size_t (*mass_and_marks)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, Marks* marks);
   // Writes the values that are marked in blocks first to last - 1, and their ids, by rising id.
   // Returns how many. There must be room for all of them and kSlack more.
   size_t (*collect_marked)(const Scanned& row, const Marks* marks, size_t first, size_t last,
                            int32_t* ids, float* x);
-  // The same for values in [low, high) of the listed blocks, with room for all of their values.
+  // The same for values in [low, high) of the listed blocks, which are numbered from id 0 on, with
+  // room for all of their values.
   size_t (*collect)(const Scanned& row, const int32_t* blocks, size_t count, float low, float high,
                     int32_t* ids, float* x);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
@@ -171,10 +192,17 @@ struct Kernels {
   // up to kSlack values further; what is there must be ids of the row.
   void (*weigh)(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
                 int64_t* weight);
+  // The same for what they add to the sums of RowKernels::entropy and RowKernels::squares.
+  void (*weigh_entropy)(const float* x, const int32_t* ids, size_t n, const float* block_max,
+                        Exp2 exp2, int64_t* entropy);
+  void (*weigh_squares)(const float* x, const int32_t* ids, size_t n, const float* block_max,
+                        Exp2 exp2, int64_t* squares);
   // Counts the values in each bin, 1 + (x - low) * per_unit held to [0, kBins), with four counters
   // in turn, and notes a value of each bin.
   void (*count_bins)(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
                      float* any);
+  // Makes those values of a block -inf whose bit is not set: of value i, bit i % 32 of word i / 32.
+  void (*clear_forbidden)(const uint32_t* words, float* x);
   // Writes where values reach tau, and returns how many do. There must be room for kSlack more.
   size_t (*places_at_least)(const float* x, size_t n, float tau, int32_t* places);
   // What can be asked of a list: how many values reach tau, what they weigh, and which is the

@@ -182,186 +182,7 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
           nan || Vec::hmaxu(highest) > int(Type::kMinusInf)};
 }
 
-// What is done with values >= tau.
-enum Task { kNothing, kSum, kMark };
-
-// Integer weights of a block summed, all of them and (kSum) those of values >= tau.
-//
-// The steps of one group of vectors alternate with those of the next: the chain through a vector is
-// longer than what a processor holds ready to run, and would leave half of its units idle.
-template <Task kTask, class Type>
-inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float tau, int64_t* all,
-                       int64_t* at_least, Marks* marks) {
-  constexpr int kGroup = Vec::kGroup, kGroups = 16 / kGroup;
-  const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale), cut = Vec::set1(tau);
-  const F minus_one = Vec::set1(-1.0f);
-  F c[kDegree + 1];
-  FASTSAMPLE_UNROLL
-  for (int k = 0; k <= kDegree; ++k) c[k] = Vec::set1(kLifted.of_lift[-exponent][k]);
-  I sum[kUnroll], sum_cut[kUnroll];
-  FASTSAMPLE_UNROLL
-  for (int u = 0; u < kUnroll; ++u) sum[u] = sum_cut[u] = Vec::zero();
-
-  for (int first = 0; first < kVectors; first += 16) {
-    const auto load = [&](int i) {  // marks need to know the places
-      return kTask == kMark ? Type::load(p + (first + i) * kWidth) : Type::load_any(p, first + i);
-    };
-    // Set, although each is written before it is read: GCC 12 with ASan and UBSan takes it wrongly.
-    F n[2][kGroup] = {}, r[2][kGroup] = {}, w[kGroup] = {};
-    const auto prepare = [&](int step, int group) {
-      FASTSAMPLE_UNROLL
-      for (int u = 0; u < kGroup; ++u) {
-        F &ru = r[group % 2][u], &nu = n[group % 2][u];
-        switch (step) {
-          case 1: ru = Vec::sub(load(group * kGroup + u), max); break;
-          case 2: ru = Vec::clamp_low(Vec::fma(ru, scale, minus_one)); break;
-          case 3: nu = Vec::exponent(ru); break;
-          case 4: ru = Vec::fraction(ru, nu); break;
-        }
-      }
-    };
-    FASTSAMPLE_UNROLL
-    for (int step = 1; step <= 4; ++step) prepare(step, 0);
-    FASTSAMPLE_UNROLL
-    for (int group = 0; group < kGroups; ++group) {
-      FASTSAMPLE_UNROLL
-      for (int k = 1; k <= kDegree; ++k) {
-        FASTSAMPLE_UNROLL
-        for (int u = 0; u < kGroup; ++u)
-          w[u] = Vec::fma(k == 1 ? c[0] : w[u], r[group % 2][u], c[k]);
-        if (group + 1 < kGroups) prepare(k, group + 1);
-      }
-      FASTSAMPLE_UNROLL
-      for (int u = 0; u < kGroup; ++u) {
-        const int i = group * kGroup + u;
-        const I q = Vec::to_int(Vec::ldexp(w[u], n[group % 2][u]));
-        sum[i % kUnroll] = Vec::addi(sum[i % kUnroll], q);
-        if (kTask == kSum)
-          sum_cut[i % kUnroll] = Vec::add_ge(sum_cut[i % kUnroll], q, load(i), cut);
-        if (kTask == kMark) Vec::mark(marks, first + i, Vec::mask_ge(load(i), cut));
-      }
-    }
-  }
-  const int shift = kUnitBits - kMantissaBits + exponent;
-  *all = int64_t(Vec::hsum(sum) << shift);
-  *at_least = kTask == kSum ? int64_t(Vec::hsum(sum_cut) << shift) : 0;
-}
-
-inline bool any(const Marks& m) { return (m.word[0] | m.word[1] | m.word[2] | m.word[3]) != 0; }
-
-// Of values whose mask(value) is set.
-template <class Type, class Mask>
-inline Marks marks_of(const typename Type::T* p, Mask mask) {
-  Marks marks = {};
-  FASTSAMPLE_UNROLL
-  for (int i = 0; i < kBlock; i += kWidth)
-    marks.word[i / 64] |= uint64_t(mask(Type::load(p + i))) << i % 64;
-  return marks;
-}
-template <class Type>
-inline Marks marks_at_least(const typename Type::T* p, F from) {
-  return marks_of<Type>(p, [&](F v) { return Vec::mask_ge(v, from); });
-}
-
-// What two values weigh in a block of some exponent. Blocks of two values mostly have the same two.
-struct Pair {
-  float high = 0.0f, low = 0.0f;
-  int exponent = 1;  // none has this
-  int64_t of_high = 0, of_low = 0;
-
-  void weigh(float new_high, float new_low, Exp2 exp2, int new_exponent) {
-    if (high == new_high && low == new_low && exponent == new_exponent) return;
-    high = new_high, low = new_low, exponent = new_exponent;
-    const F lift = Vec::set1(float(kMantissaBits - exponent));
-    const auto weight = [&](float x) {
-      const F w = exp2_lifted(Vec::set1(x), Vec::set1(exp2.max), Vec::set1(exp2.scale), lift);
-      return int64_t(uint64_t(Vec::first(Vec::to_int(w)))
-                     << (kUnitBits - kMantissaBits + exponent));
-    };
-    of_high = weight(high), of_low = weight(low);
-  }
-};
-
-// The same for a block of at most two different values, as masks and coarse logits give them:
-// counts instead of exponentials. Says whether the block is one. `high` is its maximum.
-template <class Type>
-inline bool block_mass_of_two(const typename Type::T* p, Exp2 exp2, int exponent, float tau,
-                              float high, Pair& pair, int64_t* all, int64_t* at_least) {
-  // Out of three of its values two are equal: enough to let a random block go.
-  if (!((p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]))) return false;
-  const F from = Vec::set1(high);
-  alignas(64) float lanes[kWidth];
-  Vec::store(lanes, Type::load(p));
-  const uint32_t others = Vec::mask_ne(Type::load(p), from);
-  const float low = others ? lanes[lowest_bit(others)] : high;  // or there is a third value
-  const F to = Vec::set1(low);
-  int64_t lows = 0;
-  I third[2] = {Vec::zero(), Vec::zero()};  // the bits in which a value is neither
-  FASTSAMPLE_UNROLL
-  for (int i = 0; i < kVectors; ++i) {
-    const F v = Type::load_any(p, i);
-    lows += Vec::popcount(Vec::mask_ne(v, from));
-    third[i % 2] = Vec::or_neither(third[i % 2], v, from, to);
-  }
-  if (Vec::any_bit(third[0]) || Vec::any_bit(third[1])) return false;
-  const int64_t highs = kBlock - lows;
-  pair.weigh(high, low, exp2, exponent);
-  *all = highs * pair.of_high + lows * pair.of_low;
-  *at_least = (high >= tau ? highs * pair.of_high : 0) + (low >= tau ? lows * pair.of_low : 0);
-  return true;
-}
-
-// Walks the blocks of a row; `at_least` and `marks` are for kSum and kMark alone. Returns how many
-// values are marked.
-template <Task kTask, class Type>
-inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least,
-                        Marks* marks) {
-  const auto* x = static_cast<const typename Type::T*>(row.data);
-  const float* block_max = row.block_max;
-  const size_t n = row.n, blocks = (n + kBlock - 1) / kBlock;
-  constexpr size_t kBatch = 64;
-  Pair pair;
-  int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
-  typename Type::T padded[kBlock];
-  for (size_t b = 0; b < blocks; ++b) {
-    if (b % kBatch == 0)
-      for (size_t i = b; i < blocks && i < b + kBatch; ++i)
-        exponent[i - b] = block_exponent(block_max[i], exp2);
-    int64_t ignored[2] = {};
-    int64_t* all_b = all ? all + b : ignored;
-    int64_t* at_least_b = at_least ? at_least + b : ignored + 1;
-    *all_b = *at_least_b = 0;
-    if (kTask == kMark) marks[b] = {};
-    const bool light = !((block_max[b] - exp2.max) * exp2.scale > kLightest);
-    const bool reaches = block_max[b] >= tau;
-    if ((light && (kTask != kMark || !reaches)) || (!all && !reaches)) continue;
-    const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
-    const int e = exponent[b % kBatch];
-    if (block_mass_of_two<Type>(p, exp2, e, tau, block_max[b], pair, all_b, at_least_b)) {
-      if (kTask == kMark) marks[b] = marks_at_least<Type>(p, Vec::set1(tau));
-    } else if (reaches) {
-      block_mass<kTask, Type>(p, exp2, e, tau, all_b, at_least_b, marks + (kTask == kMark ? b : 0));
-    } else {
-      block_mass<kNothing, Type>(p, exp2, e, tau, all_b, at_least_b, nullptr);
-    }
-  }
-  size_t marked = 0;
-  for (size_t b = 0; kTask == kMark && b < blocks; ++b)
-    for (uint64_t word : marks[b].word) marked += Vec::popcount(word);
-  return marked;
-}
-
-template <class Type>
-FASTSAMPLE_FLATTEN void mass(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
-                             int64_t* at_least) {
-  weigh_row<kSum, Type>(row, exp2, tau, all, at_least, nullptr);
-}
-
-template <class Type>
-FASTSAMPLE_FLATTEN size_t mass_and_marks(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
-                                         Marks* marks) {
-  return weigh_row<kMark, Type>(row, exp2, tau, all, nullptr, marks);
-}
+#include "mass.inl"
 
 // Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
 inline size_t write_places(uint64_t word, int32_t first, int32_t* places) {
@@ -386,21 +207,22 @@ inline size_t write_places(const Marks& marks, int32_t first, int32_t* places) {
   return count;
 }
 
-// The elements at `ids` as float32.
+// The elements at `ids` as float32; that of id `first` is in place 0.
 template <class Type>
-inline void gather(const typename Type::T* row, const int32_t* ids, size_t n, float* x) {
+inline void gather(const typename Type::T* row, size_t first, const int32_t* ids, size_t n,
+                   float* x) {
   for (size_t i = 0; i < n; i += kBlock) {
     // Many at a time: a vector loaded right behind its scalar stores would wait for them.
     const size_t count = n - i < size_t(kBlock) ? n - i : size_t(kBlock);
     typename Type::T elements[kBlock];
-    for (size_t k = 0; k < count; ++k) elements[k] = row[ids[i + k]];
+    for (size_t k = 0; k < count; ++k) elements[k] = row[size_t(ids[i + k]) - first];
     for (size_t k = count; k % kWidth; ++k) elements[k] = Type::kMinusInf;
     for (size_t k = 0; k < count; k += kWidth) Vec::store(x + i + k, Type::load(elements + k));
   }
 }
 template <>
-inline void gather<F32>(const float* row, const int32_t* ids, size_t n, float* x) {
-  for (size_t i = 0; i < n; ++i) x[i] = row[ids[i]];
+inline void gather<F32>(const float* row, size_t first, const int32_t* ids, size_t n, float* x) {
+  for (size_t i = 0; i < n; ++i) x[i] = row[size_t(ids[i]) - first];
 }
 
 template <class Type>
@@ -408,8 +230,8 @@ FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks,
                                          size_t last, int32_t* ids, float* x) {
   size_t size = 0;
   for (size_t b = first; b < last; ++b)
-    if (any(marks[b])) size += write_places(marks[b], int32_t(b * kBlock), ids + size);
-  gather<Type>(static_cast<const typename Type::T*>(row.data), ids, size, x);
+    if (any(marks[b])) size += write_places(marks[b], int32_t(row.first + b * kBlock), ids + size);
+  gather<Type>(static_cast<const typename Type::T*>(row.data), row.first, ids, size, x);
   return size;
 }
 
@@ -423,14 +245,14 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const int32_t* blocks, siz
   size_t size = 0;
   T padded[kBlock];
   for (size_t i = 0; i < count; ++i) {
-    const auto start = size_t(blocks[i]) * kBlock;
+    const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first;
     const auto* p = whole<Type>(values + start, row.n - start, padded);
     const Marks marks = bounded
                             ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
                             : marks_at_least<Type>(p, from);
-    if (any(marks)) size += write_places(marks, int32_t(start), ids + size);
+    if (any(marks)) size += write_places(marks, int32_t(id), ids + size);
   }
-  gather<Type>(values, ids, size, x);
+  gather<Type>(values, row.first, ids, size, x);
   return size;
 }
 
@@ -470,8 +292,9 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,     mass<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>,
-          sample<Type>, load<Type>, exponentials<Type>,   logarithms<Type>,     quotients<Type>};
+  return {scan_row,    mass<Type>,           entropy<Type>,        squares<Type>,  moments<Type>,
+          count<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>,  sample<Type>,
+          load<Type>,  exponentials<Type>,   logarithms<Type>,     quotients<Type>};
 }
 
 }  // namespace
@@ -483,7 +306,10 @@ constexpr Kernels kernels = {
     {row_kernels<F32>(scan<F32>), row_kernels<F16>(scan_halves<F16>),
      row_kernels<BF16>(scan_halves<BF16>), row_kernels<F64>(scan<F64>)},
     weigh,
+    weigh_entropy,
+    weigh_squares,
     count_bins,
+    clear_forbidden,
     places_at_least,
     count_at_least,
     mass_at_least,

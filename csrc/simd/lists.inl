@@ -1,19 +1,48 @@
 // The primitives of kernels.h that work on lists; a part of kernels.inl.
 
-void weigh(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
-           int64_t* weight) {
+// The weights of a list, or their second terms, each to the precision of its block.
+template <Task kTask>
+inline void weigh_list(const float* x, const int32_t* ids, size_t n, const float* block_max,
+                       Exp2 exp2, int64_t* out) {
   const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale);
+  const F zero = Vec::set1(0.0f), one = Vec::set1(1.0f);
   constexpr int kShift = kUnitBits - kMantissaBits;
+  const F mantissa = Vec::set1(float(kMantissaBits)), shift = Vec::set1(float(kShift));
   for (size_t i = 0; i < n; i += kWidth) {
     // block_exponent, in step.
     const F y = log2_of_half(Vec::of_blocks(block_max, Vec::loadi(ids + i)), max, scale);
     const F up = Vec::sub(Vec::set1(-1.0f), Vec::max(y, Vec::set1(float(-kShift - 1))));
-    const F e = Vec::sub(Vec::set1(0.0f), Vec::floor(up));
-    const F lift = Vec::sub(Vec::set1(float(kMantissaBits)), e);
-    const F w = exp2_lifted(Vec::load(x + i), max, scale, lift);
-    const I shift = Vec::to_int(Vec::add(e, Vec::set1(float(kShift))));
-    Vec::store_shifted(weight + i, Vec::to_int(w), shift);
+    const F e = Vec::sub(zero, Vec::floor(up));
+    const F v = Vec::load(x + i);
+    const F w = exp2_lifted(v, max, scale, Vec::sub(mantissa, e));
+    I term = Vec::to_int(w);
+    F places = Vec::add(e, shift);
+    if (kTask == kEntropy) {
+      const F y_of_x = Vec::max(log2_of_half(v, max, scale), Vec::set1(-100.0f));
+      const I rest = Vec::to_int(entropy_term(w, y_of_x, Vec::sub(e, one)));
+      term = Vec::addi(Vec::muli(term, Vec::to_int(Vec::sub(zero, e))), rest);
+    }
+    if (kTask == kSquares) {
+      // square_exponent and square_unit, in step.
+      const F twice = Vec::add(e, e), e2 = Vec::max(twice, Vec::sub(zero, shift));
+      const F unit = Vec::ldexp(one, Vec::sub(Vec::sub(twice, e2), mantissa));
+      term = Vec::to_int(square_term(w, unit));
+      places = Vec::add(e2, shift);
+    }
+    Vec::store_shifted(out + i, term, Vec::to_int(places));
   }
+}
+void weigh(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
+           int64_t* weight) {
+  weigh_list<kNothing>(x, ids, n, block_max, exp2, weight);
+}
+void weigh_entropy(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
+                   int64_t* entropy) {
+  weigh_list<kEntropy>(x, ids, n, block_max, exp2, entropy);
+}
+void weigh_squares(const float* x, const int32_t* ids, size_t n, const float* block_max, Exp2 exp2,
+                   int64_t* squares) {
+  weigh_list<kSquares>(x, ids, n, block_max, exp2, squares);
 }
 
 void count_bins(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
@@ -36,6 +65,12 @@ void count_bins(const float* x, size_t n, float low, float per_unit, uint32_t (*
       any[bin[i]] = x[start + i];
     }
   }
+}
+
+void clear_forbidden(const uint32_t* words, float* x) {
+  const F minus_inf = Vec::set1(-INFINITY);
+  for (int i = 0; i < kBlock; i += kWidth)
+    Vec::store(x + i, Vec::where(words[i / 32] >> i % 32, Vec::load(x + i), minus_inf));
 }
 
 inline uint32_t mask_of_tail(const float* x, size_t n, float tau) {

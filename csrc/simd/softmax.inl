@@ -76,7 +76,7 @@ FASTSAMPLE_FLATTEN void quotients(const Scanned& row, size_t first, size_t last,
     const Vec::D divisor =
         Vec::set1d(total / double(int64_t(1) << (kUnitBits - kMantissaBits + exponent)));
     const auto* x = static_cast<const typename Type::T*>(row.data) + at;
-    const Scanned block = {x, count, row.block_max + b};
+    const Scanned block = {x, count, row.block_max + b, 0};
     for_row<Type>(block, out + at, [&](int, F v, float* to) {
       const I q = Vec::to_int(exp2_lifted(v, max, scale, lift));
       Vec::store(to, Vec::quotient(Vec::add_ge(Vec::zero(), q, v, cut), divisor));

@@ -13,10 +13,12 @@ struct Vec {
   using F = __m256;
   using I = __m256i;
   using Sum64 = __m256i;
+  using D = __m256d;
   using S = __m256i;
   static constexpr int kWidth = 8;
   static constexpr int kUnroll = 4;
   static constexpr int kGroup = 2;
+  static constexpr int kDoubles = 4;  // lanes of D
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -40,12 +42,19 @@ struct Vec {
   static F set1(float v) { return _mm256_set1_ps(v); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) {
     return _mm256_blendv_ps(v, other, _mm256_cmp_ps(v, y, _CMP_EQ_OQ));
+  }
+  // v where the lane's bit is set, from the lowest on, else `other`.
+  static F where(uint32_t mask, F v, F other) {
+    const I bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const I set = _mm256_and_si256(_mm256_set1_epi32(int(mask)), bits);
+    return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bits)));
   }
   static F max_below(F a, F b, F bound) {
     return _mm256_blendv_ps(a, max(a, b), _mm256_cmp_ps(b, bound, _CMP_LT_OQ));
@@ -93,6 +102,8 @@ struct Vec {
   static F floor(F y) { return _mm256_round_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
   static F exponent(F y) { return floor(y); }
   static F fraction(F y, F n) { return sub(y, n); }
+  // y again, not below -100.
+  static F logarithm(F n, F r) { return add(n, r); }
   static F ldexp(F p, F n) {
     const I exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
@@ -102,6 +113,7 @@ struct Vec {
   static int32_t first(I v) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(v)); }
   static I zero() { return _mm256_setzero_si256(); }
   static I addi(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I muli(I a, I b) { return _mm256_mullo_epi32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     const I keep = _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ));
     return addi(sum, _mm256_and_si256(q, keep));
@@ -132,6 +144,14 @@ struct Vec {
   static int hmaxu(S v) { return 0xffff - hminu(_mm256_sub_epi16(set1s(-1), v)); }
   static int hmaxs(S v) { return 0x7fff - hminu(_mm256_sub_epi16(set1s(0x7fff), v)); }
 
+  static D set1d(double v) { return _mm256_set1_pd(v); }
+  static D loadd(const double* p) { return _mm256_loadu_pd(p); }
+  static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
+  static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
+  static D addd(D a, D b) { return _mm256_add_pd(a, b); }
+  static D subd(D a, D b) { return _mm256_sub_pd(a, b); }
+  static D muld(D a, D b) { return _mm256_mul_pd(a, b); }
+
   static Sum64 zero64() { return _mm256_setzero_si256(); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
     const __m256i keep = _mm256_castps_si256(_mm256_cmp_ps(x, cut, _CMP_GE_OQ));
@@ -145,11 +165,6 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   // Double precision, of as many lanes as a vector of floats has in two of them.
-  using D = __m256d;
-  static constexpr int kDoubles = 4;
-  static D set1d(double v) { return _mm256_set1_pd(v); }
-  static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
-  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static D low_d(F v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
   static D high_d(F v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
   static F to_floats(D low, D high) {

@@ -13,10 +13,12 @@ struct Vec {
   using F = __m512;
   using I = __m512i;
   using Sum64 = __m512i;
+  using D = __m512d;
   using S = __m512i;
   static constexpr int kWidth = 16;
   static constexpr int kUnroll = 4;
   static constexpr int kGroup = 4;
+  static constexpr int kDoubles = 8;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
@@ -40,12 +42,16 @@ struct Vec {
   static F set1(float v) { return _mm512_set1_ps(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) {
     return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, y, _CMP_EQ_OQ), other);
+  }
+  static F where(uint32_t mask, F v, F other) {
+    return _mm512_mask_mov_ps(other, __mmask16(mask), v);
   }
   static F max_below(F a, F b, F bound) {
     return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(b, bound, _CMP_LT_OQ), a, b);
@@ -100,12 +106,14 @@ struct Vec {
   // vscalefps takes the floor by itself, too.
   static F exponent(F y) { return y; }
   static F fraction(F y, F) { return _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | 8); }
+  static F logarithm(F n, F) { return max(n, set1(-100.0f)); }
   static F ldexp(F p, F n) { return _mm512_scalef_ps(p, n); }
 
   static I to_int(F v) { return _mm512_cvtps_epi32(v); }
   static int32_t first(I v) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
   static I zero() { return _mm512_setzero_si512(); }
   static I addi(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I muli(I a, I b) { return _mm512_mullo_epi32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), sum, q);
   }
@@ -135,6 +143,14 @@ struct Vec {
   static int hmaxu(S v) { return 0xffff - hminu(_mm512_sub_epi16(set1s(-1), v)); }
   static int hmaxs(S v) { return 0x7fff - hminu(_mm512_sub_epi16(set1s(0x7fff), v)); }
 
+  static D set1d(double v) { return _mm512_set1_pd(v); }
+  static D loadd(const double* p) { return _mm512_loadu_pd(p); }
+  static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
+  static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
+  static D addd(D a, D b) { return _mm512_add_pd(a, b); }
+  static D subd(D a, D b) { return _mm512_sub_pd(a, b); }
+  static D muld(D a, D b) { return _mm512_mul_pd(a, b); }
+
   static Sum64 zero64() { return _mm512_setzero_si512(); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
     const __mmask16 m = _mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ);
@@ -146,11 +162,6 @@ struct Vec {
     _mm512_mask_storeu_epi64(p + 8, __mmask8(mask >> 8), _mm512_setzero_si512());
   }
   // Double precision, of as many lanes as a vector of floats has in two of them.
-  using D = __m512d;
-  static constexpr int kDoubles = 8;
-  static D set1d(double v) { return _mm512_set1_pd(v); }
-  static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
-  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static D low_d(F v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
   static D high_d(F v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
   static F to_floats(D low, D high) {

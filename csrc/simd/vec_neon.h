@@ -13,10 +13,12 @@ struct Vec {
   using F = float32x4_t;
   using I = int32x4_t;
   using Sum64 = int64x2_t;
+  using D = float64x2_t;
   using S = int16x8_t;
   static constexpr int kWidth = 4;
   static constexpr int kUnroll = 4;
   static constexpr int kGroup = 4;
+  static constexpr int kDoubles = 2;
 
   static F load(const float* p) { return vld1q_f32(p); }
   static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
@@ -36,11 +38,16 @@ struct Vec {
   static F set1(float v) { return vdupq_n_f32(v); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
   static F sub(F a, F b) { return vsubq_f32(a, b); }
+  static F mul(F a, F b) { return vmulq_f32(a, b); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F max(F a, F b) { return vmaxq_f32(a, b); }
   static F min(F a, F b) { return vminq_f32(a, b); }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) { return vbslq_f32(vceqq_f32(v, y), other, v); }
+  static F where(uint32_t mask, F v, F other) {
+    const uint32_t bits[4] = {1, 2, 4, 8};
+    return vbslq_f32(vtstq_u32(vdupq_n_u32(mask), vld1q_u32(bits)), v, other);
+  }
   static F max_below(F a, F b, F bound) {
     return vbslq_f32(vcltq_f32(b, bound), vmaxq_f32(a, b), a);
   }
@@ -82,6 +89,7 @@ struct Vec {
   static F floor(F y) { return vrndmq_f32(y); }
   static F exponent(F y) { return floor(y); }
   static F fraction(F y, F n) { return sub(y, n); }
+  static F logarithm(F n, F r) { return add(n, r); }
   static F ldexp(F p, F n) {
     const I exponent = vshlq_n_s32(vcvtq_s32_f32(n), 23);
     return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), exponent));
@@ -91,6 +99,7 @@ struct Vec {
   static int32_t first(I v) { return vgetq_lane_s32(v, 0); }
   static I zero() { return vdupq_n_s32(0); }
   static I addi(I a, I b) { return vaddq_s32(a, b); }
+  static I muli(I a, I b) { return vmulq_s32(a, b); }
   static I add_ge(I sum, I q, F x, F cut) {
     return vaddq_s32(sum, vandq_s32(q, vreinterpretq_s32_u32(vcgeq_f32(x, cut))));
   }
@@ -118,6 +127,14 @@ struct Vec {
   static int hmaxu(S v) { return vmaxvq_u16(vreinterpretq_u16_s16(v)); }
   static int hminu(S v) { return vminvq_u16(vreinterpretq_u16_s16(v)); }
 
+  static D set1d(double v) { return vdupq_n_f64(v); }
+  static D loadd(const double* p) { return vld1q_f64(p); }
+  static void stored(double* p, D v) { vst1q_f64(p, v); }
+  static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
+  static D addd(D a, D b) { return vaddq_f64(a, b); }
+  static D subd(D a, D b) { return vsubq_f64(a, b); }
+  static D muld(D a, D b) { return vmulq_f64(a, b); }
+
   static Sum64 zero64() { return vdupq_n_s64(0); }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
     const I keep = vreinterpretq_s32_u32(vcgeq_f32(x, cut));
@@ -128,11 +145,6 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
   // Double precision, of as many lanes as a vector of floats has in two of them.
-  using D = float64x2_t;
-  static constexpr int kDoubles = 2;
-  static D set1d(double v) { return vdupq_n_f64(v); }
-  static void stored(double* p, D v) { vst1q_f64(p, v); }
-  static F mul(F a, F b) { return vmulq_f32(a, b); }
   static D low_d(F v) { return vcvt_f64_f32(vget_low_f32(v)); }
   static D high_d(F v) { return vcvt_high_f64_f32(v); }
   static F to_floats(D low, D high) { return vcvt_high_f32_f64(vcvt_f32_f64(low), high); }

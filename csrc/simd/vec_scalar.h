@@ -14,10 +14,12 @@ struct Vec {
   using F = float;
   using I = int32_t;
   using Sum64 = int64_t;
+  using D = double;
   using S = int;
   static constexpr int kWidth = 1;
   static constexpr int kUnroll = 16;
   static constexpr int kGroup = 4;
+  static constexpr int kDoubles = 1;
 
   static float from_bits(uint32_t bits) {
     float f;
@@ -52,12 +54,14 @@ struct Vec {
   static F set1(float v) { return v; }
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
   static F fma(F a, F b, F c) { return fused(a, b, c); }
   // Of a NaN and another the second, as the vectors have it.
   static F max(F a, F b) { return a > b ? a : b; }
   static F min(F a, F b) { return a < b ? a : b; }
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) { return v == y ? other : v; }
+  static F where(uint32_t mask, F v, F other) { return mask & 1 ? v : other; }
   static F max_below(F a, F b, F bound) { return b < bound && b > a ? b : a; }
   static float hmax(F v) { return v; }
   static float hmin(F v) { return v; }
@@ -93,12 +97,14 @@ struct Vec {
   }
   static F exponent(F y) { return floor(y); }
   static F fraction(F y, F n) { return y - n; }
+  static F logarithm(F n, F r) { return n + r; }
   static F ldexp(F p, F n) { return from_bits(to_bits(p) + (uint32_t(int32_t(n)) << 23)); }
 
   // 2^52 + 2^51: leaves no fraction bits, so the sum is rounded half to even.
   static I to_int(F v) { return I((double(v) + 6755399441055744.0) - 6755399441055744.0); }
   static int32_t first(I v) { return v; }
   static I zero() { return 0; }
+  static I muli(I a, I b) { return I(uint32_t(a) * uint32_t(b)); }
   static I addi(I a, I b) { return I(uint32_t(a) + uint32_t(b)); }
   static I add_ge(I sum, I q, F x, F cut) { return x >= cut ? addi(sum, q) : sum; }
   static uint64_t hsum(const I* sum) {
@@ -118,6 +124,14 @@ struct Vec {
   static int hmaxu(S v) { return uint16_t(v); }
   static int hminu(S v) { return uint16_t(v); }
 
+  static D set1d(double v) { return v; }
+  static D loadd(const double* p) { return *p; }
+  static void stored(double* p, D v) { *p = v; }
+  static D widen(F v, int) { return double(v); }
+  static D addd(D a, D b) { return a + b; }
+  static D subd(D a, D b) { return a - b; }
+  static D muld(D a, D b) { return a * b; }
+
   static Sum64 zero64() { return 0; }
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
     return x >= cut ? sum + *w : sum;
@@ -125,11 +139,6 @@ struct Vec {
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }
-  using D = double;
-  static constexpr int kDoubles = 1;
-  static D set1d(double v) { return v; }
-  static void stored(double* p, D v) { *p = v; }
-  static F mul(F a, F b) { return a * b; }
   static F affine(F x, D max, D scale, D shift) { return F(::fma(double(x) - max, scale, shift)); }
   // The whole part and the rest of a logarithm.
   static void split(F x, D max, D scale, F& n, F& r) {

@@ -1,6 +1,7 @@
 // What stages that keep the largest values have in common.
 #include <algorithm>
 
+#include "elementary.h"
 #include "lists/largest.h"
 #include "lists/search.h"
 #include "stages/stage.h"
@@ -61,8 +62,19 @@ void keep_largest(Cutting& cutting, size_t k) {
   cutting.kept.listed = true;
 }
 
+float value_of(const Cutting& cutting, double log_weight) {
+  const double value = double(cutting.row.max) + cutting.temperature * log_weight;
+  return float(std::max(value, double(-FLT_MAX)));
+}
+
+void keep_weight(Cutting& cutting, double weight) {
+  // What is 0 in float64 is less than any weight.
+  if (weight > 0.0) keep_floor(cutting, value_of(cutting, natural_log(weight)));
+}
+
 void keep_floor(Cutting& cutting, float bound) {
   const Row& row = cutting.row;
+  if (bound > row.max) return keep_largest(cutting, cutting.at_least);
   Survivors& list = cutting.list();
   Kept& kept = cutting.kept;
   if (kept.listed) {

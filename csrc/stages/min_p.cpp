@@ -1,18 +1,11 @@
 // Min-p: what is at least m times as probable as the most probable token.
-#include <algorithm>
-#include <cfloat>
-
-#include "logarithm.h"
 #include "stages/stage.h"
 
 namespace fastsample {
 
 namespace {
 
-void run(Cutting& cutting, const double* value) {
-  const double bound = double(cutting.row.max) + cutting.temperature * natural_log(value[0]);
-  keep_floor(cutting, float(std::max(bound, double(-FLT_MAX))));
-}
+void run(Cutting& cutting, const double* value) { keep_weight(cutting, value[0]); }
 
 }  // namespace
 

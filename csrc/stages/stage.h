@@ -1,8 +1,10 @@
 // What a stage is: a name, numbers, and what it keeps of a row. A stage is one file of this folder
-// and one row of table.cpp; a file depends on this header, lists/ and logarithm.h.
+// and one row of table.cpp; a file depends on this header, lists/ and elementary.h.
 #pragma once
 
+#include <algorithm>
 #include <cfloat>
+#include <cmath>
 
 #include "fastsample.h"
 #include "lists/kept.h"
@@ -20,11 +22,14 @@ inline float exp2_scale(double temperature) {
 
 // A row on its way through the stages.
 struct Cutting {
-  const Row& row;
+  Row& row;
   Workspace& workspace;
   size_t at_least;           // no stage keeps fewer
+  double u_xtc;              // the uniform of a coin
+  const double* state;       // two numbers; null at the start
   Kept kept{};               // what is left so far,
-  double temperature = 1.0;  // and what its logits are divided by
+  double temperature = 1.0;  // and what its logits are divided by: where 0, the chain ends
+  double reweighted = 0.0;   // what the list weighed before a stage gave it other weights, or 0
 
   Survivors& list() const { return workspace.survivors; }
   Exp2 exp2() const { return {row.max, exp2_scale(temperature)}; }
@@ -46,10 +51,50 @@ struct Stage {
   void (*run)(Cutting& cutting, const double* value);
   // Whether it keeps the first of the total order: only such stages can be joint.
   bool is_floor;
+  // Of a stage with a state, two numbers: what it starts with, and what becomes of it with the draw
+  // of a token of probability q. Else null.
+  void (*start)(const double* value, double* state) = nullptr;
+  void (*update)(const double* value, double q, double* state) = nullptr;
 };
+
+// What weighs how much of what is kept, in units of 2^-kUnitBits of the largest: the sum of the
+// weights w, and of -w log2 w or of w * w.
+struct Sums {
+  int64_t mass, second;
+};
+int64_t mass_of(Cutting& cutting);
+Sums entropy_of(Cutting& cutting);
+Sums squares_of(Cutting& cutting);
+
+// In nats.
+double entropy_in_nats(Sums sums);
+
+// A sum of weights in units of the largest.
+inline double in_units(int64_t sum) {
+  static_assert(kUnitBits == 40, "2^-40 is a unit");
+  return double(sum) * 0x1p-40;
+}
+
+// How many tokens are kept.
+size_t count_of(Cutting& cutting);
+
+// The value of which a token has so much weight, given as its logarithm; the largest weighs 1.
+float value_of(const Cutting& cutting, double log_weight);
+
+// Keeps the tokens of at least so much weight.
+void keep_weight(Cutting& cutting, double weight);
 
 // Keeps the values >= bound, and the largest ones that are missing to at_least.
 void keep_floor(Cutting& cutting, float bound);
+
+// Drops what a ceiling drops, but not all.
+void drop_above(Cutting& cutting, Ceiling ceiling);
+
+// What reaches p of a total: kReaches * p of it, in whole units.
+inline int64_t share_of(double p, int64_t total) {
+  const double share = std::ceil(kReaches * p * double(total));
+  return std::max(int64_t(1), std::min(int64_t(share), total));
+}
 
 // Lists what is before the place that is kept, unless that is much.
 void list_if_short(Cutting& cutting);

@@ -4,7 +4,8 @@
 
 namespace fastsample {
 
-extern const Stage kTemperature, kTopK, kTopP, kMinP;
+extern const Stage kTemperature, kTopK, kTopP, kMinP, kTypicalP, kEpsilonCutoff, kEtaCutoff, kTopA,
+    kPLess, kTopNSigma, kTopH, kXtc, kMirostat, kAdaptive;
 
 namespace {
 
@@ -13,16 +14,16 @@ constexpr TableRow kTable[] = {
     {FS_STAGE_TOP_K, "top_k", &kTopK},
     {FS_STAGE_TOP_P, "top_p", &kTopP},
     {FS_STAGE_MIN_P, "min_p", &kMinP},
-    {FS_STAGE_TYPICAL_P, "typical_p", nullptr},
-    {FS_STAGE_EPSILON_CUTOFF, "epsilon_cutoff", nullptr},
-    {FS_STAGE_ETA_CUTOFF, "eta_cutoff", nullptr},
-    {FS_STAGE_TOP_A, "top_a", nullptr},
-    {FS_STAGE_P_LESS, "p_less", nullptr},
-    {FS_STAGE_TOP_N_SIGMA, "top_n_sigma", nullptr},
-    {FS_STAGE_TOP_H, "top_h", nullptr},
-    {FS_STAGE_XTC, "xtc", nullptr},
-    {FS_STAGE_MIROSTAT, "mirostat", nullptr},
-    {FS_STAGE_ADAPTIVE, "adaptive", nullptr},
+    {FS_STAGE_TYPICAL_P, "typical_p", &kTypicalP},
+    {FS_STAGE_EPSILON_CUTOFF, "epsilon_cutoff", &kEpsilonCutoff},
+    {FS_STAGE_ETA_CUTOFF, "eta_cutoff", &kEtaCutoff},
+    {FS_STAGE_TOP_A, "top_a", &kTopA},
+    {FS_STAGE_P_LESS, "p_less", &kPLess},
+    {FS_STAGE_TOP_N_SIGMA, "top_n_sigma", &kTopNSigma},
+    {FS_STAGE_TOP_H, "top_h", &kTopH},
+    {FS_STAGE_XTC, "xtc", &kXtc},
+    {FS_STAGE_MIROSTAT, "mirostat", &kMirostat},
+    {FS_STAGE_ADAPTIVE, "adaptive", &kAdaptive},
 };
 constexpr int32_t kKinds = sizeof kTable / sizeof *kTable;
 static_assert(kTable[kKinds - 1].kind == kKinds, "row i is that of kind i + 1");

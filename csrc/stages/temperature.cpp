@@ -1,21 +1,35 @@
-// Temperature: divides the logits of what comes after it. 0 is greedy: the chain looks for it
-// first.
+// Temperature: divides the logits of what comes after it; dynatemp makes it follow the entropy of
+// what is kept. T becomes lo + (hi - lo) * (H / ln n)^e, lo = max(0, T - r), hi = T + r, with H the
+// entropy of the n tokens kept at T = 1. 0, set or computed, is greedy.
+#include <algorithm>
 #include <cfloat>
 
+#include "elementary.h"
 #include "stages/stage.h"
 
 namespace fastsample {
 
 namespace {
 
-void run(Cutting& cutting, const double* value) { cutting.temperature = value[0]; }
+void run(Cutting& cutting, const double* value) {
+  cutting.temperature = value[0];
+  if (value[1] == 0.0) return;
+  const size_t n = count_of(cutting);
+  if (n < 2) return;
+  cutting.temperature = 1.0;
+  const double share = entropy_in_nats(entropy_of(cutting)) / natural_log(double(n));
+  const double low = std::max(0.0, value[0] - value[1]), high = value[0] + value[1];
+  // Of no entropy to a negative power it is infinite.
+  const double temperature = low + (high - low) * power(share, value[2]);
+  cutting.temperature = std::min(temperature, DBL_MAX);
+}
 
 }  // namespace
 
 extern const Stage kTemperature;
 const Stage kTemperature = {
     {{"temperature", "finite and >= 0", [](double v) { return v >= 0.0 && v <= DBL_MAX; }, 1.0},
-     {"dynatemp_range", "0 in this version", [](double v) { return v == 0.0; }, 0.0},
+     {"dynatemp_range", "finite and >= 0", [](double v) { return v >= 0.0 && v <= DBL_MAX; }, 0.0},
      {"dynatemp_exponent", "finite", [](double v) { return v >= -DBL_MAX && v <= DBL_MAX; }, 1.0}},
     [](const double* value) { return value[0] == 1.0 && value[1] == 0.0; },
     run,

@@ -13,16 +13,7 @@ namespace fastsample {
 
 namespace {
 
-// Below this many tokens a list of all is faster than any search of the row.
-constexpr size_t kSmallRow = 512;
-
 int64_t sum(const int64_t* mass, size_t n) { return std::accumulate(mass, mass + n, int64_t(0)); }
-
-// What reaches p of a total: kReaches * p of it, in whole units.
-int64_t share_of(double p, int64_t total) {
-  const double share = std::ceil(kReaches * p * double(total));
-  return std::max(int64_t(1), std::min(int64_t(share), total));
-}
 
 // Where the mass of the shortest prefix of a list reaches `target`.
 struct Prefix {
@@ -52,36 +43,6 @@ Prefix find_prefix(const Row& row, const Survivors& list, float low, float high,
   return prefix;
 }
 
-// Takes equal values of a row, block after block, until they fill `missing`; `at_least` and `above`
-// are the masses per block of values >= tau and > tau. Leaves the kept mass in `at_least`.
-size_t last_of_ties(const Row& row, Exp2 exp2, float tau, int64_t missing, int64_t* at_least,
-                    const int64_t* above) {
-  size_t last = 0;
-  for (size_t b = 0; b < row.blocks; ++b) {
-    const int64_t tied = at_least[b] - above[b];
-    if (missing <= 0) {
-      at_least[b] = above[b];
-    } else if (tied > 0 && tied < missing) {
-      missing -= tied;
-    } else if (tied > 0) {
-      int64_t weight[kBlock];
-      Kept only_ties;
-      only_ties.tau = tau;
-      weigh_block(row, only_ties, exp2, b, weight);
-      alignas(64) float scratch[kBlock];
-      const float* x = row.values(b, scratch);
-      at_least[b] = above[b];
-      for (size_t i = 0; i < size_t(kBlock) && missing > 0; ++i)
-        if (x[i] == tau) {
-          missing -= weight[i];
-          at_least[b] += weight[i];
-          last = b * kBlock + i;
-        }
-    }
-  }
-  return last;
-}
-
 // Adds to the masses per block the weights of a list, times `sign`. `so_far` has room for a number
 // per block.
 void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* so_far,
@@ -106,7 +67,7 @@ void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* s
 // enough.
 bool weigh_and_list(const Row& row, Exp2 exp2, float low, int64_t* all, Workspace& workspace) {
   Marks* marks = workspace.marks.reserve(row.blocks);
-  const size_t marked = row.ops().mass_and_marks(row, exp2, low, all, marks);
+  const size_t marked = row.mass_and_marks(exp2, low, all, marks);
   if (marked > kShortList) return false;
   workspace.survivors.collect_marked(row, marks, marked, low);
   workspace.survivors.weigh(row, exp2);
@@ -143,7 +104,6 @@ void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
 // says where the cut should be from there; what lies between is listed, weighed and either has the
 // cut or moves v.
 void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& workspace) {
-  const RowKernels& ops = row.ops();
   Survivors& list = workspace.survivors;
   int64_t* all = workspace.all_mass.reserve(row.blocks);
   int64_t* mass = workspace.block_mass.reserve(row.blocks);
@@ -163,7 +123,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     if (listed) v = low;
     total = sum(all, row.blocks);
   } else if (kept.whole_row()) {
-    ops.mass(row, exp2, v, all, mass);
+    row.mass(exp2, v, all, mass);
     total = sum(all, row.blocks);
   } else {
     total = sum(kept_mass(row, kept, exp2, workspace), row.blocks);
@@ -181,7 +141,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     std::fill(mass, mass + row.blocks, int64_t(0));
     add_by_block(list, 1, row.blocks, high, mass);
   } else if (peaked || !kept.whole_row()) {
-    ops.mass(row, exp2, v, nullptr, mass);
+    row.mass(exp2, v, nullptr, mass);
   }
   int64_t reached = sum(mass, row.blocks);
 
@@ -231,7 +191,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
     // Too many values to list: another exact point. Is v itself the cut, being very common?
     if (up && is_common(row, v)) {
       const float next = next_above(v);
-      ops.mass(row, exp2, next, nullptr, high);
+      row.mass(exp2, next, nullptr, high);
       reached = sum(high, row.blocks);
       if (reached < target) {
         kept.last = last_of_ties(row, exp2, v, target - reached, mass, high);
@@ -250,7 +210,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
       if (!(v > lowest && v < highest))
         v = from_key(int32_t((int64_t(to_key(lowest)) + to_key(highest)) / 2));
     }
-    ops.mass(row, exp2, v, nullptr, mass);
+    row.mass(exp2, v, nullptr, mass);
     reached = sum(mass, row.blocks);
   }
   if (mass != workspace.block_mass.get())

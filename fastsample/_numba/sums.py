@@ -26,7 +26,7 @@ from .weights import (
     lifted_weight,
     whole,
 )
-from .words import Doubles, Floats32, Scalar, fma, intrinsic, next_above, njit
+from .words import Doubles, Floats32, Scalar, intrinsic, next_above, njit
 
 #: Of the entropy, lighter weights have more than they have of the mass.
 LIGHTEST_OF_ALL = np.float32(LIGHTEST - 6)
@@ -162,7 +162,7 @@ def add_moments(
         there = values[i] >= low
         d = np.float64(values[i] if there else top) - np.float64(top)
         moments.sum[(lane + i) % LANES] += d
-        moments.squares[(lane + i) % LANES] = fma(d, d, moments.squares[(lane + i) % LANES])
+        moments.squares[(lane + i) % LANES] += d * d
         count += there
     return count
 

@@ -405,7 +405,7 @@ static void test_bad_arguments(void) {
 
   BAD(kSample, c.null_draws = 1, "draws must not be null");
   BAD(kEvery, c.draws[0].struct_size = 16,
-      "draw.struct_size must be sizeof(fs_draw), which is 32 here, got 16 (row 0)");
+      "draw.struct_size must be sizeof(fs_draw), which is 64 here, got 16 (row 0)");
   BAD(kSample, c.draws[0].u = 1.0, "u must be in [0, 1), got 1 (row 0)");
   BAD2(kSample, c.draws[1].u = -0.25, "u must be in [0, 1), got -0.25 (row 1)");
   BAD2(kSample, c.draws[1].u = NAN, "u must be in [0, 1), got nan (row 1)");

@@ -1,0 +1,182 @@
+#include "row/row.h"
+
+#include <algorithm>
+#include <cfloat>
+
+#include "row/stretches.h"
+
+namespace fastsample {
+
+const float* Row::copy(size_t b, float scratch[kBlock]) const {
+  if (patch->state(b) == Patch::kEmpty) {
+    std::fill(scratch, scratch + kBlock, -INFINITY);
+    return scratch;
+  }
+  own_ops().load(block(b), left(b), scratch);
+  patch->apply(kernels, b, scratch);
+  return scratch;
+}
+
+void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
+  if (!patch) return own_ops().mass(*this, exp2, tau, all, at_least);
+  for_stretches(*this, 0, blocks, [&](const Stretch& s) {
+    int64_t* all_here = all ? all + s.b : nullptr;
+    int64_t* at_least_here = at_least ? at_least + s.b : nullptr;
+    if (s.ops) return s.ops->mass(s, exp2, tau, all_here, at_least_here);
+    if (all) std::fill_n(all_here, s.blocks, int64_t(0));
+    if (at_least) std::fill_n(at_least_here, s.blocks, int64_t(0));
+  });
+}
+
+void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const {
+  if (first >= last) return;
+  if (!patch) {
+    const size_t end = last < blocks ? last * kBlock : n;
+    const Scanned part{block(first), end - first * kBlock, block_max + first, first * kBlock};
+    return own_ops().mass(part, exp2, tau, nullptr, at_least + first);
+  }
+  for_stretches(*this, first, last, [&](const Stretch& s) {
+    if (s.ops) return s.ops->mass(s, exp2, tau, nullptr, at_least + s.b);
+    std::fill_n(at_least + s.b, s.blocks, int64_t(0));
+  });
+}
+
+void Row::entropy(Exp2 exp2, int64_t* all, int64_t* entropy) const {
+  if (!patch) return own_ops().entropy(*this, exp2, all, entropy);
+  for_stretches(*this, 0, blocks, [&](const Stretch& s) {
+    if (s.ops) return s.ops->entropy(s, exp2, all + s.b, entropy + s.b);
+    std::fill_n(all + s.b, s.blocks, int64_t(0));
+    std::fill_n(entropy + s.b, s.blocks, int64_t(0));
+  });
+}
+
+void Row::squares(Exp2 exp2, int64_t* all, int64_t* squares) const {
+  if (!patch) return own_ops().squares(*this, exp2, all, squares);
+  for_stretches(*this, 0, blocks, [&](const Stretch& s) {
+    if (s.ops) return s.ops->squares(s, exp2, all + s.b, squares + s.b);
+    std::fill_n(all + s.b, s.blocks, int64_t(0));
+    std::fill_n(squares + s.b, s.blocks, int64_t(0));
+  });
+}
+
+void Row::moments(Moments* moments) const {
+  if (!patch) return own_ops().moments(*this, max, moments);
+  for_stretches(*this, 0, blocks, [&](const Stretch& s) {
+    if (s.ops) s.ops->moments(s, max, moments);
+  });
+}
+
+size_t Row::count(float tau) const {
+  if (!patch) return own_ops().count(*this, tau);
+  size_t total = 0;
+  for_stretches(*this, 0, blocks, [&](const Stretch& s) {
+    if (s.ops) total += s.ops->count(s, tau);
+  });
+  return total;
+}
+
+size_t Row::mass_and_marks(Exp2 exp2, float tau, int64_t* all, Marks* marks) const {
+  if (!patch) return own_ops().mass_and_marks(*this, exp2, tau, all, marks);
+  size_t marked = 0;
+  for_stretches(*this, 0, blocks, [&](const Stretch& s) {
+    if (s.ops) {
+      marked += s.ops->mass_and_marks(s, exp2, tau, all + s.b, marks + s.b);
+    } else {
+      std::fill_n(all + s.b, s.blocks, int64_t(0));
+      std::fill_n(marks + s.b, s.blocks, Marks{});
+    }
+  });
+  return marked;
+}
+
+size_t Row::collect_marked(const Marks* marks, size_t first, size_t last, int32_t* ids,
+                           float* x) const {
+  if (!patch) return own_ops().collect_marked(*this, marks, first, last, ids, x);
+  size_t size = 0;
+  for_stretches(*this, first, last, [&](const Stretch& s) {
+    if (s.ops) size += s.ops->collect_marked(s, marks + s.b, 0, s.blocks, ids + size, x + size);
+  });
+  return size;
+}
+
+size_t Row::collect(const int32_t* list, size_t count, float low, float high, int32_t* ids,
+                    float* x) const {
+  if (!patch) return own_ops().collect(*this, list, count, low, high, ids, x);
+  size_t size = 0;
+  for (size_t i = 0; i < count;) {
+    size_t end = i;
+    while (end < count && patch->state(size_t(list[end])) == Patch::kOwn) ++end;
+    size += own_ops().collect(*this, list + i, end - i, low, high, ids + size, x + size);
+    if (end < count) {
+      const auto b = size_t(list[end]);
+      for_stretches(*this, b, b + 1, [&](const Stretch& s) {
+        if (s.ops) size += s.ops->collect(s, list + end, 1, low, high, ids + size, x + size);
+      });
+      ++end;
+    }
+    i = end;
+  }
+  return size;
+}
+
+void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double total,
+                    float* out) const {
+  if (!patch) return own_ops().quotients(*this, first, last, exp2, tau, total, out);
+  for_stretches(*this, first, last, [&](const Stretch& s) {
+    float* here = out + s.first;
+    if (s.ops) return s.ops->quotients(s, 0, s.blocks, exp2, tau, total, here);
+    std::fill_n(here, s.n, 0.0f);
+  });
+}
+
+float Row::sample(size_t pieces, float* out) const {
+  if (!patch) return own_ops().sample(*this, pieces, out);
+  const double stride = double(blocks) / double(pieces);
+  alignas(64) float scratch[kBlock];
+  float lowest = INFINITY;
+  for (size_t i = 0; i < pieces; ++i) {
+    const auto b = size_t((double(i) + 0.5) * stride);
+    const float* x = values(b, scratch) + i * kSampled % kBlock;
+    for (int j = 0; j < kSampled; ++j) {
+      const float v = x[j] == block_max[b] ? -INFINITY : x[j];
+      if (v != -INFINITY && v < lowest) lowest = v;
+      *out++ = v;
+    }
+  }
+  return lowest;
+}
+
+void Row::cut_above(Ceiling ceiling, Patch& unused) {
+  if (!patch) {
+    patch = &unused;
+    patch->start(n);
+  }
+  patch->lower(ceiling);
+  // The maxima are the workspace's: const to all but the scan and this.
+  float* maxima = const_cast<float*>(block_max);
+  max = -INFINITY;
+  for (size_t b = 0; b < blocks; ++b) {
+    if (ceiling.touches(maxima[b], b * kBlock, b * kBlock + kBlock - 1)) {
+      patch->set(b, Patch::kCopied);
+      alignas(64) float scratch[kBlock];
+      kernels->row[kF32].scan(values(b, scratch), kBlock, maxima + b);
+      if (maxima[b] == -INFINITY) patch->set(b, Patch::kEmpty);
+    }
+    max = std::max(max, maxima[b]);
+    lowest_max = std::min(lowest_max, maxima[b]);
+  }
+  lowest_max = std::max(lowest_max, -FLT_MAX);
+}
+
+void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
+  float* maxima = const_cast<float*>(block_max);
+  max = -INFINITY;
+  for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;
+  for (size_t i = 0; i < n; ++i) {
+    float& of_block = maxima[size_t(ids[i]) / kBlock];
+    of_block = std::max(of_block, x[i]);
+    max = std::max(max, x[i]);
+  }
+}
+
+}  // namespace fastsample

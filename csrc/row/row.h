@@ -1,0 +1,63 @@
+// A row as every stage sees it: edited, masked and cut from above, whatever its memory holds.
+#pragma once
+
+#include "row/patch.h"
+
+namespace fastsample {
+
+enum class Defect { kNone, kNan, kPositiveInfinity, kNothingFinite };
+
+// One row and what the scan found in it. `block_max` belongs to the thread's workspace.
+struct Row : Scanned {
+  const Kernels* kernels;
+  RowType type;
+  size_t blocks;
+  float max;
+  float lowest_max;  // finite: of the maxima, or below them
+  Defect defect;
+  size_t defect_at;
+  Patch* patch;  // or null: every block is read in place
+
+  const RowKernels& own_ops() const { return kernels->row[type]; }
+  const void* block(size_t b) const {
+    constexpr size_t kSize[kRowTypes] = {4, 2, 2, 8};
+    return static_cast<const char*>(data) + b * kBlock * kSize[type];
+  }
+  size_t left(size_t b) const { return n - b * kBlock; }
+  // The values of a block as float32: in place where they are that already and all there.
+  const float* values(size_t b, float scratch[kBlock]) const {
+    if (patch && patch->state(b) != Patch::kOwn) return copy(b, scratch);
+    return own_values(b, scratch);
+  }
+  const float* own_values(size_t b, float scratch[kBlock]) const {
+    if (type == kF32 && left(b) >= size_t(kBlock)) return static_cast<const float*>(block(b));
+    own_ops().load(block(b), left(b), scratch);
+    return scratch;
+  }
+
+  // What RowKernels says of them.
+  void mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const;
+  // The same for some of the blocks: of values >= tau.
+  void mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const;
+  void entropy(Exp2 exp2, int64_t* all, int64_t* entropy) const;
+  void squares(Exp2 exp2, int64_t* all, int64_t* squares) const;
+  void moments(Moments* moments) const;
+  size_t count(float tau) const;
+  size_t mass_and_marks(Exp2 exp2, float tau, int64_t* all, Marks* marks) const;
+  size_t collect_marked(const Marks* marks, size_t first, size_t last, int32_t* ids,
+                        float* x) const;
+  size_t collect(const int32_t* blocks, size_t count, float low, float high, int32_t* ids,
+                 float* x) const;
+  void quotients(size_t first, size_t last, Exp2 exp2, float tau, double total, float* out) const;
+  float sample(size_t pieces, float* out) const;
+
+  // Drops what a ceiling drops, but not all. `unused` becomes the patch of a row that has none.
+  void cut_above(Ceiling ceiling, Patch& unused);
+  // Makes a list of tokens all that there is, as far as maxima are concerned.
+  void take_maxima(const float* x, const int32_t* ids, size_t n);
+
+ private:
+  const float* copy(size_t b, float scratch[kBlock]) const;
+};
+
+}  // namespace fastsample
