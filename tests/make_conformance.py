@@ -47,7 +47,27 @@ PARAMETERS: list[dict[str, Any]] = [
     {"top_p": 0.9, "min_p": 0.2},
     {"temperature": 1.5, "top_k": 5, "top_p": 0.9, "min_p": 0.1},
     {"temperature": 0.7, "top_k": 3, "top_p": 0.75, "min_p": 0.05},
+    {"typical_p": 0.2},
+    {"typical_p": 0.7},
+    {"temperature": 0.7, "typical_p": 0.7},
+    {"epsilon_cutoff": 0.05},
+    {"eta_cutoff": 0.1},
+    {"top_a": 0.3},
+    {"p_less": True},
+    {"top_n_sigma": 1.0},
+    {"temperature": 3.0, "top_n_sigma": 0.5},
+    {"top_h": 0.5},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.15},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.15, "temperature": 0.6},
 ]
+#: Parameters that are moved to see whether a cut hangs on their last digits.
+MOVED = (
+    *("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("top_a", "top_n_sigma", "top_h", "xtc_threshold"),
+)
+#: Parameters that are not named as their stage, and those that are of none.
+STAGE_OF = {"xtc_probability": "xtc", "xtc_threshold": "xtc"}
+OF_NO_STAGE = ("min_tokens_to_keep",)
 
 
 def rows() -> dict[str, Row]:
@@ -72,15 +92,35 @@ def rows() -> dict[str, Row]:
     }
 
 
-def kept_alone(row: Row, order: tuple[str, ...], parameters: dict[str, Any]) -> list[list[int]]:
-    """Return what is kept with its boundaries moved by the margin, for top_p and min_p."""
+def stages_of(parameters: dict[str, Any]) -> list[str]:
+    """Return the stages that the parameters need."""
+    names = [STAGE_OF.get(name, name) for name in parameters if name not in OF_NO_STAGE]
+    return list(dict.fromkeys(names))
+
+
+def reduced(order: tuple[Any, ...], on: list[str]) -> tuple[Any, ...] | None:
+    """Return what runs of an order, its joint stages as a tuple; None where it lacks a stage."""
+    steps: list[Any] = []
+    for step in order:
+        if isinstance(step, str):
+            steps += [step] * (step in on)
+        else:
+            joint = tuple(stage for stage in step if stage in on)
+            steps += [joint] if len(joint) > 1 else joint
+    flat = [s for step in steps for s in ((step,) if isinstance(step, str) else step)]
+    return tuple(steps) if sorted(flat) == sorted(on) else None
+
+
+def kept_moved(row: Row, order: tuple[Any, ...], parameters: dict[str, Any]) -> list[list[int]]:
+    """Return what is kept with the thresholds moved by the margin, down and up."""
     moved = []
-    for step in (-MARGIN, MARGIN):
-        values = dict(parameters)
-        for name in ("top_p", "min_p"):
-            if 0.0 < values.get(name, 0.0) < 1.0:
-                values[name] += step
+    for factor in (1 - MARGIN, 1 + MARGIN):
+        values = {k: v * factor if k in MOVED and v < 1 else v for k, v in parameters.items()}
         moved.append(fs.survivors(row, order=order, **values)[0].tolist())
+    if "p_less" in parameters:  # its threshold is the row's own
+        q = fs.softmax(row)
+        near = np.isclose(q, np.sum(q.astype(np.float64) ** 2), rtol=MARGIN)
+        moved.append([] if near.any() else moved[0])
     return moved
 
 
@@ -95,13 +135,14 @@ def marks(row: Row, kept: list[int], moved: list[list[int]]) -> list[str]:
     return found
 
 
-def case(name: str, row: Row, like: list[str], parameters: dict[str, Any]) -> dict[str, Any]:
+def case(
+    name: str, row: Row, order: tuple[Any, ...], like: list[str], parameters: dict[str, Any]
+) -> dict[str, Any]:
     """Return a case: what goes in, and what follows by the reference."""
-    stages = fs.ORDERS[like[0]]
-    ids, probs = fs.survivors(row, order=stages, **parameters)
-    cdf = np.cumsum(fs.probs(row, order=stages, **parameters), dtype=np.float64)
+    ids, probs = fs.survivors(row, order=order, **parameters)
+    cdf = np.cumsum(fs.probs(row, order=order, **parameters), dtype=np.float64)
     draws = [
-        (u, fs.sample(row, order=stages, u=u, **parameters))
+        (u, fs.sample(row, order=order, u=u, **parameters))
         for u in UNIFORMS
         if u == 0.0 or np.abs(cdf - u).min() > MARGIN
     ]
@@ -109,13 +150,13 @@ def case(name: str, row: Row, like: list[str], parameters: dict[str, Any]) -> di
     return {
         "row": name,
         "like": like,
-        "order": list(stages),
+        "order": order,
         "parameters": parameters,
         "kept": kept,
         "probs": [float(f"{p:.7g}") for p in probs],
         "u": [u for u, _ in draws],
         "tokens": [token for _, token in draws],
-        "marks": marks(row, kept, kept_alone(row, stages, parameters)),
+        "marks": marks(row, kept, kept_moved(row, order, parameters)),
     }
 
 
@@ -125,12 +166,14 @@ def document() -> dict[str, Any]:
     cases = []
     with fs.use_backend("reference"):
         for (name, row), parameters in itertools.product(table.items(), PARAMETERS):
-            orders: dict[str, list[str]] = {}
-            for order, stages in fs.ORDERS.items():
-                if {*parameters} - {"min_tokens_to_keep"} <= {*stages}:
-                    # Orders that differ only in what is off are one case.
-                    orders.setdefault(str([s for s in stages if s in parameters]), []).append(order)
-            cases += [case(name, row, like, parameters) for like in orders.values()]
+            on = stages_of(parameters)
+            orders: dict[tuple[Any, ...], list[str]] = {}
+            for preset, order in fs.ORDERS.items():
+                steps = reduced(order, on)
+                if steps is not None:
+                    orders.setdefault(steps, []).append(preset)
+            orders = orders or {tuple(on): []}  # that no runtime has
+            cases += [case(name, row, *item, parameters) for item in orders.items()]
     values = {n: [float(x) if np.isfinite(x) else None for x in r] for n, r in table.items()}
     return {"rows": values, "cases": cases}
 

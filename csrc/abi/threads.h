@@ -104,6 +104,9 @@ void work_on(Rows& rows, const Body& body, int thread) {
 // done: all there are, unless a body returned false in this thread. No body may throw.
 template <class Body>
 void share_out(int64_t count, int threads, const Body& body) {
+#if defined(__MINGW32__)
+  threads = 1;  // winpthreads crashes where a thread is detached that has not begun
+#endif
   if (threads <= 1) {
     for (int64_t row = 0; row < count && body(row, 0); ++row) {
     }
