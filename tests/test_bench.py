@@ -505,12 +505,14 @@ def test_the_command_of_runtimes(monkeypatch, tmp_path, capsys):
 
 def test_the_published_table_of_runtimes_is_that_of_the_stored_report():
     script = load_script("report")
-    report = json.loads((ROOT / "docs" / "runtimes.json").read_text())
     first, last = script.marks("runtimes")
     text = (ROOT / "README.md").read_text()
     assert text.count(first) == text.count(last) == 1
     shown = text.partition(first)[2].partition(last)[0]
-    assert shown == f"\n{script.runtimes(report)}"
+    stored = ROOT / "docs" / "runtimes.json"
+    # Until it is measured on a quiet machine there is no table, and no figure either.
+    made = script.runtimes(json.loads(stored.read_text())) if stored.is_file() else ""
+    assert shown == f"\n{made}"
 
 
 def test_the_readme_shows_no_targets():
