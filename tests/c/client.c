@@ -540,7 +540,7 @@ static void test_later_structs(void) {
   draws[0].later = x;
   CHECK(fs_sample(&logits, &chains[0].now, kRows, &draws[0].now, 1, 0, tokens) ==
         FS_INVALID_ARGUMENT);
-  CHECK(contains(fs_last_error(), "draw must be 0 beyond byte 32"));
+  CHECK(contains(fs_last_error(), "draw must be 0 beyond byte 64"));
 }
 
 /* Each of several stages cuts what the first of them cut. */
