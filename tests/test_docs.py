@@ -139,7 +139,7 @@ ELSEWHERE = {
 
 
 #: The modules whose tests are marked `quick`.
-QUICK = ("conformance", "inputs", "textbook")
+QUICK = ("inputs", "textbook")
 
 
 def blocks_of(page: str) -> list[Block]:
