@@ -89,13 +89,7 @@ def run(row: npt.NDArray[Any], case: Case, u: npt.NDArray[np.float64]) -> Outcom
     """What the active variant says of a row: what is kept, and draws with their states."""
     backend = fs.backend.active()
     record = make_record(case.chain, case.at_least)
-    try:
-        ids, probs = backend.survivors(row[None], record, **case.inputs(1))
-    except (TypeError, ValueError) as refusal:
-        # The core refuses by name what it does not have yet; it gives no other result.
-        if fs.build_info()["backend"] != "core":
-            raise
-        pytest.skip(f"core: {str(refusal).splitlines()[0]}")
+    ids, probs = backend.survivors(row[None], record, **case.inputs(1))
     dense = backend.probs(row[None], record, **case.inputs(1))[0]
     batch, tokens = np.repeat(row[None], u.size, axis=0), np.empty(u.size, np.int64)
     inputs = case.inputs(u.size)
@@ -169,8 +163,6 @@ def test_an_edited_row_is_drawn_from_as_if_it_stood_there(
     fast_variant: str, vocab: int, dtype: Any
 ) -> None:
     backend = fs.backend.active()
-    if fast_variant.startswith("core"):
-        pytest.skip("core has no edits yet")
     mine = EDITS[EDITS["id"] < vocab]
     u = np.linspace(0, rows.LAST_U, 7)
     for kind, share in itertools.product(("random", "few values", "masked"), (0.0, 0.5, 0.99)):
@@ -219,8 +211,6 @@ def test_an_edited_row_is_drawn_from_as_if_it_stood_there(
 
 def test_a_row_of_which_nothing_is_left_is_bad(variant: str) -> None:
     backend = fs.backend.active()
-    if variant.startswith("core"):
-        pytest.skip("core has no masks yet")
     row, record = np.zeros((1, 3), np.float32), make_record([])
     with pytest.raises(ValueError, match="logits row 0 must have"):
         backend.probs(row, record, allowed=np.zeros((1, 1), np.uint32))
