@@ -7,22 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from ...records import KINDS
 from .stage import Stage
 
-NAMES = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "top_a",
-    "p_less",
-    "top_n_sigma",
-    "top_h",
-    "xtc",
-    "mirostat",
-    "adaptive",
-)
-TABLE: dict[str, Stage] = {name: import_module(f".{name}", __name__).STAGE for name in NAMES}
+TABLE: dict[str, Stage] = {name: import_module(f".{name}", __name__).STAGE for name in KINDS}
