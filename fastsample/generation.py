@@ -219,7 +219,7 @@ def stream(
     # What is wrong with the parameters is said before the model is asked.
     rows = 1 if single else len(ids)
     plan = make_plan(rows, "generate", chain)
-    uniforms(rows, seed, offset, None, None)
+    uniforms(rows, seed, offset)
     offset_of = _offsets(offset)
     options: dict[str, Any] = {"seed": seed, "allowed": allowed, "vocab_size": vocab_size}
     if plan.moves:

@@ -219,7 +219,9 @@ class Sampler:
             inputs["state"] = states(self._state, plan.stateful, 1, True)
         offset = uint64("offset", self.offset)
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
-        draw_rows(rows, plan, inputs, (seed, offset, None, None, plan.coin), mark, tokens, limit)
+        draw_rows(
+            rows, plan, inputs, (seed, offset, None, None, None, plan.coin), mark, tokens, limit
+        )
         return inputs["state"][0, : self._state.size] if self._state is not None else None
 
     def _advance(self, token: int, state: States | None) -> None:

@@ -69,6 +69,7 @@ class Options(Parameters, total=False):
 
     seed: Seeds
     offset: Ints
+    stream: Ints | None
     u: Reals | None
     rng: np.random.Generator | None
     u_xtc: Reals | None
@@ -94,6 +95,7 @@ def sample(
     *,
     seed: Seeds = None,
     offset: Ints = 0,
+    stream: Ints | None = None,
     u: Reals | None = None,
     rng: np.random.Generator | None = None,
     u_xtc: Reals | None = None,
@@ -128,6 +130,9 @@ def sample(
         seed uses stream = row; an array uses stream 0 in every row.
     offset : int or array of shape (B,), default 0
         The step, in [0, 2**64).
+    stream : int or array of shape (B,), optional
+        In [0, 2**64): which row this is to the seed, where it is not that of this batch, as in a
+        piece of a larger one.
     u : float or array of shape (B,), optional
         Explicit uniforms in [0, 1).
     rng : numpy.random.Generator, optional
@@ -185,7 +190,14 @@ def sample(
     array([0, 3])
     """
     plan = plan_of_scalars(parameters)
-    usual = u is None and rng is None and u_xtc is None and history is None and state is None
+    usual = (
+        stream is None
+        and u is None
+        and rng is None
+        and u_xtc is None
+        and history is None
+        and state is None
+    )
     usual = (
         usual
         and prompt_length is None
@@ -204,7 +216,7 @@ def sample(
     tokens = tokens_for(out, len(rows), single)
     inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
     moved = _moved(state) if plan.moves else None
-    sources = seed, offset, u, rng, plan.coin, u_xtc
+    sources = seed, offset, stream, u, rng, plan.coin, u_xtc
     draw_rows(rows, plan, inputs, sources, mark, tokens, limit)
     if moved is not None:
         moved[...] = inputs["state"][..., : moved.shape[-1]]
@@ -249,11 +261,11 @@ def _kept(
 ) -> tuple[Records, dict[str, Any]]:
     """Return the chains of rows that are not drawn from, and their inputs."""
     given = dict(options)
-    seed, offset, u_xtc = (given.pop(name) for name in ("seed", "offset", "u_xtc"))
+    key = [given.pop(name) for name in ("seed", "offset", "stream", "u_xtc")]
     plan = plan_of_scalars(parameters) or make_plan(len(rows), function, parameters)
     inputs = inputs_of(plan, rows, single, **given)
     if plan.coin:
-        inputs["coin"] = coins(len(rows), seed, offset, u_xtc)
+        inputs["coin"] = coins(len(rows), *key)
     return plan.records, inputs
 
 
@@ -263,6 +275,7 @@ def probs(
     *,
     seed: Seeds = None,
     offset: Ints = 0,
+    stream: Ints | None = None,
     u_xtc: Reals | None = None,
     history: Histories = None,
     prompt_length: Ints | None = None,
@@ -280,7 +293,7 @@ def probs(
     {parameters}
     seed : int or array of shape (B,), optional
         With `offset`, says which draw of `sample` is meant, where a coin is needed.
-    offset : int or array of shape (B,), default 0
+    offset, stream
         As in `sample`.
     {u_xtc}
     {history}
@@ -309,7 +322,7 @@ def probs(
     """
     rows, single = as_rows(logits)
     options = {
-        "seed": seed, "offset": offset, "u_xtc": u_xtc, "history": history,
+        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
         "prompt_length": prompt_length, "state": state, "allowed": allowed,
         "vocab_size": vocab_size,
     }  # fmt: skip
@@ -324,6 +337,7 @@ def survivors(
     *,
     seed: Seeds = None,
     offset: Ints = 0,
+    stream: Ints | None = None,
     u_xtc: Reals | None = None,
     history: Histories = None,
     prompt_length: Ints | None = None,
@@ -341,7 +355,7 @@ def survivors(
     {parameters}
     seed : int or array of shape (B,), optional
         With `offset`, says which draw of `sample` is meant, where a coin is needed.
-    offset : int or array of shape (B,), default 0
+    offset, stream
         As in `sample`.
     {u_xtc}
     {history}
@@ -374,7 +388,7 @@ def survivors(
     if not single:
         raise ValueError(f"logits must be 1-D, got shape {rows.shape}")
     options = {
-        "seed": seed, "offset": offset, "u_xtc": u_xtc, "history": history,
+        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
         "prompt_length": prompt_length, "state": state, "allowed": allowed,
         "vocab_size": vocab_size,
     }  # fmt: skip

@@ -86,8 +86,8 @@ class _Keys(NamedTuple):
         return u
 
 
-def _keys(rows: int, seed: Any, offset: Any) -> _Keys:
-    """Return the keys of seeds and offsets; a row without a seed draws the process's own."""
+def _keys(rows: int, seed: Any, offset: Any, stream: Any) -> _Keys:
+    """Return the keys of seeds and steps; a row without a seed draws the process's own."""
     unseeded = None
     seeds = _words("seed", seed, rows)
     if seeds is None:
@@ -101,6 +101,8 @@ def _keys(rows: int, seed: Any, offset: Any) -> _Keys:
     streams = np.zeros(rows, np.uint64)
     if not isinstance(seeds, np.ndarray):
         seeds, streams = np.full(rows, seeds, np.uint64), np.arange(rows, dtype=np.uint64)
+    if stream is not None:
+        streams = np.array(np.broadcast_to(_column("stream", stream, rows), (rows,)), np.uint64)
     if not isinstance(offsets, np.ndarray):
         offsets = np.full(rows, offsets, np.uint64)
     if unseeded is not None:
@@ -136,14 +138,23 @@ def _explicit(name: str, u: Any, rows: int) -> Uniforms:
 
 
 def uniforms(
-    rows: int, seed: Any, offset: Any, u: Any, rng: Any, coin: bool = False, u_xtc: Any = None
+    rows: int,
+    seed: Any,
+    offset: Any = 0,
+    stream: Any = None,
+    u: Any = None,
+    rng: Any = None,
+    coin: bool = False,
+    u_xtc: Any = None,
 ) -> tuple[Uniforms, Uniforms | None]:
     """Return one uniform per row, from whichever of the sources is given, and one of its coin."""
+    if stream is not None and seed is None:
+        raise ValueError(f"stream must come with a seed, got stream={stream!r} without one")
     coins = None if u_xtc is None else _explicit("u_xtc", u_xtc, rows)
     coin = coin and coins is None
     if seed is u is rng is None and type(offset) is int and offset == 0:
         seed, offset = process_stream.next()
-    if rows == 1 and rng is None and not coin:  # the usual kinds, which need no arrays
+    if rows == 1 and rng is stream is None and not coin:  # the usual kinds, which need no arrays
         if u is None and type(seed) is type(offset) is int:
             uniform = backend.active().uniform
             return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))]), coins
@@ -164,14 +175,14 @@ def uniforms(
         if column("offset", offset, rows, uint64) != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = process_stream.next()  # for a 0 of another type
-    keys = _keys(rows, seed, offset)
+    keys = _keys(rows, seed, offset, stream)
     return keys.uniforms(), keys.coins() if coin else coins
 
 
-def coins(rows: int, seed: Any, offset: Any, u_xtc: Any) -> Uniforms:
+def coins(rows: int, seed: Any, offset: Any, stream: Any, u_xtc: Any) -> Uniforms:
     """Return the coin of each row, of the draw that is asked about."""
     if u_xtc is not None:
         return _explicit("u_xtc", u_xtc, rows)
     if seed is None:
         raise ValueError("seed or u_xtc must be given, where xtc_probability needs a coin")
-    return _keys(rows, seed, offset).coins()
+    return _keys(rows, seed, offset, stream).coins()
