@@ -21,9 +21,11 @@ import fastsample
 from fastsample import cli, recorded
 from fastsample.cli import explain as command
 from fastsample.cli import explain_text, screen, stories
-from fastsample.explain import OFF, explain
+from fastsample.explain import explain
+from fastsample.parameters import OF_STAGE
 
 DATA = recorded.load()
+OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 RUN = "import sys; from fastsample.cli import main; sys.exit(main())"
 ROUNDING = 1e-5  # of sums of float32 probabilities
 
