@@ -44,6 +44,20 @@ EDIT = np.dtype(
     [("id", "i4"), ("banned", "i4"), ("factor", "f8"), ("subtract", "f8"), ("bias", "f8")]
 )
 
+#: The kinds of ``fs_rule_kind``, of which the first is 1, and the numbers of each. A rule is a
+#: tuple of name, numbers, ids, offsets of sequences of ids, and weights.
+RULES = {
+    "bias": (),
+    "sequence_bias": (),
+    "repetition": ("repetition_penalty", "penalty_last_n"),
+    "frequency": ("frequency_penalty", "penalty_last_n"),
+    "presence": ("presence_penalty", "penalty_last_n"),
+    "dry": ("dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n"),
+    "no_repeat_ngram": ("no_repeat_ngram_size",),
+    "min_new_tokens": ("min_new_tokens",),
+    "allowed_ids": (),
+}
+
 
 @lru_cache
 def record_type(stages: int) -> np.dtype[np.void]:

@@ -103,7 +103,8 @@ class Sampler:
         self._draw: Any = None
         self._plan_of = backend.active()
         if records.size == 1 and not lengths and hasattr(self._plan_of, "plan"):
-            self._draw = self._plan_of.plan(records)
+            plan = self._plan_of.plan(records)
+            self._draw = getattr(plan, "draw", plan)
         self._own: int | None = None
         if seed is None:
             self._own = seed = secrets.randbits(64)

@@ -8,6 +8,7 @@
 
 #include "fastsample.h"
 #include "lists/kept.h"
+#include "number.h"
 
 namespace fastsample {
 
@@ -33,14 +34,6 @@ struct Cutting {
 
   Survivors& list() const { return workspace.survivors; }
   Exp2 exp2() const { return {row.max, exp2_scale(temperature)}; }
-};
-
-// One number of a stage.
-struct Number {
-  const char* name = nullptr;         // null where the stage has no such number
-  const char* requirement = nullptr;  // what `valid` asks for
-  bool (*valid)(double) = nullptr;    // never true of NaN
-  double off = 0.0;                   // where it does nothing, or the usual value
 };
 
 struct Stage {
