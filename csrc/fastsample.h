@@ -289,9 +289,9 @@ typedef struct fs_sampler_info {
   uint64_t struct_size; /* sizeof(fs_sampler_info) */
   uint64_t seed, stream, offset;
   int64_t history_length, prompt_length;
-  int32_t has_state; /* whether a stage with a state is on */
+  int32_t state_size; /* how many numbers the state has: 0 where no stage that is on has one */
   int32_t reserved;
-  double state[2]; /* of such a stage, else 0 */
+  double state[2]; /* what the state does not have is 0 */
 } fs_sampler_info;
 
 FASTSAMPLE_API fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info,

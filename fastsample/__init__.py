@@ -13,7 +13,8 @@ from .backend import backends, build_info, use_backend
 from .generation import generate, stream
 from .orders import ORDERS
 from .sampler import Sampler
-from .sampling import argmax, log_softmax, probs, sample, softmax, survivors, top_k
+from .sampling import probs, sample, survivors
+from .simple import argmax, log_softmax, softmax, top_k
 
 __version__ = _build.version
 

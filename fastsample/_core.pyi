@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,9 +37,7 @@ def survivors(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
 
 # Name, numbers, ids, offsets of sequences of ids, weights: an fs_rule.
-_Rule: TypeAlias = tuple[
-    str, Sequence[float], Sequence[int], Sequence[int], Sequence[float]
-]  # fmt: skip
+_Rule: TypeAlias = tuple[str, Any, Any, Any, Any]
 
 class History:
     """Tokens, and the edits of the next row that rules make of them."""
@@ -57,14 +55,15 @@ class History:
     # By rising id, those below vocab.
     def edits(self, vocab: int) -> npt.NDArray[np.void]: ...
 
-class Plan:
+class Sequence:
     """A chain, rules, a history and a state: what `fs_sampler` is."""
 
+    def __init__(self, params: npt.NDArray[np.void], rules: Iterable[_Rule] = ()) -> None: ...
     # draw(row, seed, offset) draws a token, pushes it and moves the state; or it is -1 with nothing
     # moved, where the general path has to look at the arguments.
     @property
     def draw(self) -> Callable[[object, object, object], int]: ...
-    def copy(self) -> Plan: ...
+    def copy(self) -> Sequence: ...
     def start(self, ids: Any, prompt_length: int | None = None) -> None: ...
     def push(self, ids: Any) -> None: ...
     # Returns the offset of the first token taken back that it has drawn itself, or None.
@@ -82,19 +81,19 @@ class Plan:
     def __len__(self) -> int: ...
     def tokens(self) -> npt.NDArray[np.int64]: ...
     def edits(self, vocab: int) -> npt.NDArray[np.void]: ...
-    # Two numbers, or None where no stage has a state.
+    # One number or two, or None where no stage has a state.
     @property
     def state(self) -> npt.NDArray[np.float64] | None: ...
     @state.setter
     def state(self, state: npt.NDArray[np.float64]) -> None: ...
 
-def plan(params: npt.NDArray[np.void], rules: Iterable[_Rule] = ()) -> Plan: ...
+def plan(params: npt.NDArray[np.void]) -> Callable[[object, object, object], int]: ...
 
-# Draws a token of each plan from its row into tokens and moves the plans; or returns False, with
-# nothing moved, where the general path has to look at the arguments. A marked row is -1, and its
-# plan has not moved. Seeds and offsets may be None: those of the plans, which go on.
+# Draws a token of each sequence from its row, and moves them; or returns False, with nothing moved,
+# where the general path has to look at the arguments. A marked row is -1, and its sequence has not
+# moved. Seeds and offsets may be None: those that the sequences have.
 def step(
-    plans: list[Plan],
+    sequences: list[Sequence],
     rows: npt.NDArray[Any],
     seeds: npt.NDArray[np.uint64] | None,
     offsets: npt.NDArray[np.uint64] | None,

@@ -34,6 +34,9 @@ NUMBERS = {
 }
 KINDS = tuple(NUMBERS)
 
+#: How many numbers the state of a stage has, of those that have one.
+STATES = {"mirostat": 1, "adaptive": 2}
+
 STAGE = np.dtype(
     [("struct_size", "u4"), ("kind", "i4"), ("joint", "i4"), ("reserved", "i4"),
      ("value", "f8", (4,))]
@@ -43,20 +46,6 @@ STAGE = np.dtype(
 EDIT = np.dtype(
     [("id", "i4"), ("banned", "i4"), ("factor", "f8"), ("subtract", "f8"), ("bias", "f8")]
 )
-
-#: The kinds of ``fs_rule_kind``, of which the first is 1, and the numbers of each. A rule is a
-#: tuple of name, numbers, ids, offsets of sequences of ids, and weights.
-RULES = {
-    "bias": (),
-    "sequence_bias": (),
-    "repetition": ("repetition_penalty", "penalty_last_n"),
-    "frequency": ("frequency_penalty", "penalty_last_n"),
-    "presence": ("presence_penalty", "penalty_last_n"),
-    "dry": ("dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n"),
-    "no_repeat_ngram": ("no_repeat_ngram_size",),
-    "min_new_tokens": ("min_new_tokens",),
-    "allowed_ids": (),
-}
 
 
 @lru_cache

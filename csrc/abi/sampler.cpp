@@ -212,7 +212,7 @@ fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info, int32
     value.offset = sampler->offset;
     value.history_length = int64_t(history.size());
     value.prompt_length = int64_t(sampler->history.prompt());
-    value.has_state = sampler->stateful != nullptr;
+    value.state_size = sampler->stateful ? stage_of(sampler->stateful->kind).state_size : 0;
     std::copy_n(sampler->state, 2, value.state);
     fill(info, info->struct_size, value);
     return FS_OK;

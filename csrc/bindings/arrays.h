@@ -30,6 +30,18 @@ fs_logits as_logits(const py::array& rows);
 // The same of one row, an array of NumPy's own type without a copy; false where it is not that.
 bool as_row(PyObject* array, fs_logits& logits);
 
+// An int of Python as a 64-bit word; false where it is not that.
+inline bool word_of(PyObject* item, uint64_t& to) {
+  if (!PyLong_CheckExact(item)) return false;
+  to = PyLong_AsUnsignedLongLong(item);
+  if (to != uint64_t(-1) || !PyErr_Occurred()) return true;
+  PyErr_Clear();
+  return false;
+}
+
+// A short row is drawn from before another Python thread would have woken up.
+constexpr int64_t kShort = 4096;
+
 // `count` elements of `size` bytes, whose NumPy kind is this one; C-contiguous and aligned.
 template <class T>
 T* as_buffer(const py::array& array, py::ssize_t count, char kind, const char* what,

@@ -52,14 +52,6 @@ bool number_of(PyObject* item, bool integers, double& to) {
   return false;
 }
 
-bool word_of(PyObject* item, uint64_t& to) {
-  if (!PyLong_CheckExact(item)) return false;
-  to = PyLong_AsUnsignedLongLong(item);
-  if (to != uint64_t(-1) || !PyErr_Occurred()) return true;
-  PyErr_Clear();
-  return false;
-}
-
 // Takes the usual kinds of one number per row within bounds: Python's own in a list or tuple, or an
 // array. Says whether it is that; else the general path looks at it, and words what is wrong.
 bool take_numbers(const py::object& values, const py::array& out, double low, double high,

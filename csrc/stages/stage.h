@@ -44,10 +44,11 @@ struct Stage {
   void (*run)(Cutting& cutting, const double* value);
   // Whether it keeps the first of the total order: only such stages can be joint.
   bool is_floor;
-  // Of a stage with a state, two numbers: what it starts with, and what becomes of it with the draw
-  // of a token of probability q. Else null.
+  // Of a stage with a state, two numbers of which it may need one: what it starts with, and what
+  // becomes of it with the draw of a token of probability q. Else null.
   void (*start)(const double* value, double* state) = nullptr;
   void (*update)(const double* value, double q, double* state) = nullptr;
+  int state_size = 0;
 };
 
 // What weighs how much of what is kept, in units of 2^-kUnitBits of the largest: the sum of the

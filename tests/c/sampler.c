@@ -125,9 +125,9 @@ static void test_against_stateless_calls(void (*make)(Chain*)) {
   CHECK(fs_sampler_start(sampler, text, kPrompt, kPrompt - 5) == FS_OK);
   info.struct_size = sizeof info;
   CHECK(fs_sampler_get(sampler, &info, NULL, 0) == FS_OK);
-  CHECK(info.has_state == (make == mirostat) && info.history_length == kPrompt);
+  CHECK(info.state_size == (make == mirostat) && info.history_length == kPrompt);
   CHECK(info.prompt_length == kPrompt - 5 && info.seed == 7 && info.stream == 2);
-  CHECK(!info.has_state || info.state[0] == 6.0);
+  CHECK(!info.state_size || info.state[0] == 6.0);
   state[0] = info.state[0];
   state[1] = info.state[1];
   for (step = 0; step < kTokens; ++step) {
@@ -144,7 +144,7 @@ static void test_against_stateless_calls(void (*make)(Chain*)) {
     draw.u_xtc = fs_uniform_for(7, 2, 100 + (uint64_t)step, 1);
     draw.edits = edits;
     draw.edit_count = count;
-    draw.state = info.has_state ? state : NULL;
+    draw.state = info.state_size ? state : NULL;
     CHECK(fs_sample(&logits, &made.chain, 1, &draw, 1, 0, &token) == FS_OK);
     CHECK(fs_step(&sampler, &logits, 1, 0, &drawn) == FS_OK);
     CHECK(token == drawn && token >= 0);
@@ -225,7 +225,7 @@ static void test_state(void) {
   CHECK(fs_sampler_new(&made.chain, NULL, 0, 1, 0, 0, &sampler) == FS_OK);
   CHECK(fs_sampler_set_state(sampler, given) == FS_INVALID_ARGUMENT);
   CHECK(fs_sampler_get(sampler, &info, NULL, 0) == FS_OK);
-  CHECK(!info.has_state && info.state[0] == 0.0);
+  CHECK(!info.state_size && info.state[0] == 0.0);
   fs_sampler_free(sampler);
 }
 
