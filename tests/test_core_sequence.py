@@ -210,7 +210,7 @@ def test_allowed_ids() -> None:
         (("frequency", (1.0, -2.0), [], [], []), "penalty_last_n must be a whole number >= -1"),
         (("bias", (), [1], [], [math.inf]), "bias.weights must be finite or -inf, got inf"),
         (("sequence_bias", (), [1], [0, 0, 1], [1.0, 1.0]), "offsets must be rising from 0"),
-        (("bias", (), [-1], [], [1.0]), "token ids must be in"),
+        (("bias", (), [-1], [], [1.0]), "token ids must be from 0"),
         (("what", (), [], [], []), "unknown rule what"),
     ],
 )
@@ -255,3 +255,21 @@ def test_a_sampler_draws_what_sample_draws() -> None:
     assert [sampler(row) for _ in range(5)] == [
         fastsample.sample(row, temperature=0.8, seed=3, offset=i) for i in range(5)
     ]
+
+
+def test_bad_histories() -> None:
+    history = core.History(RULES)
+    history.start([1, 2, 3], 1)
+    before = history.edits(VOCAB)
+    for call in (
+        lambda: history.start([-1]),
+        lambda: history.push([4, -1]),
+        lambda: history.push([2**31]),
+        lambda: history.start([1, 2], 3),
+        lambda: history.pop(4),
+        lambda: history.pop(-1),
+    ):
+        with pytest.raises(ValueError, match=r"must be .*, got"):
+            call()
+    assert history.tokens().tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(history.edits(VOCAB), before)

@@ -27,7 +27,7 @@ std::vector<int32_t> as_ids(const py::handle& values) {
   for (py::ssize_t i = 0; i < wide.size(); ++i) {
     const int64_t id = wide.at(i);
     if (id < 0 || id > std::numeric_limits<int32_t>::max())
-      throw py::value_error("token ids must be in [0, 2147483647], got " + std::to_string(id));
+      throw py::value_error("token ids must be from 0 to 2147483647, got " + std::to_string(id));
     ids[size_t(i)] = int32_t(id);
   }
   return ids;
