@@ -14,7 +14,8 @@ from .details import Draw, draw
 from .generation import generate, stream
 from .orders import ORDERS
 from .sampler import Sampler
-from .sampling import argmax, log_softmax, probs, sample, softmax, survivors, top_k
+from .sampling import probs, sample, survivors
+from .simple import argmax, log_softmax, softmax, top_k
 
 __version__ = _build.version
 

@@ -16,11 +16,13 @@ from ..records import Records, steps
 from . import details as told
 from .chain import Step, draw, state_after, uniform, walk
 from .distribution import Distribution, Floats, Ids
+from .history import History
 from .inputs import Inputs, as_drawn_from, coin_of, of_row, state_of
 from .row import Rows, find_defect, to_float32
 
 __all__ = [
     "Floats",
+    "History",
     "Ids",
     "Rows",
     "find_defect",
@@ -164,7 +166,8 @@ def uniforms(
     seeds: npt.NDArray[np.uint64],
     streams: npt.NDArray[np.uint64],
     offsets: npt.NDArray[np.uint64],
+    use: int = 0,
 ) -> Floats:
-    """Return one uniform of each seed, stream and step."""
+    """Return one uniform of each seed, stream and step, and of one use."""
     keys = zip(seeds.tolist(), streams.tolist(), offsets.tolist(), strict=True)
-    return np.array([uniform(*key) for key in keys], np.float64)
+    return np.array([uniform(*key, use) for key in keys], np.float64)
