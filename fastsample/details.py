@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import backend
 from .arrays import Logits, as_rows
-from .chains import make_records
-from .parameters import Ints, Parameters, Reals, Seeds
-from .sampling import Errors, mark_of, thread_limit
+from .inputs import Histories, States, inputs_of
+from .parameters import Ints, Parameters, Reals, Seeds, SupportsArray
+from .plans import make_plan, plan_of_scalars
+from .sampling import Errors, draw_rows, mark_of, moved_by, thread_limit
 from .signatures import documented
-from .uniforms import uniforms
 from .values import flag, integer
 
 if TYPE_CHECKING:
@@ -82,6 +81,7 @@ def make_arrays(
     if kind:
         arrays["logprob"] = np.empty(rows, np.float32)
         arrays["rank"] = np.empty(rows, np.int64)
+    if count:
         arrays["top_ids"] = np.empty((rows, count), np.int32)
         arrays["top_logprobs"] = np.empty((rows, count), np.float32)
     if flag("support", support):
@@ -103,16 +103,20 @@ def make_draw(tokens: npt.NDArray[np.int64], arrays: dict[str, Any], single: boo
         for row, ids in enumerate(arrays["support"]):
             kept[ends[row] : ends[row + 1]] = ids[: ends[row + 1] - ends[row]]
         support = kept
-    told = [tokens, get("logprob"), get("rank")]
-    top, log_mass = [get("top_ids"), get("top_logprobs")], get("log_mass")
+    token: Any = tokens
+    logprob, rank = get("logprob"), get("rank")
+    top_ids, top_logprobs, log_mass = get("top_ids"), get("top_logprobs"), get("log_mass")
     if single:
-        told = [None if array is None else array.item() for array in told]
-        top = [None if array is None else array[0] for array in top]
-        log_mass = None if log_mass is None else log_mass.item()
-    return Draw(*told, *top, support, offsets, log_mass)
+        token, logprob, rank, log_mass = (
+            None if array is None else array.item() for array in (token, logprob, rank, log_mass)
+        )
+        top_ids, top_logprobs = (
+            None if array is None else array[0] for array in (top_ids, top_logprobs)
+        )
+    return Draw(token, logprob, rank, top_ids, top_logprobs, support, offsets, log_mass)
 
 
-@documented
+@documented()
 def draw(
     logits: Logits,
     *,
@@ -122,8 +126,15 @@ def draw(
     log_mass: bool = False,
     seed: Seeds = None,
     offset: Ints = 0,
+    stream: Ints | None = None,
     u: Reals | None = None,
     rng: np.random.Generator | None = None,
+    u_xtc: Reals | None = None,
+    history: Histories = None,
+    prompt_length: Ints | None = None,
+    state: States | None = None,
+    allowed: SupportsArray | None = None,
+    vocab_size: int | None = None,
     errors: Errors = "raise",
     threads: int | None = None,
     **parameters: Unpack[Parameters],
@@ -145,7 +156,9 @@ def draw(
         Whether to list the kept ids.
     log_mass : bool, default False
         Whether to weigh them.
-    seed, offset, u, rng, errors, threads
+    seed, offset, stream, u, rng, u_xtc, history, prompt_length, state, allowed, vocab_size
+        As in `sample`.
+    errors, threads
         As in `sample`. With raw log-probabilities a row must be good as it came, too.
 
     Returns
@@ -176,9 +189,12 @@ def draw(
     mark, limit = mark_of(errors), thread_limit(threads)
     kind = kind_of(logprobs)
     arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
-    records = make_records(len(rows), "draw", **parameters)
-    drawn_with = uniforms(len(rows), seed, offset, u, rng)
+    plan = plan_of_scalars(parameters) or make_plan(len(rows), "draw", parameters)
     tokens = np.empty(len(rows), np.int64)
-    active = backend.active()
-    active.sample_details(rows, records, drawn_with, mark, tokens, limit, kind, arrays)
+    inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
+    moved = moved_by(plan, state)
+    sources = seed, offset, stream, u, rng, plan.coin, u_xtc
+    draw_rows(rows, plan, inputs, sources, mark, tokens, limit, (kind, arrays))
+    if moved is not None:
+        moved[...] = inputs["state"][..., : moved.shape[-1]]
     return make_draw(tokens, arrays, single)

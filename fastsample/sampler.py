@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import Logits, Row, Rows, as_rows
+from .details import Draw, Logprobs, kind_of, make_arrays, make_draw
 from .inputs import edits_of, states, together
 from .lists import ids_of, is_per_row
 from .masks import masks
@@ -198,8 +199,35 @@ class Sampler:
             return int(tokens.item())
         return tokens if out is None else out
 
+    def draw(
+        self,
+        logits: Logits,
+        *,
+        logprobs: Logprobs | None = "raw",
+        top_logprobs: int = 0,
+        support: bool = False,
+        log_mass: bool = False,
+        allowed: SupportsArray | None = None,
+    ) -> Draw:
+        """Draw as a call does, and tell more of each draw, as `fastsample.draw` does."""
+        rows, single = as_rows(logits)
+        kind = kind_of(logprobs)
+        arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
+        tokens = np.empty(len(rows), np.int64)
+        mask = masks(self._plan.rules, allowed, None, len(rows), single, rows.shape[1])
+        mark, limit = mark_of(self._options["errors"]), self._options["threads"] or 0
+        after = self._drawn(rows, mask, mark, tokens, limit, (kind, arrays))
+        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        return make_draw(tokens, arrays, single)
+
     def _drawn(
-        self, rows: npt.NDArray[Any], mask: Any, mark: bool, tokens: Ids, limit: int
+        self,
+        rows: npt.NDArray[Any],
+        mask: Any,
+        mark: bool,
+        tokens: Ids,
+        limit: int,
+        told: Any = None,
     ) -> States | None:
         """Draw tokens and return the state after them; nothing is moved."""
         count, vocab = rows.shape
@@ -219,9 +247,8 @@ class Sampler:
             inputs["state"] = states(self._state, plan.stateful, 1, True)
         offset = uint64("offset", self.offset)
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
-        draw_rows(
-            rows, plan, inputs, (seed, offset, None, None, None, plan.coin), mark, tokens, limit
-        )
+        sources = (seed, offset, None, None, None, plan.coin)
+        draw_rows(rows, plan, inputs, sources, mark, tokens, limit, told)
         return inputs["state"][0, : self._state.size] if self._state is not None else None
 
     def _advance(self, token: int, state: States | None) -> None:

@@ -15,7 +15,10 @@ import rows
 from rows import Float32s
 
 import fastsample as fs
+from fastsample.chains import make_records
+from fastsample.details import Logprobs, make_arrays
 from fastsample.records import EDIT, Records
+from fastsample.reference.inputs import as_drawn_from
 from fastsample.uniforms import uniforms
 
 Activate = Callable[[str], AbstractContextManager[None]]
@@ -50,7 +53,7 @@ def rows_of(vocab: int) -> list[Float32s]:
     return [*made, *(x.astype(np.float32) for x in (far, -far, near_one, far / 2))]
 
 
-def tell(batch: npt.NDArray[Any], chain: dict[str, Any], kind: fs.details.Logprobs) -> fs.Draw:
+def tell(batch: npt.NDArray[Any], chain: dict[str, Any], kind: Logprobs) -> fs.Draw:
     return fs.draw(
         batch, logprobs=kind, top_logprobs=min(5, batch.shape[1]), support=True, log_mass=True,
         seed=3, **chain,
@@ -148,10 +151,10 @@ def pack(allowed: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
 def run(
     batch: npt.NDArray[Any], records: Records, kind: int, mark: bool = False, **inputs: Any
 ) -> dict[str, npt.NDArray[Any]]:
-    arrays = fs.details.make_arrays(batch.shape, kind, min(4, batch.shape[1]), True, True)
+    arrays = make_arrays(batch.shape, kind, min(4, batch.shape[1]), True, True)
     arrays["support"].fill(-1)
     tokens = np.empty(len(batch), np.int64)
-    u = uniforms(len(batch), 5, 0, None, None)
+    u, _ = uniforms(len(batch), 5)
     fs.backend.active().sample_details(batch, records, u, mark, tokens, 1, kind, arrays, **inputs)
     return arrays | {"token": tokens} | ({"state": inputs["state"]} if "state" in inputs else {})
 
@@ -163,7 +166,7 @@ def test_of_a_row_that_is_edited_and_masked(
 ) -> None:
     """Processed: as of a row that stands so; raw: as of the row that came."""
     edits = np.array([(3, 0, 1.3, 0.5, 0.0), (20, 1, 1.0, 0.0, 0.0), (7, 0, 1.0, 0, 6.0)], EDIT)
-    records = fs.chains.make_records(1, "draw", **chain)
+    records = make_records(1, "draw", **chain)
     for kind, share in itertools.product(("random", "few values", "wide"), (0.1, 0.9)):
         row = rows.make_row(kind, vocab)[None]
         allowed = np.random.default_rng(vocab).random(vocab) >= share
@@ -173,7 +176,7 @@ def test_of_a_row_that_is_edited_and_masked(
             "edit_offsets": np.array([0, edits.size]),
             "allowed": pack(allowed)[None],
         }
-        changed = fs.reference.as_drawn_from(row[0], inputs, 0)[None]
+        changed = as_drawn_from(row[0], inputs, 0)[None]
         raw, processed = run(row, records, 1, **inputs), run(row, records, 2, **inputs)
         as_stands, as_came = run(changed, records, 2), run(row, records, 1)
         for name, array in processed.items():
@@ -188,7 +191,7 @@ def test_of_a_row_that_is_edited_and_masked(
 
 
 def test_a_row_that_came_bad_has_no_raw_logprobs(variant: str) -> None:
-    row, records = np.zeros((2, 40), np.float32), fs.chains.make_records(1, "draw")
+    row, records = np.zeros((2, 40), np.float32), make_records(1, "draw")
     row[0, 3] = np.nan
     inputs = {"allowed": np.array([[0b101, 0], [0b11, 0]], np.uint32), "state": np.ones((2, 2))}
     told = run(row, records, 2, **inputs)
@@ -216,7 +219,7 @@ def test_of_stages_that_drop_the_largest_or_have_a_state(
     }
     chain = {"temperature": 1.2, **given[stage]} | ({"top_k": 30} if stage == "adaptive" else {})
     batch = np.stack([rows.make_row(kind, 2000) for kind in ("random", "wide", "few values")])
-    records = fs.chains.make_records(1, "draw", **chain)
+    records = make_records(1, "draw", **chain)
     for kind in (1, 2):
         told = {}
         for name in (*fast_variants, "reference"):
@@ -235,6 +238,27 @@ def test_of_stages_that_drop_the_largest_or_have_a_state(
             np.testing.assert_allclose(first[name], reference[name], rtol=2e-6, atol=2e-6)
         for name in ("rank", "top_ids", "support_count"):
             assert np.array_equal(first[name], reference[name])
+
+
+def test_history_state_and_sampler(variant: str) -> None:
+    """As of the functions that draw: the same tokens, states that move, steps that advance."""
+    row = rows.make_row("random", 60)
+    chain: dict[str, Any] = {"temperature": 1.5, "frequency_penalty": 1.0, "mirostat": 2}
+    chain["order"] = ("temperature", "mirostat")
+    sampler = fs.Sampler(**chain, seed=4)
+    state, history = np.array([10.0]), [3, 3, 5]
+    sampler.start(history, prompt_length=1)
+    for step in range(4):
+        before = {"history": history, "prompt_length": 1, "seed": 4, "offset": step}
+        plain = state.copy()
+        token = fs.sample(row, state=plain, **before, **chain)
+        told = fs.draw(row, state=state, **before, **chain)
+        assert told == sampler.draw(row)
+        assert told.token == token
+        assert np.array_equal(state, plain)
+        assert np.array_equal(sampler.state, state)
+        history = [*history, token]
+        assert sampler.history.tolist() == history
 
 
 # ---- what it is for --------------------------------------------------------------------------
