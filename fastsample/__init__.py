@@ -16,6 +16,7 @@ from .orders import ORDERS
 from .sampler import Sampler
 from .sampling import probs, sample, survivors
 from .simple import argmax, log_softmax, softmax, top_k
+from .stepping import step
 
 __version__ = _build.version
 
@@ -33,6 +34,7 @@ __all__ = [
     "probs",
     "sample",
     "softmax",
+    "step",
     "stream",
     "survivors",
     "top_k",

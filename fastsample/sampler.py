@@ -191,9 +191,9 @@ class Sampler:
                 return token
         rows, single = as_rows(logits)
         tokens = tokens_for(out, len(rows), single)
-        mask = masks(self._plan.rules, allowed, None, len(rows), single, rows.shape[1])
-        mark = mark_of(self._options["errors"])
-        after = self._drawn(rows, mask, mark, tokens, thread_limit(self._options["threads"]))
+        inputs = self._inputs_of(rows, single, allowed)
+        mark, limit = mark_of(self._options["errors"]), thread_limit(self._options["threads"])
+        after = self._drawn(rows, inputs, mark, tokens, limit)
         self._advance(int(tokens[0]) if len(rows) else -1, after)
         if single:
             return int(tokens.item())
@@ -214,42 +214,47 @@ class Sampler:
         kind = kind_of(logprobs)
         arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
         tokens = np.empty(len(rows), np.int64)
-        mask = masks(self._plan.rules, allowed, None, len(rows), single, rows.shape[1])
+        inputs = self._inputs_of(rows, single, allowed)
         mark, limit = mark_of(self._options["errors"]), self._options["threads"] or 0
-        after = self._drawn(rows, mask, mark, tokens, limit, (kind, arrays))
+        after = self._drawn(rows, inputs, mark, tokens, limit, (kind, arrays))
         self._advance(int(tokens[0]) if len(rows) else -1, after)
         return make_draw(tokens, arrays, single)
 
-    def _drawn(
-        self,
-        rows: npt.NDArray[Any],
-        mask: Any,
-        mark: bool,
-        tokens: Ids,
-        limit: int,
-        told: Any = None,
-    ) -> States | None:
-        """Draw tokens and return the state after them; nothing is moved."""
+    def _inputs_of(self, rows: npt.NDArray[Any], single: bool, allowed: Any) -> dict[str, Any]:
+        """Return what a backend takes beside rows, records, uniforms and coins."""
         count, vocab = rows.shape
         if count != 1 and (self._steps is not None or self._state is not None):
             kept = "a history" if self._steps is not None else "a state"
             raise ValueError(f"logits must be one row for a sampler with {kept}, got {count} rows")
         if self._rows not in (None, count):
             make_plan(count, type(self).__name__, self._parameters)  # words what is wrong
-        plan, inputs = self._plan, {**mask}
+        plan, inputs = self._plan, dict[str, Any]()
+        if plan.rules is not None:
+            check_ids(plan.rules, vocab)
         if self._edits is not None:
-            check_ids(plan.rules or (), vocab)
             inputs |= together([self._edits.edits(vocab)] * count)
         elif plan.rules is not None:
-            check_ids(plan.rules, vocab)
             inputs |= edits_of(plan.rules, None, count, vocab)
+        inputs |= masks(plan.rules, allowed, None, count, single, vocab)
         if self._state is not None:
             inputs["state"] = states(self._state, plan.stateful, 1, True)
+        return inputs
+
+    def _drawn(
+        self,
+        rows: npt.NDArray[Any],
+        inputs: dict[str, Any],
+        mark: bool,
+        tokens: Ids,
+        limit: int,
+        told: Any = None,
+    ) -> States | None:
+        """Draw tokens and return the state after them; nothing is moved."""
         offset = uint64("offset", self.offset)
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
-        sources = (seed, offset, None, None, None, plan.coin)
-        draw_rows(rows, plan, inputs, sources, mark, tokens, limit, told)
-        return inputs["state"][0, : self._state.size] if self._state is not None else None
+        sources = seed, offset, None, None, None, self._plan.coin
+        draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit, told)
+        return None if self._state is None else inputs["state"][0, : self._state.size]
 
     def _advance(self, token: int, state: States | None) -> None:
         """Go on after a token that was drawn at the offset; -1 is of a bad row, or of several."""
