@@ -30,6 +30,7 @@ CLIENT = ROOT / "tests" / "c"
 
 EXPORTS = {
     "fs_chain_init",
+    "fs_details_init",
     "fs_draw_init",
     "fs_find_stage",
     "fs_force_isa",
@@ -46,6 +47,7 @@ EXPORTS = {
     "fs_rule_kind_of",
     "fs_rule_name",
     "fs_sample",
+    "fs_sample_details",
     "fs_sampler_copy",
     "fs_sampler_edits",
     "fs_sampler_free",
@@ -175,7 +177,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     run(cmake, "-S", CLIENT, "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={library.prefix}",
         f"-DREQUIRED_VERSION={header_version()}", "-DFUZZ_RUNS=2000")  # fmt: skip
     run(cmake, "--build", tmp_path, "--parallel", "2")
-    for program in ("client", "client_cpp", "sampler", "threads", "allocations"):
+    for program in ("client", "client_cpp", "sampler", "serving", "threads", "allocations"):
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
 

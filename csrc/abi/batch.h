@@ -28,14 +28,9 @@ inline const char* values_of(const fs_logits& logits, int64_t i, Workspace& ws) 
   return to;
 }
 
-inline Row scan_row(const fs_logits& logits, const Kernels* kernels, int64_t i, Workspace& ws,
-                    const Edits& edits = {}, Allowed allowed = {}) {
-  return scan(kernels, RowType(logits.dtype), values_of(logits, i, ws), size_t(logits.vocab),
-              ws.block_max, &ws.patch, edits, allowed);
-}
-
 // A Source has `logits`, and for row i: row(i, ws), cut(row, i, ws), u(i), and state(i), which is
-// null where none is kept.
+// null where none is kept. tell(i, ws, row, cut, token) writes what else it wants of a draw, and is
+// false where the row turns out to be bad; tell_nothing(i) does so of a bad row.
 template <class Source>
 class Batch {
  public:
@@ -84,18 +79,23 @@ class Batch {
       Outcome& outcome = drawn_[i];
       const double* state = source_.state(i);
       if (state) std::copy_n(state, 2, outcome.state);
-      if (row.defect != Defect::kNone) {
-        outcome.token = -1;
-        return mark_ ? FS_OK : FS_BAD_LOGITS;
-      }
+      if (row.defect != Defect::kNone) return refuse(i);
       const Cut kept = source_.cut(row, i, ws);
       const Drawn drawn = draw(row, kept, source_.u(i), ws);
+      if (drawn.token < 0 || drawn.token >= source_.logits->vocab) return FS_BAD_LOGITS;
+      if (!source_.tell(i, ws, row, kept, drawn.token)) return refuse(i);
       outcome.token = drawn.token;
       if (state) update_state(kept, drawn.q, outcome.state);
-      return drawn.token >= 0 && drawn.token < source_.logits->vocab ? FS_OK : FS_BAD_LOGITS;
+      return FS_OK;
     } catch (...) {  // nothing but std::bad_alloc is thrown
       return FS_NO_MEMORY;
     }
+  }
+
+  fs_status refuse(int64_t i) {
+    drawn_[i].token = -1;
+    source_.tell_nothing(i);
+    return mark_ ? FS_OK : FS_BAD_LOGITS;
   }
 
   Source& source_;

@@ -7,6 +7,7 @@
 
 #include "abi/batch.h"
 #include "abi/words.h"
+#include "details.h"
 #include "philox.h"
 #include "simd/dispatch.h"
 #include "softmax.h"
@@ -19,14 +20,33 @@ static_assert(int(kF32) == FS_FLOAT32 && int(kF16) == FS_FLOAT16 && int(kBF16) =
               "an fs_dtype is the RowType of the same number");
 static_assert(sizeof(fs_stage) == 48, "fastsample/params.py spells this layout as a dtype");
 
+// What is asked for of a row of a batch.
+Details details_of(const fs_details& all, int64_t i, int64_t vocab) {
+  const auto at = [i](auto* first, int64_t stride) { return first ? first + i * stride : first; };
+  Details one;
+  one.raw = all.logprobs == FS_LOGPROBS_RAW;
+  one.logprob = at(all.logprob, 1);
+  one.rank = at(all.rank, 1);
+  one.top = size_t(all.top_count);
+  one.top_ids = at(all.top_ids, all.top_count);
+  one.top_logprobs = at(all.top_logprobs, all.top_count);
+  one.support = at(all.support, vocab);
+  one.support_count = at(all.support_count, 1);
+  one.log_mass = at(all.log_mass, 1);
+  return one;
+}
+
 struct Arguments {
   const fs_logits* logits;
   const fs_chain* chains;
   int64_t chain_count;
   const fs_draw* draws;
   const Kernels* kernels;
+  const fs_details* details = nullptr;  // what is asked for beside tokens, or null
 
-  Row row(int64_t i, Workspace& ws) const {
+  Row row(int64_t i, Workspace& ws) const { return row(i, ws, ws.block_max, ws.patch); }
+  // The same into other memory than that of the row that is drawn from.
+  Row row(int64_t i, Workspace& ws, Buffer<float>& block_max, Patch& patch) const {
     Edits edits;
     Allowed allowed;
     if (draws) {
@@ -34,7 +54,13 @@ struct Arguments {
       edits = {draw.edits, size_t(draw.edit_count)};
       if (draw.allowed || draw.allowed_count) allowed = {draw.allowed, size_t(draw.allowed_count)};
     }
-    return scan_row(*logits, kernels, i, ws, edits, allowed);
+    return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
+                block_max, &patch, edits, allowed);
+  }
+  // As it came.
+  Row raw(int64_t i, Workspace& ws) const {
+    return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
+                ws.raw_max);
   }
   const fs_chain& chain(int64_t i) const { return element_at(chains, chain_count == 1 ? 0 : i); }
   double* state(int64_t i) const { return draws ? element_at(draws, i).state : nullptr; }
@@ -42,6 +68,26 @@ struct Arguments {
   Cut cut(Row& row, int64_t i, Workspace& ws) const {
     const double u_xtc = draws ? element_at(draws, i).u_xtc : 0.0;
     return fastsample::cut(row, chain(i), u_xtc, state(i), ws);
+  }
+
+  // Writes what is asked for of a row; false where it was bad as it came, which it is then.
+  bool tell(int64_t i, Workspace& ws, Row& row, const Cut& kept, int64_t token) const {
+    if (!details) return true;
+    const Details wanted = details_of(*details, i, logits->vocab);
+    const bool is_raw = wanted.raw && wanted.wants_logprobs();
+    const Row as_it_came = is_raw && (row.patch || row.lowered) ? raw(i, ws) : row;
+    if (as_it_came.defect != Defect::kNone) {
+      row = as_it_came;
+      return false;
+    }
+    write_details(row, kept, token, as_it_came, ws, wanted);
+    if (!wanted.log_mass) return true;
+    const Row whole = row.lowered ? this->row(i, ws, ws.raw_max, ws.raw_patch) : row;
+    *wanted.log_mass = log_mass(row, kept, whole, ws);
+    return true;
+  }
+  void tell_nothing(int64_t i) const {
+    if (details) write_no_details(details_of(*details, i, logits->vocab));
   }
 };
 
@@ -68,7 +114,7 @@ fs_status write_all(const fs_logits* logits, double temperature, float* out, Wri
     }
     for (int64_t i = 0; i < logits->rows; ++i) {
       Row& row = rows[size_t(i)];
-      row.data = values_of(*logits, i, ws);  // gathered again, if they were
+      if (logits->rows > 1) row = args.row(i, ws);  // others have its memory
       write(row, temperature, out + i * logits->vocab);
     }
     return FS_OK;
@@ -128,9 +174,13 @@ double fs_uniform_for(uint64_t seed, uint64_t stream, uint64_t offset, uint64_t 
   return uniform(seed, stream, offset, use);
 }
 
-fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
-                    const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens) {
+namespace {
+
+fs_status draw_all(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                   const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens,
+                   const fs_details* details) {
   const auto body = [&](Arguments args, Workspace& ws) {
+    args.details = details;
     const std::string error = check_call(threads, flags);
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     if (logits->rows == 0) return FS_OK;
@@ -147,6 +197,25 @@ fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t cha
     return FS_OK;
   };
   return with_arguments(logits, chains, chain_count, draws, true, body);
+}
+
+}  // namespace
+
+fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                    const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens) {
+  return draw_all(logits, chains, chain_count, draws, threads, flags, tokens, nullptr);
+}
+
+fs_status fs_sample_details(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                            const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens,
+                            const fs_details* details) {
+  const fs_status status = guarded([&] {
+    std::string error = check_logits(logits);
+    if (error.empty()) error = check_details(details, logits->vocab);
+    return error.empty() ? FS_OK : fail(FS_INVALID_ARGUMENT, error);
+  });
+  if (status != FS_OK) return status;
+  return draw_all(logits, chains, chain_count, draws, threads, flags, tokens, details);
 }
 
 fs_status fs_probs(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,

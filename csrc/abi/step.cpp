@@ -40,7 +40,8 @@ struct Steps {
     edits.table = sampler.history.edits();
     Allowed allowed;
     if (sampler.masked) allowed = {sampler.allowed.data(), 32 * sampler.allowed.size()};
-    return scan_row(*logits, kernels, i, ws, edits, allowed);
+    return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
+                ws.block_max, &ws.patch, edits, allowed);
   }
   const double* state(int64_t i) const {
     return samplers[i]->stateful ? samplers[i]->state : nullptr;
@@ -55,6 +56,8 @@ struct Steps {
         sampler.has_coin ? uniform(sampler.seed, sampler.stream, sampler.offset, kCoin) : 0.0;
     return fastsample::cut(row, sampler.chain, coin, state(i), ws);
   }
+  bool tell(int64_t, Workspace&, Row&, const Cut&, int64_t) const { return true; }
+  void tell_nothing(int64_t) const {}
 };
 
 // Makes sure that nothing can fail once the tokens are known.
