@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import Logits, Row, Rows, as_rows
+from .details import Draw, Logprobs, kind_of, make_arrays, make_draw
 from .inputs import edits_of, states, together
 from .lists import ids_of, is_per_row
 from .masks import masks
@@ -198,6 +199,27 @@ class Sampler:
             return int(tokens.item())
         return tokens if out is None else out
 
+    def draw(
+        self,
+        logits: Logits,
+        *,
+        logprobs: Logprobs | None = "raw",
+        top_logprobs: int = 0,
+        support: bool = False,
+        log_mass: bool = False,
+        allowed: SupportsArray | None = None,
+    ) -> Draw:
+        """Draw as a call does, and tell more of each draw, as `fastsample.draw` does."""
+        rows, single = as_rows(logits)
+        kind = kind_of(logprobs)
+        arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
+        tokens = np.empty(len(rows), np.int64)
+        inputs = self._inputs_of(rows, single, allowed)
+        mark, limit = mark_of(self._options["errors"]), self._options["threads"] or 0
+        after = self._drawn(rows, inputs, mark, tokens, limit, (kind, arrays))
+        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        return make_draw(tokens, arrays, single)
+
     def _inputs_of(self, rows: npt.NDArray[Any], single: bool, allowed: Any) -> dict[str, Any]:
         """Return what a backend takes beside rows, records, uniforms and coins."""
         count, vocab = rows.shape
@@ -219,13 +241,19 @@ class Sampler:
         return inputs
 
     def _drawn(
-        self, rows: npt.NDArray[Any], inputs: dict[str, Any], mark: bool, tokens: Ids, limit: int
+        self,
+        rows: npt.NDArray[Any],
+        inputs: dict[str, Any],
+        mark: bool,
+        tokens: Ids,
+        limit: int,
+        told: Any = None,
     ) -> States | None:
         """Draw tokens and return the state after them; nothing is moved."""
         offset = uint64("offset", self.offset)
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
         sources = seed, offset, None, None, None, self._plan.coin
-        draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit)
+        draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit, told)
         return None if self._state is None else inputs["state"][0, : self._state.size]
 
     def _advance(self, token: int, state: States | None) -> None:

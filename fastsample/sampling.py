@@ -215,7 +215,7 @@ def sample(
     plan = plan or make_plan(len(rows), "sample", parameters)
     tokens = tokens_for(out, len(rows), single)
     inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
-    moved = _moved(state) if plan.moves else None
+    moved = moved_by(plan, state)
     sources = seed, offset, stream, u, rng, plan.coin, u_xtc
     draw_rows(rows, plan, inputs, sources, mark, tokens, limit)
     if moved is not None:
@@ -233,15 +233,26 @@ def draw_rows(
     mark: bool,
     tokens: Ids,
     limit: int,
+    told: tuple[int, dict[str, npt.NDArray[Any]]] | None = None,
 ) -> None:
-    """Draw a token of each row into `tokens`; a state among the inputs is moved."""
+    """Draw a token of each row into `tokens`; a state among the inputs is moved.
+
+    `told` is the kind of log-probabilities, and the arrays of ``details.py`` that are filled.
+    """
     drawn_with, flips = uniforms(len(rows), *sources)
     if flips is not None:
         inputs["coin"] = flips
-    backend.active().sample(rows, plan.records, drawn_with, mark, tokens, limit, **inputs)
+    given = rows, plan.records, drawn_with, mark, tokens, limit
+    if told is None:
+        backend.active().sample(*given, **inputs)
+    else:
+        backend.active().sample_details(*given, *told, **inputs)
 
 
-def _moved(state: Any) -> States:
+def moved_by(plan: Plan, state: Any) -> States | None:
+    """Return the array that a draw is to move, if there is one."""
+    if not plan.moves:
+        return None
     if not isinstance(state, np.ndarray):
         raise TypeError(
             "state must be a float64 array, which is moved, where mirostat or adaptive_target is "
