@@ -22,7 +22,6 @@ from fastsample import cli, recorded
 from fastsample.cli import explain as command
 from fastsample.cli import explain_text, screen, stories
 from fastsample.explain import explain
-from fastsample.parameters import OF_STAGE
 
 DATA = recorded.load()
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}

@@ -248,7 +248,9 @@ def demo(args: argparse.Namespace) -> None:
             if args.backend:
                 stack.enter_context(use_backend(args.backend))
             parameters = sampling_parameters(args)
-            past = past_of(args, parameters)
+            past = past_of(args)
+            # What is wrong with the parameters and a vocabulary is wrong with each prompt.
+            explain(data.logits[prompts[0] - 1], **parameters, **past)
         except (ImportError, TypeError, ValueError) as error:
             refuse(args, error)
         screen, draws = Screen(sys.stdout), []

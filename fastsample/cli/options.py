@@ -11,12 +11,10 @@ import numpy as np
 
 from .. import recorded, sample
 from ..chains import stages_on
-from ..inputs import edits_of, histories
 from ..orders import ORDERS, parse_order, stages_of
 from ..parameters import DEFAULTS, EDITING, OF_STAGE, TABLE
 from ..plans import make_plan, start_of
 from ..records import KINDS as STAGES
-from ..rules import Rules, make_rules
 from ..values import flag
 from .values import Number, Parameter, written
 
@@ -129,18 +127,11 @@ def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
     return parameters
 
 
-def past_of(
-    args: argparse.Namespace, parameters: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def past_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the history that options say, as functions take it."""
     if args.history is None and args.prompt_length is not None:
         raise ValueError("prompt_length must come with --history")
-    past = {"history": args.history, "prompt_length": args.prompt_length}
-    edits = {n: v for n, v in (parameters or {}).items() if n in EDITING}
-    rules = make_rules(1, edits) if edits else None
-    if isinstance(rules, Rules):  # says what is missing, or beyond its end
-        edits_of(rules, histories(1, True, **past), 1, 1)
-    return past
+    return {"history": args.history, "prompt_length": args.prompt_length}
 
 
 def label_of(parameters: dict[str, Any]) -> str:
@@ -169,6 +160,7 @@ def as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def refuse(args: argparse.Namespace, error: Exception, name: str = "") -> NoReturn:
     """Exit with an error that names the option, by which the library's messages begin."""
     text = re.sub(r"^(an id|a bias) of (\w+)", r"\2 \1", str(error))
+    text = re.sub(r"where (\w+) is on", lambda found: f"where {option(found[1])} is on", text)
     first, _, rest = text.partition(" ")
     if name:  # of an option that holds what the message begins with
         text = f"argument {option(name)}: {text}"

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..chains import make_records, refuse_unknown
+from ..chains import refuse_unknown
 from ..orders import ORDERS, parse_order
 from ..parameters import DEFAULTS, NAMES, Ints, Parameters
+from ..plans import make_plan
 from ..sampling import Errors, mark_of, sample
 from ..values import uint64
 
@@ -99,7 +100,7 @@ class Draw:
         self.errors = errors
         known: dict[str, Any] = {n: v for n, v in parameters.items() if n in NAMES}
         refuse_unknown("Draw", [n for n in parameters if n not in {*COLUMNS, *NAMES}])
-        make_records(1, "Draw", **known)
+        make_plan(1, "Draw", known)
         self.parameters: dict[str, Any] = dict(parameters)
         self._first = 0  # the row that the columns begin with
 
