@@ -21,7 +21,7 @@ class Form(NamedTuple):
 
 
 def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")] if text.strip() else []
+    return [item.strip() for item in text.split(",")]
 
 
 def _ids(text: str) -> list[int]:
