@@ -33,6 +33,7 @@ Logits: TypeAlias = (
 
 MAX_VOCAB = 4_194_304  # FS_MAX_VOCAB
 _MUST = "logits must be an array of numbers"
+_STORED_BFLOAT16 = np.dtype("V2")
 _READABLE = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
 
 
@@ -125,7 +126,8 @@ def to_array(logits: Any) -> npt.NDArray[Any]:
 def _readable(array: npt.NDArray[Any], logits: Any) -> npt.NDArray[Any]:
     if array.dtype in _READABLE or array.dtype.newbyteorder("=") in _READABLE:
         return array
-    if array.dtype.name == "bfloat16":  # ml_dtypes, JAX
+    # Of ml_dtypes and JAX, or as NumPy without them reads such an array from a file.
+    if array.dtype.name == "bfloat16" or array.dtype == _STORED_BFLOAT16:
         return array.view(np.uint16)
     raise TypeError(
         f"logits must be float32, float64, float16 or bfloat16, got {array.dtype} "

@@ -66,6 +66,7 @@ def sample(
     *,
     seed: Seeds = ...,
     offset: Ints = ...,
+    stream: Ints | None = ...,
     u: Reals | None = ...,
     rng: np.random.Generator | None = ...,
     errors: Errors = ...,
@@ -79,6 +80,7 @@ def sample(
     *,
     seed: Seeds = ...,
     offset: Ints = ...,
+    stream: Ints | None = ...,
     u: Reals | None = ...,
     rng: np.random.Generator | None = ...,
     errors: Errors = ...,
@@ -92,6 +94,7 @@ def sample(
     *,
     seed: Seeds = ...,
     offset: Ints = ...,
+    stream: Ints | None = ...,
     u: Reals | None = ...,
     rng: np.random.Generator | None = ...,
     errors: Errors = ...,
@@ -105,6 +108,7 @@ def sample(
     *,
     seed: Seeds = None,
     offset: Ints = 0,
+    stream: Ints | None = None,
     u: Reals | None = None,
     rng: np.random.Generator | None = None,
     errors: Errors = "raise",
@@ -133,6 +137,9 @@ def sample(
         seed uses stream = row; an array uses stream 0 in every row.
     offset : int or array of shape (B,), default 0
         The step, in [0, 2**64).
+    stream : int or array of shape (B,), optional
+        In [0, 2**64): which row this is to the seed, where it is not that of this batch, as in a
+        piece of a larger one.
     u : float or array of shape (B,), optional
         Explicit uniforms in [0, 1).
     rng : numpy.random.Generator, optional
@@ -185,7 +192,7 @@ def sample(
     mark, limit = mark_of(errors), thread_limit(threads)
     records = make_records(len(rows), "sample", **parameters)
     tokens = _tokens(out, len(rows), single)
-    drawn_with = uniforms(len(rows), seed, offset, u, rng)
+    drawn_with = uniforms(len(rows), seed, offset, u, rng, stream)
     backend.active().sample(rows, records, drawn_with, mark, tokens, limit)
     if single:
         return int(tokens.item())

@@ -70,8 +70,8 @@ def _column(name: str, value: Any, rows: int) -> Any:
     return np.array(found, np.uint64) if isinstance(found, list) else found
 
 
-def _from_seeds(rows: int, seed: Any, offset: Any) -> Uniforms:
-    """Return the uniforms of seeds and offsets; a row without a seed draws the process's own."""
+def _from_seeds(rows: int, seed: Any, offset: Any, stream: Any) -> Uniforms:
+    """Return the uniforms of seeds and steps; a row without a seed draws the process's own."""
     unseeded = None
     seeds = _words("seed", seed, rows)
     if seeds is None:
@@ -85,6 +85,8 @@ def _from_seeds(rows: int, seed: Any, offset: Any) -> Uniforms:
     streams = np.zeros(rows, np.uint64)
     if not isinstance(seeds, np.ndarray):
         seeds, streams = np.full(rows, seeds, np.uint64), np.arange(rows, dtype=np.uint64)
+    if stream is not None:
+        streams = np.array(np.broadcast_to(_column("stream", stream, rows), (rows,)), np.uint64)
     if not isinstance(offsets, np.ndarray):
         offsets = np.full(rows, offsets, np.uint64)
     if unseeded is not None:
@@ -96,11 +98,13 @@ def _from_seeds(rows: int, seed: Any, offset: Any) -> Uniforms:
     return u
 
 
-def uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> Uniforms:
+def uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any, stream: Any = None) -> Uniforms:
     """Return one uniform per row, from whichever of the sources is given."""
+    if stream is not None and seed is None:
+        raise ValueError(f"stream must come with a seed, got stream={stream!r} without one")
     if seed is u is rng is None and type(offset) is int and offset == 0:
         seed, offset = process_stream.next()
-    if rows == 1 and rng is None:  # the usual kinds, which need no arrays
+    if rows == 1 and rng is stream is None:  # the usual kinds, which need no arrays
         if u is None and type(seed) is type(offset) is int:
             uniform = backend.active().uniform
             return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))])
@@ -135,4 +139,4 @@ def uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any) -> Uniforms:
         if column("offset", offset, rows, uint64) != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = process_stream.next()  # for a 0 of another type
-    return _from_seeds(rows, seed, offset)
+    return _from_seeds(rows, seed, offset, stream)

@@ -15,6 +15,7 @@ import pytest
 import fastsample
 from fastsample import cli, recorded
 from fastsample.cli import screen
+from fastsample.orders import stages_of
 
 DEMO = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.05}
 DATA = recorded.load()
@@ -148,7 +149,7 @@ def test_fate_of_each_token(report):
 @pytest.mark.parametrize("order", [*fastsample.ORDERS, "top_p,top_k,temperature", "min_p"])
 def test_token_is_that_of_sample(report, order, seed):
     stages = fastsample.ORDERS.get(order, tuple(order.split(",")))
-    on = {name: value for name, value in DEMO.items() if name in stages}
+    on = {name: value for name, value in DEMO.items() if name in stages_of(stages)}
     for d in report("--order", order, "--seed", seed)["draws"]:
         row, offset = DATA.logits[d["prompt"] - 1], d["offset"]
         token = d["drawn"]["id"]

@@ -62,6 +62,10 @@ FORMS = {
     "memoryview of a batch": (memoryview(BATCH), BATCH),
     "array.array": (array.array("f", ROW.tolist()), ROW),
     "ctypes": (np.ctypeslib.as_array((ctypes.c_float * ROW.size)(*ROW.tolist())), ROW),
+    "bfloat16 as NumPy stores it": (
+        BATCH.astype(ml_dtypes.bfloat16).view("V2"),
+        BATCH.astype(ml_dtypes.bfloat16),
+    ),
     "list": (ROW.tolist(), ROW),
     "tuple": (tuple(ROW.tolist()), ROW),
     "list of lists": (BATCH.tolist(), BATCH),

@@ -75,6 +75,20 @@ def test_a_scalar_seed_uses_the_row_as_stream(variant: str) -> None:
     assert first.tolist() == [fs.sample(BATCH[0], seed=42)] == fs.sample(BATCH, seed=42)[:1]
 
 
+def test_a_piece_of_a_batch_has_the_streams_of_its_rows(variant: str) -> None:
+    whole = fs.sample(BATCH, seed=42, offset=5, **CHAIN)
+    for first, stop in ((0, 1), (3, 4), (5, 16)):
+        numbers = range(first, stop)
+        piece = fs.sample(BATCH[first:stop], seed=42, offset=5, stream=numbers, **CHAIN)
+        assert np.array_equal(piece, whole[first:stop])
+    assert fs.sample(BATCH[7], seed=42, offset=5, stream=np.uint64(7), **CHAIN) == whole[7]
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = fs.sample(BATCH[order], seed=42, offset=5, stream=order, **CHAIN)
+    assert np.array_equal(shuffled, whole[order])
+    u = [fs.backend.active().uniform(s, 2**64 - 1, 0) for s in SEEDS]
+    assert np.array_equal(fs.sample(BATCH, seed=SEEDS, stream=2**64 - 1), fs.sample(BATCH, u=u))
+
+
 def test_seeds_and_offsets_per_row(variant: str) -> None:
     offsets = list(range(16))[::-1]
     expected = [
@@ -411,10 +425,10 @@ def test_compiled_code_follows_every_source(
         ]
     package = tmp_path / "_numba"
     shutil.copytree(Path(words.__file__).parent, package)
-    shutil.copy(Path(fs.__file__).with_name("params.py"), tmp_path)
+    shutil.copy(Path(fs.__file__).with_name("records.py"), tmp_path)
     monkeypatch.setattr(words, "__file__", str(package / "words.py"))
     seen = {words.digest_of_sources()}
-    sources = [*package.glob("*.py"), tmp_path / "params.py"]
+    sources = [*package.glob("*.py"), tmp_path / "records.py"]
     for source in sources:
         source.write_text(source.read_text() + "\n")
         seen.add(words.digest_of_sources())

@@ -80,7 +80,7 @@ def random_chain(rng: np.random.Generator) -> Chain:
         top_p=float(rng.choice([1.0, rng.random(), 1 - 10 ** rng.uniform(-6, -1)])),
         min_p=float(rng.choice([0.0, 10 ** rng.uniform(-9, 0)])),
         min_tokens_to_keep=int(rng.choice([1, rng.integers(1, 2000)])),
-        order=tuple(rng.permutation(fs.ORDERS["hf"]).tolist()),
+        order=tuple(rng.permutation(["temperature", "top_k", "top_p", "min_p"]).tolist()),
     )
 
 

@@ -58,6 +58,36 @@ def over(factor: float, temperature: float) -> float:
     return max(np.float64(SMALLEST), min(factor / temperature, np.float64(LARGEST)))
 
 
+@njit
+def write_row(
+    address: Scalar,
+    dtype: Scalar,
+    size: Scalar,
+    temperature: float,
+    logarithm: bool,
+    out: Floats32,
+    memory: Floats32,
+) -> bool:
+    """Do what `write` does, in memory that lives as long as the call."""
+    row, good = scan(address, dtype, size, memory)
+    if not good:
+        return False
+    if not logarithm:
+        factor = np.float32(1.0 / exponentials(row, over(LOG2E, temperature), out))
+        for i in range(size):
+            out[i] *= factor
+        return True
+    total = exponentials(row, over(LOG2E, temperature), out[:0])
+    shift = -natural_log(total * 2.0**-LIFT)
+    scale = over(1.0, temperature)
+    for b in range(row.block_max.size):
+        values = block(row, b)
+        for i in range(min(BLOCK, size - b * BLOCK)):
+            y = fma(np.float64(values[i]) - np.float64(row.max), scale, shift)
+            out[b * BLOCK + i] = np.float32(y)
+    return True
+
+
 def _entries(sources: str) -> Callable[[int, int, int, float, bool, int], bool]:
     """Return `write`; another digest of the sources makes it anew (see ``draw.py``)."""
 
@@ -67,25 +97,11 @@ def _entries(sources: str) -> Callable[[int, int, int, float, bool, int], bool]:
     ) -> bool:
         """Write the probabilities of a row, or their logarithms; say whether the row is good."""
         _ = sources
-        memory = memory_for(size)
-        row, good = scan(address, dtype, size, memory)
-        if not good:
-            return False
         out = carray(pointer(to), size, np.float32)
-        if not logarithm:
-            factor = np.float32(1.0 / exponentials(row, over(LOG2E, temperature), out))
-            for i in range(size):
-                out[i] *= factor
-            return True
-        total = exponentials(row, over(LOG2E, temperature), out[:0])
-        shift = -natural_log(total * 2.0**-LIFT)
-        scale = over(1.0, temperature)
-        for b in range(row.block_max.size):
-            values = block(row, b)
-            for i in range(min(BLOCK, size - b * BLOCK)):
-                y = fma(np.float64(values[i]) - np.float64(row.max), scale, shift)
-                out[b * BLOCK + i] = np.float32(y)
-        return True
+        # A row holds addresses, for which numba keeps nothing alive: what they point to has to be
+        # an argument of the call that uses them.
+        memory = memory_for(size)
+        return write_row(address, dtype, size, temperature, logarithm, out, memory)
 
     return write
 

@@ -81,9 +81,12 @@ def keep_typical(c: Cutting, exp2: Exp2, temperature: float, p: float, least: Sc
     # Of those as far as the last: the first of the total order.
     tied = np.flatnonzero(keys == key)
     same = Survivors(listed.ids[tied], listed.x[tied])
-    by_mass = find_prefix(same, weight[tied], max(target, 1))
-    by_number = find_kth(same, max(least, 1))
-    for i in tied:
-        if before(listed, i, by_mass) or before(listed, i, by_number):
-            stays[i] = True
+    if target > 0:
+        end = find_prefix(same, weight[tied], target)
+        for i in tied:
+            stays[i] |= before(listed, i, end)
+    if least > 0:
+        end = find_kth(same, least)
+        for i in tied:
+            stays[i] |= before(listed, i, end)
     return only(c, stays, listed)
