@@ -27,7 +27,7 @@ run_programs() {
 gcc_build() {
   export CC=gcc CXX=g++
   build_library gcc -DFASTSAMPLE_WERROR=ON -DBUILD_SHARED_LIBS=ON
-  run_programs gcc . -DFUZZ_RUNS=50000
+  run_programs gcc . -DFUZZ_RUNS=30000
 }
 
 clang_build() {
@@ -49,7 +49,7 @@ sanitized() {
   run_programs "$name" "$tests" -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "$@"
 }
 
-asan() { sanitized asan address,undefined . -DFUZZ_RUNS=40000; }
+asan() { sanitized asan address,undefined . -DFUZZ_RUNS=20000; }
 
 tsan() { sanitized tsan thread '^(threads|late)$'; }
 

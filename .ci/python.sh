@@ -94,7 +94,8 @@ numba_only() {
     .venv/bin/pytest "${drawing_only[@]}" --require-variant=numba --require-variant=reference
 }
 
-# Every instruction set but the best one, which the tests ran with by themselves.
+# Every instruction set but the best one, which is the tests' default: what runs on the default. Tests
+# that go through all variants have done so.
 forced_isas() {
   local isa others
   cd "$work/tests"
@@ -106,7 +107,7 @@ forced_isas() {
     FASTSAMPLE_ISA=$isa python_away -c "
 import fastsample, os
 assert fastsample.build_info()['isa'] == os.environ['FASTSAMPLE_ISA']"
-    FASTSAMPLE_ISA=$isa HYPOTHESIS_PROFILE=ci-short .venv/bin/pytest "${drawing_only[@]}"
+    FASTSAMPLE_ISA=$isa HYPOTHESIS_PROFILE=ci-short .venv/bin/pytest "${drawing_only[@]}" --default-only
   done
 }
 
@@ -164,6 +165,9 @@ inside_vllm() {
   "$bin/fastsample" bench --smoke --vllm 512
 }
 
-# ---- what an index would get ------------------------------------------------------------------------
+# ---- packaging ---------------------------------------------------------------------------------------
+
+# Which `uv run` in a checkout begins with; nothing is written.
+uv_lock() { "$tools/bin/uv" lock --dry-run --quiet; }
 
 wheels() { .ci/wheels "$tools/bin/python"; }
