@@ -75,7 +75,7 @@ neon() {
     "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu"
   )
   build_library neon "${cross[@]}" -DFASTSAMPLE_WERROR=ON -DBUILD_SHARED_LIBS=ON
-  run_programs neon '^(client|threads|fuzz)$' "${cross[@]}" -DFUZZ_RUNS=3000
+  run_programs neon '^(client|serving|threads|fuzz)$' "${cross[@]}" -DFUZZ_RUNS=3000
   grep -q 'instruction sets: neon,scalar' "$work/neon.log" || die "NEON did not run"
 }
 

@@ -323,6 +323,8 @@ def test_examples_run(name, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # where one writes its report
     if name == "generate":
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    if name == "draw":
+        np.save("logits.npy", np.zeros((5, 100), np.float16))
     assert cli.main(shlex.split(cli.COMMANDS[name].example)[1:]) == 0
     assert capsys.readouterr().out
 

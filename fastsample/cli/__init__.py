@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 from .. import __version__
-from . import bench, demo, explain, generate
+from . import bench, demo, draw, explain, generate
 
 
 class Command(NamedTuple):
@@ -39,6 +39,11 @@ COMMANDS = {
         example='fastsample generate "The weather today is" --temperature 0.6 --seed 1',
         add_options=generate.options,
         run=generate.generate,
+    ),
+    "draw": Command(
+        example="fastsample draw logits.npy -o tokens.npy --temperature 0.8 --top-p 0.95 --seed 1",
+        add_options=draw.options,
+        run=draw.draw,
     ),
     "bench": Command(
         example="fastsample bench --quick --works chain,top_p --json bench.json",

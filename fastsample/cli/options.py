@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from .. import recorded, sample
 from ..orders import ORDERS, parse_order, stages_of
-from ..params import OFF, STAGES
+from ..parameters import OF_STAGE, OFF, TABLE
+from ..values import flag, integer
 from .values import Number, Parameter
 
 #: What `sample` takes, by its name there.
@@ -38,27 +40,40 @@ def option(name: str) -> str:
 
 
 def add_sampling_options(
-    parser: argparse.ArgumentParser, defaults: dict[str, Any], order: str = "hf"
+    parser: argparse.ArgumentParser,
+    defaults: dict[str, Any],
+    order: str = "hf",
+    others: Iterable[str] = (),
 ) -> None:
-    """Declare the options of the stages, with their defaults, and of the order."""
+    """Declare the options of stages, with their defaults, of other parameters, and of the order."""
     for name, value in defaults.items():
         text = f"default {value}; {OFF[name]} is off"
         parser.add_argument(option(name), type=KINDS[name], metavar="X", help=text)
+    for name in others:
+        rule = TABLE[name]
+        text = rule.doc.partition(". ")[0].rstrip(".").replace(" [", "[").split("[")[0]
+        if rule.convert is flag:
+            parser.add_argument(option(name), action="store_const", const=True, help=text)
+            continue
+        kind = Parameter(name, int if rule.convert is integer else float)
+        text = f"{text}; {rule.requirement}".replace("%", "%%")
+        parser.add_argument(option(name), type=kind, metavar="X", help=text)
     text = f"{', '.join(ORDERS)}, or stages as in top_k,top_p,temperature (default {order})"
     parser.add_argument("--order", default=order, help=text)
     parser.set_defaults(stages=defaults)
 
 
 def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return valid parameters for `sample`; stages not given have their defaults."""
+    """Return valid parameters for `sample`; those not given have the defaults of the command."""
     order = args.order
-    if order in STAGES or "," in order:
+    if order in OF_STAGE or "," in order:
         order = [stage.strip() for stage in order.split(",")]
     order = parse_order(order)
     # A stage that the order leaves out is off unless asked for, which the library refuses.
-    given = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage) is not None}
+    given = {name: getattr(args, name, None) for name in TABLE}
+    given = {name: value for name, value in given.items() if value is not None}
     default = {
-        stage: (args.stages if stage in stages_of(order) else OFF)[stage] for stage in STAGES
+        stage: (args.stages if stage in stages_of(order) else OFF)[stage] for stage in args.stages
     }
     parameters: dict[str, Any] = default | given | {"order": order}
     sample([0.0], **parameters)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import sample
+from ..chains import checked
+from ..parameters import TABLE
 
 SHOWN = 40  # characters of a value that an error repeats
 
@@ -67,6 +69,12 @@ class Parameter:
     def __init__(self, name: str, convert: type[int] | type[float]) -> None:
         self.name, self.convert = name, convert
 
+    def _check(self, value: Any) -> None:
+        if self.name in TABLE:  # by itself: whether it goes with others is seen when all are there
+            checked(self.name, value)
+        else:
+            sample([0.0], **({"seed": 0} if self.name == "offset" else {}) | {self.name: value})
+
     def __call__(self, text: str) -> Any:
         """Return the number."""
         try:
@@ -74,9 +82,8 @@ class Parameter:
         except ValueError:
             kind = "an integer" if self.convert is int else "a number"
             raise ArgumentTypeError(f"must be {kind}, got {shown(text)}") from None
-        parameters: dict[str, Any] = {"seed": 0} if self.name == "offset" else {}
         try:
-            sample([0.0], **parameters | {self.name: value})
+            self._check(value)
         except (TypeError, ValueError) as error:
             said = str(error).removeprefix(f"{self.name} ").rpartition(", got ")[0] or str(error)
             raise ArgumentTypeError(f"{said}, got {shown(text)}") from None
@@ -104,6 +111,22 @@ class ModelFile:
             if file.read(4) == b"GGUF":
                 return text
         raise ArgumentTypeError(f"must be a GGUF file, got {shown(text)}")
+
+
+class InputFile:
+    """A file or folder that a command reads."""
+
+    def __init__(self, *suffixes: str) -> None:
+        self.suffixes = suffixes
+
+    def __call__(self, text: str) -> str:
+        """Return the path."""
+        if self.suffixes and Path(text).suffix.lower() not in self.suffixes:
+            raise ArgumentTypeError(f"must end in {' or '.join(self.suffixes)}, got {shown(text)}")
+        with suppress(OSError, ValueError):
+            if text and os.access(text, os.R_OK):
+                return text
+        raise ArgumentTypeError(f"must be a file that can be read, got {shown(text)}")
 
 
 class Names:

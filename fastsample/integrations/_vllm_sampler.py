@@ -20,6 +20,8 @@ from vllm.v1.sample.logits_processor.builtin import (
 from vllm.v1.sample.sampler import Sampler
 
 from .. import backend
+from ..arrays import as_rows
+from ..chains import make_records
 from ..sampling import sample, survivors
 
 GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
@@ -83,8 +85,9 @@ class FastSampler(Sampler):
         if self._bonus is not predict_bonus_token:  # setting an attribute of a module takes long
             self._bonus = predict_bonus_token
         if _draw_alone(sampling_metadata):
-            tokens, _ = self.sample(logits, sampling_metadata)
-            return SamplerOutput(tokens.to(torch.int32).unsqueeze(-1), None)
+            stages = _stages(sampling_metadata, len(logits))
+            tokens = self._draw(logits, stages, sampling_metadata)
+            return SamplerOutput(torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis]), None)
         return super().forward(
             logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
         )
@@ -126,16 +129,15 @@ class FastSampler(Sampler):
     def _draw(
         self, logits: torch.Tensor, stages: dict[str, Any], meta: Any
     ) -> npt.NDArray[np.int64]:
+        rows = len(logits)
         greedy = isinstance(stages["temperature"], float)
-        tokens: npt.NDArray[np.int64] = sample(
-            logits,
-            **stages,
-            order="vllm",
-            u=0.0 if greedy else self._uniforms(len(logits), meta),
-            errors="mark",
-            threads=1,
-        )
-        if tokens.min(initial=0) < 0:
+        tokens = np.empty(rows, np.int64)
+        # What `fastsample.sample` does after its checks. A step of the model leaves nothing of
+        # them in the caches: they take longer than a greedy draw does.
+        records = make_records(rows, "sample", **stages, order="vllm")
+        uniforms = np.zeros(rows) if greedy else self._uniforms(rows, meta)
+        backend.active().sample(_rows(logits), records, uniforms, True, tokens, 1)
+        if -1 in tokens.tolist():
             for row in np.flatnonzero(tokens < 0).tolist():
                 self.bad[row] = _what_is_wrong(logits[row])
                 tokens[row] = 0  # the request fails; until then it needs a token that there is
@@ -164,6 +166,16 @@ class FastSampler(Sampler):
                     offset = outputs[row] + (len(drafts[row]) if drafts else 0)
                     uniforms[row] = uniform(generator.initial_seed(), 0, max(offset, 0))
         return uniforms
+
+
+def _rows(logits: torch.Tensor) -> npt.NDArray[Any]:
+    """Return logits as backends read them: bfloat16 as the uint16 of its bits."""
+    if logits.stride(1) != 1:
+        return as_rows(logits)[0]
+    array: npt.NDArray[Any] = (
+        logits.view(torch.uint16) if logits.dtype is torch.bfloat16 else logits
+    ).numpy()
+    return array
 
 
 def _min_p_alone(meta: Any) -> bool:

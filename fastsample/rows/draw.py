@@ -1,0 +1,211 @@
+"""What is done to rows: their tokens, by the parameters and by the numbers of the rows.
+
+Depends on `sample` and NumPy. A `Draw` can be pickled, which is how engines move it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import secrets
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..chains import make_records, refuse_unknown
+from ..orders import ORDERS, parse_order
+from ..parameters import DEFAULTS, NAMES, Ints, Parameters
+from ..sampling import Errors, mark_of, sample
+from ..values import uint64
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Ids = npt.NDArray[np.int64]
+Columns = Mapping[str, npt.NDArray[Any]]
+
+# What `sample` takes beside parameters, and what a Draw says in a way of its own.
+_OWN = {"logits", "stream", "u", "rng", "errors", "out", "threads"}
+#: What a column may be of.
+COLUMNS = tuple(n for n in inspect.signature(sample).parameters if n not in {*_OWN, "order"})
+
+
+class Draw:
+    """The draw from rows of a larger whole: a function of logits and of the rows' numbers.
+
+    ``draw(logits[first:stop], first)`` is ``sample(logits, ...)[first:stop]``.
+
+    Parameters
+    ----------
+    seed : int, optional
+        In [0, 2**64), of all rows: row r uses its stream r, as `sample` has it. By default one from
+        the operating system, which the attribute tells.
+    offset : int, default 0
+        The step, in [0, 2**64).
+    errors : {"raise", "mark"}, default "raise"
+        What to do with a bad row: raise its number, or yield -1.
+    columns : mapping of str to array of shape (N,), optional
+        Parameters, ``seed`` or ``offset`` that differ by row, with a value for each of all rows. A
+        column of seeds draws as `sample` does from an array of them.
+    **parameters
+        Those of `sample`, for all rows alike.
+
+    Attributes
+    ----------
+    seed : int or None
+        The seed; None where a column has it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `sample`; what is wrong with a row is raised when it is drawn, under its own number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastsample
+    >>> from fastsample.rows import Draw
+    >>> logits = np.random.default_rng(0).normal(0, 2, (6, 100)).astype(np.float32)
+    >>> draw = Draw(seed=3, top_p=0.9)
+    >>> whole = fastsample.sample(logits, seed=3, top_p=0.9)
+    >>> bool((draw(logits[4:], 4) == whole[4:]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        offset: int = 0,
+        errors: Errors = "raise",
+        columns: Columns | None = None,
+        **parameters: Unpack[Parameters],
+    ) -> None:
+        mark_of(errors)
+        self.columns = {name: _column(name, values) for name, values in (columns or {}).items()}
+        _same_length(self.columns)
+        given: dict[str, Any] = {"seed": seed, "offset": offset or None, **parameters}
+        for name in self.columns:
+            if given.get(name) is not None:
+                raise ValueError(f"{name} must be a column or one value, got {given[name]!r} too")
+        if seed is None and "seed" not in self.columns:
+            seed = secrets.randbits(63)
+        self.seed = None if seed is None else uint64("seed", seed)
+        self.offset = uint64("offset", offset)
+        self.errors = errors
+        known: dict[str, Any] = {n: v for n, v in parameters.items() if n in NAMES}
+        refuse_unknown("Draw", [n for n in parameters if n not in {*COLUMNS, *NAMES}])
+        make_records(1, "Draw", **known)
+        self.parameters: dict[str, Any] = dict(parameters)
+        self._first = 0  # the row that the columns begin with
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows the columns are for; None without columns."""
+        return next((self._first + len(values) for values in self.columns.values()), None)
+
+    def part(self, first: int, stop: int) -> Draw:
+        """Return what draws rows `first` to `stop` alone: its columns have no others."""
+        mine = copy.copy(self)
+        at = slice(first - self._first, stop - self._first)
+        mine.columns = {name: values[at] for name, values in self.columns.items()}
+        mine._first = first
+        return mine
+
+    def __call__(
+        self, logits: Any, rows: Ints = 0, threads: int | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Draw the tokens of some rows.
+
+        Parameters
+        ----------
+        logits : array, shape (n, V)
+            As in `sample`.
+        rows : int or int array of shape (n,), default 0
+            The number of the first row, which the others follow, or the number of each.
+        threads : int, optional
+            As in `sample`.
+
+        Returns
+        -------
+        int64 array of shape (n,)
+        """
+        shape = getattr(logits, "shape", None)
+        if shape is None or len(shape) != 2:
+            raise ValueError(f"logits must be 2-D, got shape {shape}")
+        numbers = np.asarray(rows)
+        if numbers.dtype.kind not in "iu":
+            raise TypeError(f"rows must be integers, got {numbers.dtype}")
+        if numbers.ndim == 0:
+            numbers = np.arange(int(numbers), int(numbers) + shape[0], dtype=np.int64)
+        if numbers.shape != (shape[0],):
+            raise ValueError(f"rows must be one or of shape ({shape[0]},), got {numbers.shape}")
+        if numbers.size and int(numbers.min()) < self._first:
+            raise ValueError(f"rows must be >= {self._first}, got {numbers.min()}")
+        if self.rows is not None and numbers.size and int(numbers.max()) >= self.rows:
+            raise ValueError(f"columns must have a value for row {numbers.max()}, got {self.rows}")
+        given: dict[str, Any] = {"seed": self.seed, "offset": self.offset, **self.parameters}
+        given |= {name: values[numbers - self._first] for name, values in self.columns.items()}
+        stream = None if "seed" in self.columns else numbers.astype(np.uint64)
+        try:
+            return np.asarray(
+                sample(logits, stream=stream, errors=self.errors, threads=threads, **given)
+            )
+        except (TypeError, ValueError) as error:
+            # Only the row's number within the piece is known there.
+            said = re.sub(r"\brow (\d+)", lambda m: f"row {numbers[int(m[1])]}", str(error))
+            raise type(error)(said) from None
+
+    def batch(self, batch: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+        """Draw a batch of columns, which is what Ray Data and others map functions over.
+
+        Parameters
+        ----------
+        batch : mapping
+            ``row``, the number of each row, and ``logits``, of shape (n, V).
+
+        Returns
+        -------
+        dict
+            ``row`` as it came and ``token``, int64 arrays of shape (n,).
+        """
+        return {"row": batch["row"], "token": self(batch["logits"], batch["row"])}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return, by name, what tokens depend on beside logits, as JSON can hold it."""
+        given = {**DEFAULTS, **self.parameters, "seed": self.seed, "offset": self.offset}
+        stages = parse_order(given["order"])
+        given["order"] = next((name for name in ORDERS if ORDERS[name] == stages), stages)
+        return {name: _told(value) for name, value in {**given, **self.columns}.items()}
+
+
+def _column(name: str, values: Any) -> npt.NDArray[Any]:
+    if name not in COLUMNS:
+        refuse_unknown("columns of Draw", [name])
+        raise ValueError(f"{name} must be one value, not a column")
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be of shape (N,) as a column, got {array.shape}")
+    return array
+
+
+def _same_length(columns: Columns) -> None:
+    lengths = {name: len(values) for name, values in columns.items()}
+    for name, length in lengths.items():
+        first, expected = next(iter(lengths.items()))
+        if length != expected:
+            raise ValueError(f"{name} must have the {expected} values of {first}, got {length}")
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        content = repr(value.tolist()).encode() if value.dtype.hasobject else value.tobytes()
+        digest = zlib.crc32(content)
+        return f"{value.dtype} {list(value.shape)} {digest:08x}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
