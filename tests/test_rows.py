@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import pickle
 import subprocess
@@ -26,6 +27,7 @@ from stored import (
 )
 
 import fastsample as fs
+from fastsample import rows as package
 from fastsample.rows import Draw, draw_file, draw_pieces, open_logits, pieces, read_columns
 
 
@@ -266,6 +268,18 @@ def test_a_column_has_a_value_for_every_row():
     with pytest.raises(ValueError, match="columns must have 403 values, got 5"):
         draw_file(stored(), "tokens.npy", Draw(1, columns={"top_p": np.ones(5)}))
     assert not list(Path().glob("tokens*"))
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_examples(name):
+    (test, *none) = doctest.DocTestFinder(recurse=False).find(
+        getattr(package, name), name, globs={}
+    )
+    assert not none
+    report: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=report.append).failed == 0, report
+    with_examples = {"Draw", "draw_file", "open_logits", "pieces", "read_columns"}
+    assert bool(test.examples) == (name in with_examples)
 
 
 def test_rows_import_no_engine():
