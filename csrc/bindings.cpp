@@ -172,6 +172,45 @@ void sample(const py::array& rows, const py::array& params, const py::array& u, 
   check(status);
 }
 
+// As sample, and writes what `details` has arrays for: logprob, rank, top_ids, top_logprobs,
+// support with support_count, log_mass.
+void sample_details(const py::array& rows, const py::array& params, const py::array& u, bool mark,
+                    py::array tokens, int threads, int logprobs, const py::dict& details,
+                    const py::kwargs& inputs) {
+  const fs_logits logits = as_logits(rows);
+  const Chains chains(params);
+  const Draws draws(inputs, logits.rows, &u);
+  int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
+  if (!tokens.writeable()) misuse("tokens must be writeable");
+  const auto array = [&](const char* name, py::ssize_t count, char kind, auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (!details.contains(name)) return static_cast<T*>(nullptr);
+    const auto given = details[name].cast<py::array>();
+    if (!given.writeable()) misuse(name);
+    return as_buffer<T>(given, count, kind, name);
+  };
+  const int64_t n = logits.rows;
+  fs_details wanted{};
+  wanted.struct_size = sizeof wanted;
+  wanted.logprobs = logprobs;
+  if (details.contains("top_ids") && n > 0)
+    wanted.top_count = details["top_ids"].cast<py::array>().size() / n;
+  wanted.logprob = array("logprob", n, 'f', wanted.logprob);
+  wanted.rank = array("rank", n, 'i', wanted.rank);
+  wanted.top_ids = array("top_ids", n * wanted.top_count, 'i', wanted.top_ids);
+  wanted.top_logprobs = array("top_logprobs", n * wanted.top_count, 'f', wanted.top_logprobs);
+  wanted.support = array("support", n * logits.vocab, 'i', wanted.support);
+  wanted.support_count = array("support_count", n, 'i', wanted.support_count);
+  wanted.log_mass = array("log_mass", n, 'f', wanted.log_mass);
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_sample_details(&logits, chains.get(), chains.count(), draws.get(), threads,
+                               mark ? FS_MARK_BAD_ROWS : 0, out, &wanted);
+  }
+  check(status);
+}
+
 // One uniform of each seed, stream and offset.
 py::array_t<double> uniforms(const py::array& seeds, const py::array& streams,
                              const py::array& offsets) {
@@ -422,6 +461,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("noop", [](const py::array&) {}, py::arg("array"));  // what any call costs
   m.def("sample", &sample, py::arg("rows"), py::arg("params"), py::arg("u"), py::arg("mark"),
         py::arg("tokens"), py::arg("threads") = 0);
+  m.def("sample_details", &sample_details, py::arg("rows"), py::arg("params"), py::arg("u"),
+        py::arg("mark"), py::arg("tokens"), py::arg("threads"), py::arg("logprobs"),
+        py::arg("details"));
   m.def("probs", &probs, py::arg("rows"), py::arg("params"));
   m.def(
       "softmax", [](const py::array& rows, double t) { return write_all(fs_softmax, rows, t); },

@@ -130,6 +130,27 @@ typedef struct fs_draw {
   int64_t allowed_count;   /* tokens from here on are not allowed; with a null mask 0 is no limit */
 } fs_draw;
 
+/* Which log-probabilities: of the logits as they came, without edits, mask, temperature and stages;
+ * or of what the token was drawn with, where a token that is not kept has none. */
+typedef enum fs_logprobs { FS_LOGPROBS_RAW = 1, FS_LOGPROBS_PROCESSED = 2 } fs_logprobs;
+
+/* What else is to be told of a draw; where a pointer is null, it is not asked for.
+ * Log-probabilities are right to 1e-6 of their own size however small the probability. */
+typedef struct fs_details {
+  uint64_t struct_size; /* sizeof(fs_details) */
+  int32_t logprobs;     /* an fs_logprobs, or 0 where none of the next five is asked for */
+  int32_t reserved;     /* 0 */
+  float* logprob;       /* [rows]: of the token */
+  int64_t* rank;        /* [rows]: 1 + how many logits are larger in the row that logprobs names */
+  int64_t top_count;    /* n, from 0 to logits->vocab */
+  int32_t* top_ids;     /* [rows * n]: its n largest logits by falling value, ties by rising id; */
+  float* top_logprobs;  /* [rows * n]; where there are fewer, -1 and -inf. Both or none */
+  int32_t* support;     /* [rows * vocab]: the kept ids of row i, rising, from i * vocab on; */
+  int64_t* support_count; /* [rows]. Both or none */
+  double* log_mass; /* [rows]: the logarithm of what the kept tokens weigh of the whole edited and
+                     * masked row at the temperature of the draw; 0 of a greedy one */
+} fs_details;
+
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */
 
 #define FS_MAX_THREADS 256
@@ -159,6 +180,7 @@ FASTSAMPLE_API void fs_logits_init(fs_logits* logits, uint64_t size);
 FASTSAMPLE_API void fs_chain_init(fs_chain* chain, uint64_t size);
 FASTSAMPLE_API void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind);
 FASTSAMPLE_API void fs_draw_init(fs_draw* draw, uint64_t size);
+FASTSAMPLE_API void fs_details_init(fs_details* details, uint64_t size);
 
 /* A kind's name, e.g. "top_p", and the kind of a name; null and 0 for what is none. */
 FASTSAMPLE_API const char* fs_stage_name(int32_t kind);
@@ -192,6 +214,15 @@ FASTSAMPLE_API double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset
 FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_chain* chains,
                                    int64_t chain_count, const fs_draw* draws, int32_t threads,
                                    uint32_t flags, int64_t* tokens);
+
+/* Draws as fs_sample does, and tells more of each draw. Where raw log-probabilities are asked for,
+ * a row must be good as it came, too. Of a bad row that is marked they are NaN, the rank 0 and
+ * nothing is kept. Where the call fails, tokens and states are as they were, but what is in the
+ * arrays of `details` is not said. */
+FASTSAMPLE_API fs_status fs_sample_details(const fs_logits* logits, const fs_chain* chains,
+                                           int64_t chain_count, const fs_draw* draws,
+                                           int32_t threads, uint32_t flags, int64_t* tokens,
+                                           const fs_details* details);
 
 /* The distribution that fs_sample draws from: probs[rows * vocab], zero for what is not kept.
  * `draws`, of which u is not looked at, may be null. */

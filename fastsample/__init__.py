@@ -10,25 +10,31 @@ except ImportError:
     ) from None
 
 from .backend import backends, build_info, use_backend
+from .details import Draw, draw
 from .generation import generate, stream
 from .orders import ORDERS
 from .sampler import Sampler
-from .sampling import argmax, log_softmax, probs, sample, softmax, survivors, top_k
+from .sampling import probs, sample, survivors
+from .simple import argmax, log_softmax, softmax, top_k
+from .stepping import step
 
 __version__ = _build.version
 
 __all__ = [
     "ORDERS",
+    "Draw",
     "Sampler",
     "__version__",
     "argmax",
     "backends",
     "build_info",
+    "draw",
     "generate",
     "log_softmax",
     "probs",
     "sample",
     "softmax",
+    "step",
     "stream",
     "survivors",
     "top_k",

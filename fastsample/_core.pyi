@@ -29,6 +29,17 @@ def sample(
     threads: int = 0,
     **inputs: npt.NDArray[Any],
 ) -> None: ...
+def sample_details(
+    rows: npt.NDArray[Any],
+    params: npt.NDArray[np.void],
+    u: npt.NDArray[np.float64],
+    mark: bool,
+    tokens: npt.NDArray[np.int64],
+    threads: int,
+    logprobs: int,
+    details: dict[str, npt.NDArray[Any]],
+    **inputs: npt.NDArray[Any],
+) -> None: ...
 def probs(
     rows: npt.NDArray[Any], params: npt.NDArray[np.void], **inputs: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]: ...

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
@@ -79,6 +79,12 @@ def active() -> ModuleType:
                 _choose()
     assert _active is not None
     return _active
+
+
+def history(rules: Sequence[Any]) -> Any:
+    """Return a new history of a row in the backend in use, with these rules."""
+    module = active()
+    return (getattr(module, "History", None) or load("reference").History)(rules)
 
 
 def _choose() -> None:

@@ -43,7 +43,11 @@ def checked(name: str, value: Any, where: str = "") -> Any:
 
 def stages_on(parameters: Mapping[str, Any]) -> list[str]:
     """Return the stages that scalar parameters turn on, in the order that they run."""
-    values = {n: np.array([checked(n, v)], float) for n, v in parameters.items() if n in TABLE}
+    values = {
+        n: np.array([checked(n, v)], float)
+        for n, v in parameters.items()
+        if n in TABLE and TABLE[n].stage is not None
+    }
     order = parse_order(parameters.get("order", DEFAULT_ORDER))
     on = _rows_on(values)
     return [stage for stage, _ in flat(order) if stage in on and on[stage].any()]

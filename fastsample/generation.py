@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .arrays import to_array, widen
-from .orders import Order
+from .chains import refuse_unknown
+from .parameters import EDITING, Ints, Parameters, Seeds, SupportsArray
+from .plans import make_plan, start_of
 from .sampling import sample
+from .signatures import documented
+from .uniforms import uniforms
 from .values import any_integer, integer, named, plain, refuse_masked
 
-DEFAULT_MAX_LENGTH = 20  # that of Hugging Face's generate
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+DEFAULT_MAX_LENGTH, DEFAULT_TOP_K = 20, 50  # those of Hugging Face's generate
 
 Ids = npt.NDArray[np.int64]
 
@@ -151,6 +158,7 @@ def _offsets(offset: Any) -> Callable[[int], Any]:
     return lambda step: [int(plain("offset", start)) + step for start in starts]
 
 
+@documented(top_k=DEFAULT_TOP_K)
 def stream(
     model: Callable[[npt.NDArray[np.int64]], Any],
     input_ids: Any,
@@ -158,17 +166,13 @@ def stream(
     max_length: int | None = None,
     max_new_tokens: int | None = None,
     do_sample: bool = False,
-    temperature: Any = 1.0,
-    top_k: Any = 50,
-    top_p: Any = 1.0,
-    min_p: Any = 0.0,
-    min_tokens_to_keep: Any = 1,
-    order: Order = "hf",
-    eos_token_id: int | Sequence[int] | None = None,
     stop_sequences: Sequence[Sequence[int]] | None = None,
     pad_token_id: int | None = None,
-    seed: Any = None,
-    offset: Any = 0,
+    seed: Seeds = None,
+    offset: Ints = 0,
+    allowed: SupportsArray | None = None,
+    vocab_size: int | None = None,
+    **parameters: Unpack[Parameters],
 ) -> Iterator[Any]:
     """Yield tokens as they are drawn; see `generate`.
 
@@ -176,10 +180,9 @@ def stream(
     ----------
     model, input_ids, max_length, max_new_tokens, do_sample
         As in `generate`.
-    temperature, top_k, top_p, min_p, min_tokens_to_keep, order
+    stop_sequences, pad_token_id, seed, offset, allowed, vocab_size
         As in `generate`.
-    eos_token_id, stop_sequences, pad_token_id, seed, offset
-        As in `generate`.
+    {parameters}
 
     Yields
     ------
@@ -205,20 +208,25 @@ def stream(
         raise TypeError(f"do_sample must be True or False, got {do_sample!r} ({kind})")
     single, length = ids.ndim == 1, ids.shape[-1]
     steps = _steps(length, max_length, max_new_tokens)
-    ends = _Ends(eos_token_id, stop_sequences, pad_token_id, single)
-    chain: dict[str, Any] = {"temperature": 0.0}
-    if do_sample:
-        chain = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "min_tokens_to_keep": min_tokens_to_keep,
-        }
-    chain |= {"order": order, "seed": seed}
+    chain: dict[str, Any] = {"top_k": DEFAULT_TOP_K, **parameters}
+    ends = _Ends(chain.get("eos_token_id"), stop_sequences, pad_token_id, single)
+    if "min_new_tokens" not in chain:
+        chain.pop("eos_token_id", None)
+    refuse_unknown("generate", chain)
+    if not do_sample:
+        kept = {n: v for n, v in chain.items() if n in EDITING or n == "order"}
+        chain = {"temperature": 0.0, **kept}
     # What is wrong with the parameters is said before the model is asked.
-    sample(np.zeros((*ids.shape[:-1], 1), np.float32), **chain, offset=offset)
+    rows = 1 if single else len(ids)
+    plan = make_plan(rows, "generate", chain)
+    uniforms(rows, seed, offset)
     offset_of = _offsets(offset)
+    options: dict[str, Any] = {"seed": seed, "allowed": allowed, "vocab_size": vocab_size}
+    if plan.moves:
+        begun = start_of(plan, rows)
+        options["state"] = begun[0] if single else begun
+    # A row that has ended is not looked at: it is drawn from as the last time.
+    ends_at = np.full(rows, length)
     active = np.ones(1 if single else len(ids), bool)
 
     for step in range(steps):
@@ -227,8 +235,12 @@ def stream(
             logits = np.array(logits)
             logits[~active] = 0.0
         # Without a seed there is no place to draw at.
-        at = {} if seed is None else {"offset": offset_of(step)}
-        drawn = sample(logits, **chain, **at)
+        at: dict[str, Any] = {} if seed is None else {"offset": offset_of(step)}
+        if plan.rules is not None:
+            ends_at[active] = ids.shape[-1]
+            past = [row[:end] for row, end in zip(np.atleast_2d(ids), ends_at, strict=True)]
+            options |= {"history": past[0] if single else past, "prompt_length": length}
+        drawn = sample(logits, **chain, **options, **at)
         tokens = np.where(active, drawn, ends.pad)
         yield int(tokens[0]) if single else tokens.copy()
         ids = np.concatenate([ids, tokens if single else tokens[:, None]], axis=-1)
@@ -237,6 +249,7 @@ def stream(
             return
 
 
+@documented(top_k=DEFAULT_TOP_K)
 def generate(
     model: Callable[[npt.NDArray[np.int64]], Any],
     input_ids: Any,
@@ -244,18 +257,14 @@ def generate(
     max_length: int | None = None,
     max_new_tokens: int | None = None,
     do_sample: bool = False,
-    temperature: Any = 1.0,
-    top_k: Any = 50,
-    top_p: Any = 1.0,
-    min_p: Any = 0.0,
-    min_tokens_to_keep: Any = 1,
-    order: Order = "hf",
-    eos_token_id: int | Sequence[int] | None = None,
     stop_sequences: Sequence[Sequence[int]] | None = None,
     pad_token_id: int | None = None,
-    seed: Any = None,
-    offset: Any = 0,
+    seed: Seeds = None,
+    offset: Ints = 0,
+    allowed: SupportsArray | None = None,
+    vocab_size: int | None = None,
     on_token: Callable[[Any], object] | None = None,
+    **parameters: Unpack[Parameters],
 ) -> npt.NDArray[np.int64]:
     """Continue a prompt with the names, defaults and meaning of Hugging Face's ``generate``.
 
@@ -272,11 +281,8 @@ def generate(
     max_new_tokens : int, optional
         Tokens to draw; wins over `max_length`.
     do_sample : bool, default False
-        False is greedy: the sampling parameters play no part.
-    temperature, top_k, top_p, min_p, min_tokens_to_keep, order
-        As in `sample`, scalars or one for each row, but `top_k` is 50 by default.
-    eos_token_id : int or sequence of int, optional
-        Ids of which each ends a row.
+        False is greedy: the stages play no part, while penalties, biases and bans do.
+    {parameters}
     stop_sequences : sequence of sequences of int, optional
         A row ends, too, when the tokens drawn for it end with one of these. What ends a row stays
         in it; what is in the prompt ends nothing.
@@ -289,6 +295,7 @@ def generate(
     offset : int or array of shape (B,), default 0
         The step of the first token. A text of which n tokens have been drawn goes on with its own
         uniforms with ``offset=n``.
+    {allowed}
     on_token : callable, optional
         Called with each step's token, or array of tokens, as it is drawn.
 
@@ -296,6 +303,11 @@ def generate(
     -------
     int64 array, shape (n + drawn,) or (B, n + drawn)
         The prompt and what was drawn.
+
+    Notes
+    -----
+    Each of `eos_token_id` ends a row. `top_k` is 50 by default. The history that penalties look at
+    is the prompt and what has been drawn; what a stage has as its state begins anew.
 
     Raises
     ------
@@ -324,17 +336,13 @@ def generate(
         max_length=max_length,
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        min_tokens_to_keep=min_tokens_to_keep,
-        order=order,
-        eos_token_id=eos_token_id,
         stop_sequences=stop_sequences,
         pad_token_id=pad_token_id,
         seed=seed,
         offset=offset,
+        allowed=allowed,
+        vocab_size=vocab_size,
+        **parameters,
     ):
         steps.append(np.copy(tokens))  # what is handed out is the caller's to change
         if on_token is not None:

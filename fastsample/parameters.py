@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 
+from .lists import bans, biases, ids_of, one_or_more_ids, sequence_biases, sequences
 from .orders import Order
 from .values import flag, integer, real
 
@@ -35,6 +36,15 @@ OptionalReals: TypeAlias = _Real | Sequence[_Real | None] | SupportsArray | None
 OptionalInts: TypeAlias = _Int | Sequence[_Int | None] | SupportsArray | None
 Seeds: TypeAlias = _Int | Sequence[_Int | None] | SupportsArray | None
 Bools: TypeAlias = _Bool | Sequence[_Bool] | SupportsArray
+_Ids: TypeAlias = Sequence[_Int] | SupportsArray
+#: Lists: one for all rows, or a list of one, or None, for each.
+IdLists: TypeAlias = _Ids | Sequence[_Ids | None] | None
+IdOrLists: TypeAlias = _Int | IdLists
+SequenceLists: TypeAlias = Sequence[_Ids] | Sequence[Sequence[_Ids] | None] | None
+_Biases: TypeAlias = Mapping[int, float] | tuple[_Ids, Sequence[_Real] | SupportsArray]
+BiasLists: TypeAlias = _Biases | Sequence[Mapping[int, float] | None] | None
+_SequenceBiases: TypeAlias = Mapping[tuple[int, ...], float]
+SequenceBiasLists: TypeAlias = _SequenceBiases | Sequence[_SequenceBiases | None] | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Parameter:
     """What is true of a parameter, beside its name and type.
 
     It may have the numbers from ``low`` to ``high``, and does nothing from ``off[0]`` to
-    ``off[1]``. A stage is off where all of its parameters that have an ``off`` do nothing.
+    ``off[1]``. A stage, or a rule that edits rows, is off where all of its parameters that have an
+    ``off`` do nothing. One that is ``listed`` has ids, and no range.
     """
 
     default: Any
@@ -55,11 +66,12 @@ class Parameter:
     slot: int = 0  # among the numbers of the stage
     off: tuple[float, float] | None = None
     none: float | None = None  # what None stands for
+    listed: bool = False
 
 
 _TINY, _LARGE, _BELOW_ONE = 5e-324, sys.float_info.max, 1.0 - 2.0**-53
 _INF = math.inf
-_ZERO, _ONE = (-_INF, 0.0), (1.0, 1.0)
+_ZERO, _NIL, _ONE = (-_INF, 0.0), (0.0, 0.0), (1.0, 1.0)
 
 
 class Parameters(TypedDict, total=False):
@@ -247,6 +259,146 @@ class Parameters(TypedDict, total=False):
             "No stage leaves fewer than this many tokens.",
         ),
     ]  # fmt: skip
+    logit_bias: Annotated[
+        BiasLists,
+        Parameter(
+            None, biases, "{id: bias} or (ids, biases), a bias finite or -inf", -_INF, _INF,
+            "Is added to the logits of these ids, which are in [0, V); -inf bans.",
+            listed=True,
+        ),
+    ]  # fmt: skip
+    repetition_penalty: Annotated[
+        Reals,
+        Parameter(
+            1.0, real, "finite and > 0", _TINY, _LARGE,
+            "Divides positive logits, and multiplies others, of each id in the window of the "
+            "history, the prompt included [8]_. 1 turns it off.",
+            off=_ONE,
+        ),
+    ]  # fmt: skip
+    frequency_penalty: Annotated[
+        Reals,
+        Parameter(
+            0.0, real, "finite", -_LARGE, _LARGE,
+            "Is subtracted for each time that an id occurs in the window after the prompt. 0 turns "
+            "it off.",
+            off=_NIL,
+        ),
+    ]  # fmt: skip
+    presence_penalty: Annotated[
+        Reals,
+        Parameter(
+            0.0, real, "finite", -_LARGE, _LARGE,
+            "Is subtracted once from each id that occurs in the window after the prompt. 0 turns "
+            "it off.",
+            off=_NIL,
+        ),
+    ]  # fmt: skip
+    penalty_last_n: Annotated[
+        Ints,
+        Parameter(
+            -1, integer, ">= -1", -1, _INF,
+            "The window of these three penalties: the last n tokens of the history. -1 is all of "
+            "it, 0 nothing.",
+        ),
+    ]  # fmt: skip
+    dry_multiplier: Annotated[
+        Reals,
+        Parameter(
+            0.0, real, "finite and >= 0", 0.0, _LARGE,
+            "DRY: from each id that would extend a repetition of matched length L >= "
+            "`dry_allowed_length`, subtracts this times `dry_base` ** (L - `dry_allowed_length`). "
+            "0 turns it off.",
+            off=_ZERO,
+        ),
+    ]  # fmt: skip
+    dry_base: Annotated[
+        Reals,
+        Parameter(
+            1.75, real, "finite and >= 1", 1.0, _LARGE,
+            "How fast `dry_multiplier` grows with the length of a repetition.",
+        ),
+    ]  # fmt: skip
+    dry_allowed_length: Annotated[
+        Ints,
+        Parameter(
+            2, integer, ">= 1", 1, _INF,
+            "From which matched length on `dry_multiplier` counts.",
+        ),
+    ]  # fmt: skip
+    dry_last_n: Annotated[
+        Ints,
+        Parameter(
+            -1, integer, ">= -1", -1, _INF,
+            "The window of `dry_multiplier`, as `penalty_last_n`.",
+        ),
+    ]  # fmt: skip
+    dry_sequence_breakers: Annotated[
+        IdLists,
+        Parameter(
+            None, ids_of, "a list of ids", -_INF, _INF,
+            "Ids over which no repetition of `dry_multiplier` reaches, and which it does not "
+            "touch.",
+            listed=True,
+        ),
+    ]  # fmt: skip
+    no_repeat_ngram_size: Annotated[
+        Ints,
+        Parameter(
+            0, integer, ">= 0", 0, _INF,
+            "Bans what would repeat a sequence of so many tokens of the history. 0 turns it off.",
+            off=_ZERO,
+        ),
+    ]  # fmt: skip
+    bad_words_ids: Annotated[
+        SequenceLists,
+        Parameter(
+            None, sequences, "a list of sequences of ids, none of them empty", -_INF, _INF,
+            "Bans the last id of each sequence where the ids before it end the history.",
+            listed=True,
+        ),
+    ]  # fmt: skip
+    sequence_bias: Annotated[
+        SequenceBiasLists,
+        Parameter(
+            None, sequence_biases, "{ids: bias}, a bias finite or -inf", -_INF, _INF,
+            "Adds the bias to the last id of each sequence where the ids before it end the "
+            "history; those that apply add up.",
+            listed=True,
+        ),
+    ]  # fmt: skip
+    suppress_tokens: Annotated[
+        IdLists,
+        Parameter(
+            None, bans, "a list of ids", -_INF, _INF,
+            "Bans these ids, which are in [0, V).",
+            listed=True,
+        ),
+    ]  # fmt: skip
+    allowed_token_ids: Annotated[
+        IdLists,
+        Parameter(
+            None, ids_of, "a list of ids", -_INF, _INF,
+            "Bans all others; these are in [0, V).",
+            listed=True,
+        ),
+    ]  # fmt: skip
+    min_new_tokens: Annotated[
+        Ints,
+        Parameter(
+            0, integer, ">= 0", 0, _INF,
+            "Bans `eos_token_id` while fewer tokens than this follow the prompt. 0 turns it off.",
+            off=_ZERO,
+        ),
+    ]  # fmt: skip
+    eos_token_id: Annotated[
+        IdOrLists,
+        Parameter(
+            None, one_or_more_ids, "an id or a list of ids", -_INF, _INF,
+            "The ids that end a text, for `min_new_tokens`.",
+            listed=True,
+        ),
+    ]  # fmt: skip
     order: Order
 
 
@@ -259,6 +411,9 @@ TABLE: dict[str, Parameter] = {
 NAMES = (*TABLE, "order")
 DEFAULT_ORDER = "hf"
 DEFAULTS: dict[str, Any] = {n: p.default for n, p in TABLE.items()} | {"order": DEFAULT_ORDER}
+
+#: Those that edit a row, from lists and from its history.
+EDITING = tuple(TABLE)[tuple(TABLE).index("logit_bias") :]
 
 #: The parameters of each stage, in the order of its numbers.
 OF_STAGE: dict[str, tuple[str, ...]] = {}

@@ -34,6 +34,9 @@ NUMBERS = {
 }
 KINDS = tuple(NUMBERS)
 
+#: How many numbers the state of a stage has, of those that have one.
+STATES = {"mirostat": 1, "adaptive": 2}
+
 STAGE = np.dtype(
     [("struct_size", "u4"), ("kind", "i4"), ("joint", "i4"), ("reserved", "i4"),
      ("value", "f8", (4,))]

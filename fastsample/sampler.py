@@ -1,31 +1,48 @@
-"""A sampler with its parameters fixed, whose draws follow one another."""
+"""A sampler with its parameters fixed, whose draws follow one another: a sequence."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import weakref
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from . import backend
-from .arrays import Logits, Row, Rows
-from .chains import make_records
+from .arrays import Logits, Row, Rows, as_rows
+from .details import Draw, Logprobs, kind_of, make_arrays, make_draw
+from .inputs import edits_of, states, together
+from .lists import ids_of, is_per_row
+from .masks import masks
 from .orders import parse_order
-from .parameters import DEFAULTS, Parameters, Seeds
-from .sampling import Errors, Ids, mark_of, sample, thread_limit
+from .parameters import DEFAULTS, TABLE, Parameters, Seeds, SupportsArray
+from .plans import Plan, make_plan, plan_of_scalars, start_of
+from .rules import Rules, check_ids
+from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
 from .signatures import documented_class
-from .values import column, plain, uint64
+from .values import any_integer, column, plain, uint64
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+States = npt.NDArray[np.float64]
+
 
 @documented_class
 class Sampler:
-    """A sampler with its parameters fixed: validated once, then called on row after row.
+    """A sequence with its parameters fixed: validated once, then called on row after row.
 
     Each call draws at the sampler's `offset` and advances it by one, so a sequence is reproduced
     by the same seed. A call on one contiguous float32 row is the fastest way to draw.
+
+    Where a parameter looks at the history, the sampler keeps it: `start` gives it the prompt, each
+    call adds the token that it draws, `push` adds others, and `rollback` takes tokens back. Where a
+    stage has a state, the sampler keeps that too. A sampler with a history or a state draws from
+    one row at a time, any other from a batch as well.
 
     Parameters
     ----------
@@ -35,6 +52,8 @@ class Sampler:
         that is forked then goes on with another one.
     offset : int, default 0
         The step of the first call.
+    state : float64 array, shape (S,), optional
+        As `state` below; by default the start.
     errors : {"raise", "mark"}, default "raise"
         As in `sample`.
     threads : int, optional
@@ -46,6 +65,11 @@ class Sampler:
         The seed.
     offset : int
         The step of the next call.
+    state : float64 array, shape (S,), or None
+        A copy of the state of `mirostat`, (mu,), or of `adaptive_target`, two sums; it can be set.
+    history : int64 array, shape (n,)
+        A copy of the tokens so far. Without a parameter that looks at them they are kept from the
+        first `start` or `push` on.
 
     Raises
     ------
@@ -70,10 +94,21 @@ class Sampler:
     >>> sampler.reset()
     >>> sampler.offset
     0
+    >>> sampler = fastsample.Sampler(temperature=0.0, repetition_penalty=1.5)
+    >>> sampler.start([0])
+    >>> [sampler(logits) for _ in range(3)]
+    [1, 0, 0]
+    >>> sampler.history
+    array([0, 1, 0, 0])
+    >>> sampler.rollback(3)
+    >>> sampler(logits)
+    1
     """
 
-    __slots__ = ("__weakref__", "_draw", "_options", "_own", "_parameters", "_plan_of", "offset",
-                 "seed")  # fmt: skip
+    __slots__ = (
+        "__weakref__", "_begun", "_draw", "_edits", "_module", "_options", "_own", "_parameters",
+        "_plan", "_prompt", "_rows", "_state", "_steps", "offset", "seed",
+    )  # fmt: skip
 
     offset: int
     seed: Any
@@ -85,6 +120,7 @@ class Sampler:
         *,
         seed: Seeds = None,
         offset: int = 0,
+        state: SupportsArray | Sequence[float] | None = None,
         errors: Errors = "raise",
         threads: int | None = None,
         **parameters: Unpack[Parameters],
@@ -97,42 +133,235 @@ class Sampler:
         # Arrays are copied, as lists: what was validated stays, and the repr shows all of it.
         given: dict[str, Any] = {name: _kept(name, value) for name, value in parameters.items()}
         self._parameters = {n: given[n] for n in (*DEFAULTS, *given) if n in given}
-        lengths = {len(v) for n, v in given.items() if n != "order" and isinstance(v, list)}
-        records = make_records(lengths.pop() if lengths else 1, type(self).__name__, **given)
+        self._rows = _rows_of(given)
+        self._plan = _plan_of(type(self).__name__, given, self._rows)
         # A backend may have a faster way for one row; it is of use while that backend is active.
-        self._draw: Any = None
-        self._plan_of = backend.active()
-        if records.size == 1 and not lengths and hasattr(self._plan_of, "plan"):
-            self._draw = self._plan_of.plan(records)
+        self._draw: Any = self._plan.draw
+        self._module = self._plan.module
+        self._edits: Any = None  # the backend's history
+        self._steps: list[int] | None = None  # the offset of each token that was drawn, or -1
+        self._begun = self._prompt = 0  # how many tokens `start` was given, and are the prompt
+        if isinstance(self._plan.rules, Rules) and self._plan.rules.rules:
+            self._edits = backend.history(self._plan.rules.rules)
+            self._steps = [] if self._plan.rules.needs_history else None
+        self._state: States | None = None
+        if self._plan.stateful is not None:
+            self._state = start_of(self._plan, 1)[0]
+        if state is not None:
+            self.state = np.asarray(state, np.float64)
         self._own: int | None = None
         if seed is None:
             self._own = seed = secrets.randbits(64)
             _unseeded.add(self)
-        self.reset(seed, offset)
+        self._move(seed, offset)
+
+    # ---- draws ----------------------------------------------------------------------------------
 
     @overload
-    def __call__(self, logits: Row, *, out: Ids | None = ...) -> int: ...
+    def __call__(
+        self, logits: Row, *, out: Ids | None = ..., allowed: SupportsArray | None = ...
+    ) -> int: ...
     @overload
-    def __call__(self, logits: Rows, *, out: Ids | None = ...) -> Ids: ...
+    def __call__(
+        self, logits: Rows, *, out: Ids | None = ..., allowed: SupportsArray | None = ...
+    ) -> Ids: ...
     @overload
-    def __call__(self, logits: Logits, *, out: Ids | None = ...) -> int | Ids: ...
-    def __call__(self, logits: Logits, *, out: Ids | None = None) -> int | Ids:
-        """Draw one token from each row of logits, as `sample` does, and advance the offset."""
-        if self._draw is not None and out is None and self._plan_of is backend._active:
-            token = self._draw(logits, self.seed, self.offset)
+    def __call__(
+        self, logits: Logits, *, out: Ids | None = ..., allowed: SupportsArray | None = ...
+    ) -> int | Ids: ...
+    def __call__(
+        self,
+        logits: Logits,
+        *,
+        out: Ids | None = None,
+        allowed: SupportsArray | None = None,
+    ) -> int | Ids:
+        """Draw one token from each row of logits, as `sample` does, and advance the offset.
+
+        The token is added to the history, if there is one; -1 of a bad row is not.
+        """
+        quick = self._draw is not None and out is None and allowed is None
+        if quick and self._module is backend._active:
+            token: int = self._draw(logits, self.seed, self.offset)
             if token >= 0:
+                if self._steps is not None:
+                    self._edits.push((token,))
+                    self._steps.append(self.offset)
                 self.offset += 1
-                return token  # type: ignore[no-any-return]
+                return token
+        rows, single = as_rows(logits)
+        tokens = tokens_for(out, len(rows), single)
+        inputs = self._inputs_of(rows, single, allowed)
+        mark, limit = mark_of(self._options["errors"]), thread_limit(self._options["threads"])
+        after = self._drawn(rows, inputs, mark, tokens, limit)
+        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        if single:
+            return int(tokens.item())
+        return tokens if out is None else out
+
+    def draw(
+        self,
+        logits: Logits,
+        *,
+        logprobs: Logprobs | None = "raw",
+        top_logprobs: int = 0,
+        support: bool = False,
+        log_mass: bool = False,
+        allowed: SupportsArray | None = None,
+    ) -> Draw:
+        """Draw as a call does, and tell more of each draw, as `fastsample.draw` does."""
+        rows, single = as_rows(logits)
+        kind = kind_of(logprobs)
+        arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
+        tokens = np.empty(len(rows), np.int64)
+        inputs = self._inputs_of(rows, single, allowed)
+        mark, limit = mark_of(self._options["errors"]), self._options["threads"] or 0
+        after = self._drawn(rows, inputs, mark, tokens, limit, (kind, arrays))
+        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        return make_draw(tokens, arrays, single)
+
+    def _inputs_of(self, rows: npt.NDArray[Any], single: bool, allowed: Any) -> dict[str, Any]:
+        """Return what a backend takes beside rows, records, uniforms and coins."""
+        count, vocab = rows.shape
+        if count != 1 and (self._steps is not None or self._state is not None):
+            kept = "a history" if self._steps is not None else "a state"
+            raise ValueError(f"logits must be one row for a sampler with {kept}, got {count} rows")
+        if self._rows not in (None, count):
+            make_plan(count, type(self).__name__, self._parameters)  # words what is wrong
+        plan, inputs = self._plan, dict[str, Any]()
+        if plan.rules is not None:
+            check_ids(plan.rules, vocab)
+        if self._edits is not None:
+            inputs |= together([self._edits.edits(vocab)] * count)
+        elif plan.rules is not None:
+            inputs |= edits_of(plan.rules, None, count, vocab)
+        inputs |= masks(plan.rules, allowed, None, count, single, vocab)
+        if self._state is not None:
+            inputs["state"] = states(self._state, plan.stateful, 1, True)
+        return inputs
+
+    def _drawn(
+        self,
+        rows: npt.NDArray[Any],
+        inputs: dict[str, Any],
+        mark: bool,
+        tokens: Ids,
+        limit: int,
+        told: Any = None,
+    ) -> States | None:
+        """Draw tokens and return the state after them; nothing is moved."""
         offset = uint64("offset", self.offset)
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
-        tokens = sample(
-            logits, **self._parameters, **self._options, seed=seed, offset=offset, out=out
-        )
-        self.offset = offset + 1
+        sources = seed, offset, None, None, None, self._plan.coin
+        draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit, told)
+        return None if self._state is None else inputs["state"][0, : self._state.size]
+
+    def _advance(self, token: int, state: States | None) -> None:
+        """Go on after a token that was drawn at the offset; -1 is of a bad row, or of several."""
+        if self._steps is not None and token >= 0:
+            self._edits.push((token,))
+            self._steps.append(self.offset)
+        if state is not None:
+            self._state = state
+        self.offset = uint64("offset", self.offset) + 1
+
+    # ---- the history ----------------------------------------------------------------------------
+
+    def start(self, prompt_ids: Any, *, prompt_length: int | None = None) -> None:
+        """Begin anew with a prompt.
+
+        Parameters
+        ----------
+        prompt_ids : int array, shape (n,)
+            The tokens so far.
+        prompt_length : int, optional
+            How many of them are the prompt; by default all.
+
+        Notes
+        -----
+        A state goes back to its start. Seed and offset stay as they are.
+        """
+        ids = ids_of("prompt_ids", prompt_ids)
+        length = ids.size if prompt_length is None else any_integer("prompt_length", prompt_length)
+        if not 0 <= length <= ids.size:
+            raise ValueError(f"prompt_length must be in [0, {ids.size}], got {length}")
+        self._keep()
+        self._edits.start(ids, length)
+        self._steps, self._begun, self._prompt = [-1] * ids.size, ids.size, length
+        if self._state is not None:
+            self._state = start_of(self._plan, 1)[0]
+
+    def push(self, ids: Any) -> None:
+        """Add tokens, an id or several, that the sampler has not drawn itself."""
+        more = ids_of("ids", [ids] if isinstance(ids, (int, np.integer)) else ids)
+        steps = self._keep()
+        self._edits.push(more)
+        steps += [-1] * more.size
+
+    def rollback(self, n: int) -> None:
+        """Take the last n tokens back, and with those that the sampler drew their steps.
+
+        It draws the same again then. Where a stage has a state, which cannot go back, this is
+        refused.
+        """
+        count, have = any_integer("n", n), len(self._steps or ())
+        if not 0 <= count <= have:
+            raise ValueError(f"n must be in [0, {have}], the tokens of the history, got {count}")
+        if self._steps is None or count == 0:
+            return
+        if self._state is not None and self._plan.moves:
+            raise ValueError(f"rollback must not be used where {self._plan.stateful} has a state")
+        kept = have - count
+        drawn = [step for step in self._steps[kept:] if step >= 0]
+        self._edits.pop(count)
+        del self._steps[kept:]
+        self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
+        if drawn:
+            self.offset = drawn[0]
+
+    @property
+    def history(self) -> Ids:
+        """The tokens so far."""
+        if self._steps is None:
+            return np.empty(0, np.int64)
+        tokens: Ids = self._edits.tokens()
         return tokens
 
+    def _keep(self) -> list[int]:
+        """Keep a history from now on."""
+        if not isinstance(self._plan.rules, (Rules, type(None))):
+            raise ValueError("a sampler with parameters of several rows has no history")
+        if self._edits is None:
+            self._edits = backend.history(())
+        if self._steps is None:
+            self._steps = []
+        return self._steps
+
+    # ---- the state, and the beginning -----------------------------------------------------------
+
+    @property
+    def state(self) -> States | None:
+        """The numbers of the stage that has a state, of which there is one at most."""
+        return None if self._state is None else self._state.copy()
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._state = states(value, self._plan.stateful, 1, True)[0, : np.size(value)]
+
     def reset(self, seed: Seeds = None, offset: int = 0) -> None:
-        """Go back to `offset`, with another seed if one is given."""
+        """Go back to `offset`, with another seed if one is given.
+
+        What has followed the tokens that `start` was given is taken back; a state goes back to its
+        start.
+        """
+        self._move(seed, offset)
+        if self._steps is not None:
+            self._edits.pop(len(self._steps) - self._begun)
+            del self._steps[self._begun :]
+        if self._state is not None:
+            self._state = start_of(self._plan, 1)[0]
+
+    def _move(self, seed: Seeds, offset: int) -> None:
         if seed is not None:
             seed = column("seed", seed, None, uint64)
         offset = uint64("offset", offset)
@@ -145,9 +374,11 @@ class Sampler:
         if self._own is not None and self.seed == self._own:
             self._own = self.seed = secrets.randbits(64)
 
+    # ---- copies ---------------------------------------------------------------------------------
+
     def copy(self, *, seed: Seeds = None) -> Sampler:
-        """Return a sampler with the same parameters, state included unless a seed is given."""
-        twin = _make_sampler(self._state(), type(self))
+        """Return a sampler that goes on as this one, or with a seed begins as this one did."""
+        twin = _make_sampler(self._arguments(), type(self), self._past())
         if self._own is not None and self.seed == self._own:
             twin._own = self._own
             _unseeded.add(twin)
@@ -162,15 +393,25 @@ class Sampler:
     def __deepcopy__(self, memo: Any) -> Sampler:
         return self.copy()
 
-    def _state(self) -> dict[str, Any]:
-        return {**self._parameters, "seed": self.seed, "offset": self.offset, **self._options}
+    def _arguments(self) -> dict[str, Any]:
+        moved = {} if self._state is None else {"state": self._state.tolist()}
+        place = {"seed": self.seed, "offset": self.offset}
+        return {**self._parameters, **place, **moved, **self._options}
+
+    def _past(self) -> tuple[Any, ...] | None:
+        if self._steps is None:
+            return None
+        return self._edits.tokens(), self._prompt, list(self._steps), self._begun
 
     def __reduce__(self) -> Any:
-        return _make_sampler, (self._state(), type(self)), getattr(self, "__dict__", None)
+        made_of = self._arguments(), type(self), self._past()
+        return _make_sampler, made_of, getattr(self, "__dict__", None)
 
     def __repr__(self) -> str:
         usual = {**DEFAULTS, **self._OPTIONS}
-        shown = {n: v for n, v in self._state().items() if n not in usual or not _same(v, usual[n])}
+        shown = {
+            n: v for n, v in self._arguments().items() if n not in usual or not _same(v, usual[n])
+        }
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
 
@@ -178,16 +419,47 @@ def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
 
 
-def _make_sampler(state: dict[str, Any], kind: type[Sampler] = Sampler) -> Sampler:
+def _rows_of(given: dict[str, Any]) -> int | None:
+    """Return of how many rows the parameters speak; None is any number."""
+    lengths = {len(v) for n, v in given.items() if isinstance(v, list) and _is_per_row(n, v)}
+    return lengths.pop() if lengths else None
+
+
+def _plan_of(function: str, given: dict[str, Any], rows: int | None) -> Plan:
+    plan = plan_of_scalars(given) or make_plan(1 if rows is None else rows, function, given)
+    if not isinstance(plan.rules, (Rules, type(None))):
+        needs = next((r.needs_history for r in plan.rules if r.needs_history), None)
+        if needs is not None:
+            raise ValueError(f"{needs} must be one value for a sampler, which has one history")
+    return plan
+
+
+def _is_per_row(name: str, value: list[Any]) -> bool:
+    rule = TABLE.get(name)
+    return name != "order" and (rule is None or not rule.listed or is_per_row(value, rule.convert))
+
+
+def _make_sampler(
+    arguments: dict[str, Any],
+    kind: type[Sampler] = Sampler,
+    past: tuple[Any, ...] | None = None,
+) -> Sampler:
     sampler = kind.__new__(kind)
-    Sampler.__init__(sampler, **state | {"offset": 0})
-    sampler.offset = state["offset"]  # 2**64 after the last step, with which none is made
+    Sampler.__init__(sampler, **arguments | {"offset": 0})
+    sampler.offset = arguments["offset"]  # 2**64 after the last step, with which none is made
+    if past is not None:
+        tokens, length, steps, begun = past
+        sampler._keep()
+        sampler._edits.start(tokens, length)
+        sampler._steps, sampler._begun, sampler._prompt = list(steps), begun, length
     return sampler
 
 
 def _kept(name: str, value: Any) -> Any:
     if name == "order":
         return value if isinstance(value, str) else parse_order(value)
+    if name in TABLE and TABLE[name].listed and not hasattr(value, "tolist"):
+        return deepcopy(value)
     return plain(name, value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import Logits, Row, Rows, as_rows
-from .chains import checked, make_records
-from .parameters import Ints, Parameters, Reals, Seeds
+from .inputs import Histories, States, inputs_of
+from .parameters import Ints, Parameters, Reals, Seeds, SupportsArray
+from .plans import Plan, make_plan, plan_of_scalars
+from .records import Records
 from .signatures import documented
-from .uniforms import uniforms
+from .uniforms import coins, uniforms
 from .values import integer, refuse_masked
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ Errors: TypeAlias = Literal["raise", "mark"]
 _MAX_THREADS = 256  # FS_MAX_THREADS
 
 
-def _tokens(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
+def tokens_for(out: Any, rows: int, single: bool) -> npt.NDArray[np.int64]:
+    """Return where the tokens of a call go."""
     if out is None:
         return np.empty(rows, np.int64)
     refuse_masked("out", out)
@@ -60,49 +64,32 @@ def thread_limit(threads: Any) -> int:
     return min(number, _MAX_THREADS)
 
 
+class Options(Parameters, total=False):
+    """What `sample` takes beside logits."""
+
+    seed: Seeds
+    offset: Ints
+    stream: Ints | None
+    u: Reals | None
+    rng: np.random.Generator | None
+    u_xtc: Reals | None
+    history: Histories
+    prompt_length: Ints | None
+    state: States | None
+    allowed: SupportsArray | None
+    vocab_size: int | None
+    errors: Errors
+    out: Ids | None
+    threads: int | None
+
+
 @overload
-def sample(
-    logits: Row,
-    *,
-    seed: Seeds = ...,
-    offset: Ints = ...,
-    stream: Ints | None = ...,
-    u: Reals | None = ...,
-    rng: np.random.Generator | None = ...,
-    errors: Errors = ...,
-    out: Ids | None = ...,
-    threads: int | None = ...,
-    **parameters: Unpack[Parameters],
-) -> int: ...
+def sample(logits: Row, **options: Unpack[Options]) -> int: ...
 @overload
-def sample(
-    logits: Rows,
-    *,
-    seed: Seeds = ...,
-    offset: Ints = ...,
-    stream: Ints | None = ...,
-    u: Reals | None = ...,
-    rng: np.random.Generator | None = ...,
-    errors: Errors = ...,
-    out: Ids | None = ...,
-    threads: int | None = ...,
-    **parameters: Unpack[Parameters],
-) -> Ids: ...
+def sample(logits: Rows, **options: Unpack[Options]) -> Ids: ...
 @overload
-def sample(
-    logits: Logits,
-    *,
-    seed: Seeds = ...,
-    offset: Ints = ...,
-    stream: Ints | None = ...,
-    u: Reals | None = ...,
-    rng: np.random.Generator | None = ...,
-    errors: Errors = ...,
-    out: Ids | None = ...,
-    threads: int | None = ...,
-    **parameters: Unpack[Parameters],
-) -> int | Ids: ...
-@documented
+def sample(logits: Logits, **options: Unpack[Options]) -> int | Ids: ...
+@documented()
 def sample(
     logits: Logits,
     *,
@@ -111,6 +98,12 @@ def sample(
     stream: Ints | None = None,
     u: Reals | None = None,
     rng: np.random.Generator | None = None,
+    u_xtc: Reals | None = None,
+    history: Histories = None,
+    prompt_length: Ints | None = None,
+    state: States | None = None,
+    allowed: SupportsArray | None = None,
+    vocab_size: int | None = None,
     errors: Errors = "raise",
     out: Ids | None = None,
     threads: int | None = None,
@@ -143,7 +136,15 @@ def sample(
     u : float or array of shape (B,), optional
         Explicit uniforms in [0, 1).
     rng : numpy.random.Generator, optional
-        Source of the uniforms: exactly ``rng.random(B)``.
+        Source of the uniforms: exactly ``rng.random(B)``, then as many again where a coin is
+        needed.
+    {u_xtc}
+    {history}
+    state : float64 array, shape (S,) or (B, S), optional
+        The state of `mirostat`, (mu,), which begins with (2 * tau,), or of `adaptive_target` a
+        with decay d, the two sums, which begin with (a / (1 - d), 1 / (1 - d)). It must be given
+        where one of them is on, and is moved in place where the whole call succeeds.
+    {allowed}
     errors : {"raise", "mark"}, default "raise"
         What to do with a row that has NaN, +inf, or nothing finite: raise, or yield -1 for it.
     out : int64 array of shape (B,), optional
@@ -188,19 +189,112 @@ def sample(
     >>> fastsample.sample(np.stack([logits, logits[::-1]]), top_k=1)
     array([0, 3])
     """
+    plan = plan_of_scalars(parameters)
+    usual = (
+        stream is None
+        and u is None
+        and rng is None
+        and u_xtc is None
+        and history is None
+        and state is None
+    )
+    usual = (
+        usual
+        and prompt_length is None
+        and allowed is None
+        and vocab_size is None
+        and out is None
+        and threads is None
+    )
+    if usual and plan is not None and plan.draw is not None and plan.module is backend._active:
+        token = plan.draw(logits, seed, offset)
+        if token >= 0 and not mark_of(errors):
+            return token
     rows, single = as_rows(logits)
     mark, limit = mark_of(errors), thread_limit(threads)
-    records = make_records(len(rows), "sample", **parameters)
-    tokens = _tokens(out, len(rows), single)
-    drawn_with = uniforms(len(rows), seed, offset, u, rng, stream)
-    backend.active().sample(rows, records, drawn_with, mark, tokens, limit)
+    plan = plan or make_plan(len(rows), "sample", parameters)
+    tokens = tokens_for(out, len(rows), single)
+    inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
+    moved = moved_by(plan, state)
+    sources = seed, offset, stream, u, rng, plan.coin, u_xtc
+    draw_rows(rows, plan, inputs, sources, mark, tokens, limit)
+    if moved is not None:
+        moved[...] = inputs["state"][..., : moved.shape[-1]]
     if single:
         return int(tokens.item())
     return tokens if out is None else out
 
 
-@documented
-def probs(logits: Logits, **parameters: Unpack[Parameters]) -> npt.NDArray[np.float32]:
+def draw_rows(
+    rows: npt.NDArray[Any],
+    plan: Plan,
+    inputs: dict[str, Any],
+    sources: tuple[Any, ...],
+    mark: bool,
+    tokens: Ids,
+    limit: int,
+    told: tuple[int, dict[str, npt.NDArray[Any]]] | None = None,
+) -> None:
+    """Draw a token of each row into `tokens`; a state among the inputs is moved.
+
+    `told` is the kind of log-probabilities, and the arrays of ``details.py`` that are filled.
+    """
+    drawn_with, flips = uniforms(len(rows), *sources)
+    if flips is not None:
+        inputs["coin"] = flips
+    given = rows, plan.records, drawn_with, mark, tokens, limit
+    if told is None:
+        backend.active().sample(*given, **inputs)
+    else:
+        backend.active().sample_details(*given, *told, **inputs)
+
+
+def moved_by(plan: Plan, state: Any) -> States | None:
+    """Return the array that a draw is to move, if there is one."""
+    if not plan.moves:
+        return None
+    if not isinstance(state, np.ndarray):
+        raise TypeError(
+            "state must be a float64 array, which is moved, where mirostat or adaptive_target is "
+            f"on, got {state!r}"
+        )
+    if not state.flags.writeable:
+        raise ValueError("state must be writeable")
+    return state
+
+
+def _kept(
+    function: str,
+    rows: Any,
+    single: bool,
+    parameters: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> tuple[Records, dict[str, Any]]:
+    """Return the chains of rows that are not drawn from, and their inputs."""
+    given = dict(options)
+    key = [given.pop(name) for name in ("seed", "offset", "stream", "u_xtc")]
+    plan = plan_of_scalars(parameters) or make_plan(len(rows), function, parameters)
+    inputs = inputs_of(plan, rows, single, **given)
+    if plan.coin:
+        inputs["coin"] = coins(len(rows), *key)
+    return plan.records, inputs
+
+
+@documented()
+def probs(
+    logits: Logits,
+    *,
+    seed: Seeds = None,
+    offset: Ints = 0,
+    stream: Ints | None = None,
+    u_xtc: Reals | None = None,
+    history: Histories = None,
+    prompt_length: Ints | None = None,
+    state: SupportsArray | None = None,
+    allowed: SupportsArray | None = None,
+    vocab_size: int | None = None,
+    **parameters: Unpack[Parameters],
+) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from.
 
     Parameters
@@ -208,6 +302,15 @@ def probs(logits: Logits, **parameters: Unpack[Parameters]) -> npt.NDArray[np.fl
     logits : array, shape (V,) or (B, V)
         As in `sample`.
     {parameters}
+    seed : int or array of shape (B,), optional
+        With `offset`, says which draw of `sample` is meant, where a coin is needed.
+    offset, stream
+        As in `sample`.
+    {u_xtc}
+    {history}
+    state : float64 array, shape (S,) or (B, S), optional
+        As in `sample`, but it is not moved; by default the start.
+    {allowed}
 
     Returns
     -------
@@ -229,14 +332,30 @@ def probs(logits: Logits, **parameters: Unpack[Parameters]) -> npt.NDArray[np.fl
     array([0.62, 0.38, 0.  , 0.  ], dtype=float32)
     """
     rows, single = as_rows(logits)
-    records = make_records(len(rows), "probs", **parameters)
-    out: npt.NDArray[np.float32] = backend.active().probs(rows, records)
+    options = {
+        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
+        "prompt_length": prompt_length, "state": state, "allowed": allowed,
+        "vocab_size": vocab_size,
+    }  # fmt: skip
+    records, inputs = _kept("probs", rows, single, parameters, options)
+    out: npt.NDArray[np.float32] = backend.active().probs(rows, records, **inputs)
     return out[0] if single else out
 
 
-@documented
+@documented()
 def survivors(
-    logits: Logits, **parameters: Unpack[Parameters]
+    logits: Logits,
+    *,
+    seed: Seeds = None,
+    offset: Ints = 0,
+    stream: Ints | None = None,
+    u_xtc: Reals | None = None,
+    history: Histories = None,
+    prompt_length: Ints | None = None,
+    state: SupportsArray | None = None,
+    allowed: SupportsArray | None = None,
+    vocab_size: int | None = None,
+    **parameters: Unpack[Parameters],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return what the stages keep of one row, by falling logit.
 
@@ -245,6 +364,15 @@ def survivors(
     logits : array, shape (V,)
         As in `sample`, one row.
     {parameters}
+    seed : int or array of shape (B,), optional
+        With `offset`, says which draw of `sample` is meant, where a coin is needed.
+    offset, stream
+        As in `sample`.
+    {u_xtc}
+    {history}
+    state : float64 array, shape (S,) or (B, S), optional
+        As in `sample`, but it is not moved; by default the start.
+    {allowed}
 
     Returns
     -------
@@ -270,163 +398,11 @@ def survivors(
     rows, single = as_rows(logits)
     if not single:
         raise ValueError(f"logits must be 1-D, got shape {rows.shape}")
-    records = make_records(1, "survivors", **parameters)
-    ids, p = backend.active().survivors(rows, records)
+    options = {
+        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
+        "prompt_length": prompt_length, "state": state, "allowed": allowed,
+        "vocab_size": vocab_size,
+    }  # fmt: skip
+    records, inputs = _kept("survivors", rows, single, parameters, options)
+    ids, p = backend.active().survivors(rows, records, **inputs)
     return ids, p
-
-
-def top_k(logits: Logits, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the k largest logits and their ids.
-
-    Parameters
-    ----------
-    logits : array, shape (V,) or (B, V)
-        As in `sample`. Every row must have at least `k` finite values.
-    k : int
-        1 <= k <= V.
-
-    Returns
-    -------
-    values : float32 array, shape (k,) or (B, k)
-        By falling value.
-    ids : int64 array, shape (k,) or (B, k)
-        Their places; the lower one first on a tie.
-
-    Raises
-    ------
-    ValueError
-        `k` is out of range, or a row has too few finite values.
-    TypeError
-        `k` is not an integer.
-
-    Examples
-    --------
-    >>> import fastsample
-    >>> fastsample.top_k([1.0, 3.0, 2.0, 3.0], 3)
-    (array([3., 3., 2.], dtype=float32), array([1, 3, 2]))
-    """
-    from .reference import to_float32
-
-    rows, single = as_rows(logits)
-    size = integer("k", k)
-    if not 1 <= size <= rows.shape[1]:
-        raise ValueError(f"k must be in [1, {rows.shape[1]}], got {k!r}")
-    records = make_records(1, top_k=size)
-    argmax(logits)  # raises what is wrong with a row, under its number in the batch
-    ids = np.empty((len(rows), size), np.int64)
-    for i in range(len(rows)):
-        kept, _ = backend.active().survivors(rows[i : i + 1], records)
-        if kept.size != size:
-            finite = int(np.isfinite(to_float32(rows[i])).sum())
-            if finite < size:
-                raise ValueError(
-                    f"k must be at most the {finite} finite logits of row {i}, got {k}"
-                )
-            raise ValueError(f"logits row {i} must not change while it is read")
-        ids[i] = kept
-    values = np.take_along_axis(rows, ids, axis=1)
-    if values.dtype == np.uint16:
-        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    values = values.astype(np.float32)
-    return (values[0], ids[0]) if single else (values, ids)
-
-
-@overload
-def argmax(logits: Row) -> int: ...
-@overload
-def argmax(logits: Rows) -> Ids: ...
-@overload
-def argmax(logits: Logits) -> int | Ids: ...
-def argmax(logits: Logits) -> int | Ids:
-    """Return the largest logit's id in each row, the lowest on a tie: greedy decoding.
-
-    Parameters
-    ----------
-    logits : array, shape (V,) or (B, V)
-        As in `sample`.
-
-    Returns
-    -------
-    int or int64 array of shape (B,)
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `sample`.
-
-    Examples
-    --------
-    >>> import fastsample
-    >>> fastsample.argmax([1.0, 3.0, 3.0])
-    1
-    """
-    return sample(logits, temperature=0.0, u=0.0)
-
-
-def log_softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float32]:
-    """Return log-probabilities, accurate for the least probable token too.
-
-    Parameters
-    ----------
-    logits : array, shape (V,) or (B, V)
-        As in `sample`.
-    temperature : float, default 1.0
-        Finite, > 0.
-
-    Returns
-    -------
-    float32 array of the shape of `logits`
-        ``x - log(sum(exp(x)))`` with ``x = logits / temperature``, right to 1e-6 of its own size,
-        and equal bits on every backend but the reference.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `sample`; `temperature` must not be 0.
-
-    Examples
-    --------
-    >>> import fastsample
-    >>> fastsample.log_softmax([0.0, 0.0]).round(4)
-    array([-0.6931, -0.6931], dtype=float32)
-    """
-    return _all_rows("log_softmax", logits, temperature)
-
-
-def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float32]:
-    """Return probabilities, accurate for the least probable token too.
-
-    Parameters
-    ----------
-    logits : array, shape (V,) or (B, V)
-        As in `sample`.
-    temperature : float, default 1.0
-        Finite, > 0.
-
-    Returns
-    -------
-    float32 array of the shape of `logits`
-        ``exp(x) / sum(exp(x))`` with ``x = logits / temperature``, right to 1e-6 of its own size,
-        and equal bits on every backend but the reference. `probs` are what `sample` draws from.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `sample`; `temperature` must not be 0.
-
-    Examples
-    --------
-    >>> import fastsample
-    >>> fastsample.softmax([3.0, 2.5, 2.0, 1.0]).round(2)
-    array([0.47, 0.29, 0.17, 0.06], dtype=float32)
-    """
-    return _all_rows("softmax", logits, temperature)
-
-
-def _all_rows(function: str, logits: Logits, temperature: float) -> npt.NDArray[np.float32]:
-    rows, single = as_rows(logits)
-    divisor = float(checked("temperature", temperature))
-    if divisor == 0.0:
-        raise ValueError(f"temperature must be finite and > 0, got {temperature!r}")
-    out: npt.NDArray[np.float32] = getattr(backend.active(), function)(rows, divisor)
-    return out[0] if single else out

@@ -1,7 +1,7 @@
 """The uniforms of a call: from seeds and steps, from numbers, from a generator, or the process's.
 
-Every uniform of a seed is NumPy's own: ``Generator(Philox(key=[seed, stream], counter=[offset, 0,
-0, 0])).random()``.
+Every uniform of a seed is NumPy's own: ``Generator(Philox(key=[seed, stream], counter=[offset, use,
+0, 0])).random()``. Use 0 is the draw of a token, 1 the coin of the stage "xtc".
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import backend
+from . import backend, reference
 from .values import column, named, plain, refuse_masked, uint64
 
 Uniforms = npt.NDArray[np.float64]
@@ -70,8 +70,24 @@ def _column(name: str, value: Any, rows: int) -> Any:
     return np.array(found, np.uint64) if isinstance(found, list) else found
 
 
-def _from_seeds(rows: int, seed: Any, offset: Any, stream: Any) -> Uniforms:
-    """Return the uniforms of seeds and steps; a row without a seed draws the process's own."""
+class _Keys(NamedTuple):
+    """Where the uniforms of each row are."""
+
+    seeds: _Words
+    streams: _Words
+    offsets: _Words
+
+    def uniforms(self) -> Uniforms:
+        u: Uniforms = backend.active().uniforms(*self)
+        return u
+
+    def coins(self) -> Uniforms:
+        u: Uniforms = reference.uniforms(*self, 1)
+        return u
+
+
+def _keys(rows: int, seed: Any, offset: Any, stream: Any) -> _Keys:
+    """Return the keys of seeds and steps; a row without a seed draws the process's own."""
     unseeded = None
     seeds = _words("seed", seed, rows)
     if seeds is None:
@@ -94,49 +110,79 @@ def _from_seeds(rows: int, seed: Any, offset: Any, stream: Any) -> Uniforms:
         seeds[unseeded] = process
         streams[unseeded] = np.flatnonzero(unseeded)
         offsets = np.where(unseeded, np.uint64(step), offsets)
-    u: Uniforms = backend.active().uniforms(seeds, streams, offsets)
-    return u
+    return _Keys(seeds, streams, offsets)
 
 
-def uniforms(rows: int, seed: Any, offset: Any, u: Any, rng: Any, stream: Any = None) -> Uniforms:
-    """Return one uniform per row, from whichever of the sources is given."""
+def _from_generator(rng: Any, rows: int) -> Uniforms:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r} ({type(rng).__name__})")
+    drawn = np.asarray(rng.random(rows))  # a subclass may return anything
+    if drawn.dtype != np.float64 or drawn.shape != (rows,):
+        raise TypeError(
+            f"rng must give float64 numbers of shape ({rows},), "
+            f"got {drawn.dtype} of shape {drawn.shape}"
+        )
+    return _in_unit_interval("rng", drawn, rows)
+
+
+def _explicit(name: str, u: Any, rows: int) -> Uniforms:
+    refuse_masked(name, u)
+    with named(f"{name} must be a number"):
+        values = np.asarray(u)
+    if values.size and values.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a number, got {u!r} ({type(u).__name__})")
+    values = values.astype(np.float64)
+    if values.shape not in ((), (rows,)):
+        raise ValueError(f"{name} must be a scalar or of shape ({rows},), got {values.shape}")
+    return _in_unit_interval(name, values, rows)
+
+
+def uniforms(
+    rows: int,
+    seed: Any,
+    offset: Any = 0,
+    stream: Any = None,
+    u: Any = None,
+    rng: Any = None,
+    coin: bool = False,
+    u_xtc: Any = None,
+) -> tuple[Uniforms, Uniforms | None]:
+    """Return one uniform per row, from whichever of the sources is given, and one of its coin."""
     if stream is not None and seed is None:
         raise ValueError(f"stream must come with a seed, got stream={stream!r} without one")
+    coins = None if u_xtc is None else _explicit("u_xtc", u_xtc, rows)
+    coin = coin and coins is None
     if seed is u is rng is None and type(offset) is int and offset == 0:
         seed, offset = process_stream.next()
-    if rows == 1 and rng is stream is None:  # the usual kinds, which need no arrays
+    if rows == 1 and rng is stream is None and not coin:  # the usual kinds, which need no arrays
         if u is None and type(seed) is type(offset) is int:
             uniform = backend.active().uniform
-            return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))])
+            return np.array([uniform(uint64("seed", seed), 0, uint64("offset", offset))]), coins
         if seed is None and type(u) is float and 0.0 <= u < 1.0:
-            return np.array([u])
+            return np.array([u]), coins
     given = [n for n, v in (("seed", seed), ("u", u), ("rng", rng)) if v is not None]
     if len(given) > 1:
         raise ValueError(f"at most one of seed, u and rng must be given, got {', '.join(given)}")
     if rng is not None:
-        if not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"rng must be a numpy.random.Generator, got {rng!r} ({type(rng).__name__})"
-            )
-        drawn = np.asarray(rng.random(rows))  # a subclass may return anything
-        if drawn.dtype != np.float64 or drawn.shape != (rows,):
-            raise TypeError(
-                f"rng must give float64 numbers of shape ({rows},), "
-                f"got {drawn.dtype} of shape {drawn.shape}"
-            )
-        return _in_unit_interval("rng", drawn, rows)
+        drawn = _from_generator(rng, rows)
+        return drawn, _from_generator(rng, rows) if coin else coins
     if u is not None:
-        refuse_masked("u", u)
-        with named("u must be a number"):
-            values = np.asarray(u)
-        if values.size and values.dtype.kind not in "iuf":
-            raise TypeError(f"u must be a number, got {u!r} ({type(u).__name__})")
-        values = values.astype(np.float64)
-        if values.shape not in ((), (rows,)):
-            raise ValueError(f"u must be a scalar or of shape ({rows},), got {values.shape}")
-        return _in_unit_interval("u", values, rows)
+        drawn = _explicit("u", u, rows)
+        if coin:
+            raise ValueError("u_xtc must be given with u, where xtc_probability needs a coin")
+        return drawn, coins
     if seed is None:
         if column("offset", offset, rows, uint64) != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = process_stream.next()  # for a 0 of another type
-    return _from_seeds(rows, seed, offset, stream)
+    keys = _keys(rows, seed, offset, stream)
+    return keys.uniforms(), keys.coins() if coin else coins
+
+
+def coins(rows: int, seed: Any, offset: Any, stream: Any, u_xtc: Any) -> Uniforms:
+    """Return the coin of each row, of the draw that is asked about."""
+    if u_xtc is not None:
+        return _explicit("u_xtc", u_xtc, rows)
+    if seed is None:
+        raise ValueError("seed or u_xtc must be given, where xtc_probability needs a coin")
+    return _keys(rows, seed, offset, stream).coins()

@@ -159,7 +159,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     run(cmake, "-S", CLIENT, "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={library.prefix}",
         f"-DREQUIRED_VERSION={header_version()}", "-DFUZZ_RUNS=2000")  # fmt: skip
     run(cmake, "--build", tmp_path, "--parallel", "2")
-    for program in ("client", "client_cpp", "threads", "allocations"):
+    for program in ("client", "client_cpp", "serving", "threads", "allocations"):
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
 

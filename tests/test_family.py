@@ -1,4 +1,4 @@
-"""What other runtimes compute of stages, edits and states, against the specification."""
+"""What other runtimes compute of stages, edits and states, against specification and API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastsample as fs
 from fastsample.reference import edits, mask
 from fastsample.reference.chain import Step, state_after, walk
 from fastsample.reference.stages import TABLE
@@ -110,3 +111,69 @@ def test_edits(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(edited, expected, rtol=2e-6, atol=2e-5)
     others = np.setdiff1d(np.arange(row.size), [t for t, _ in case["values"]] + case["banned"])
     np.testing.assert_array_equal(edited[others], row[others])
+
+
+# ---- the same through the public functions -----------------------------------------------------
+
+
+def numbers_of(case: dict[str, Any]) -> dict[str, Any]:
+    """Return a case's parameters as the public functions take them."""
+    params = dict(case["params"])
+    for name, make in (("logit_bias", int), ("sequence_bias", tuple)):
+        if name in params:
+            params[name] = {make(ids): float(value) for ids, value in params[name]}
+    if "order" in case:
+        params["order"] = tuple(case["order"])
+    return params
+
+
+@pytest.mark.parametrize("case", of_kind("stage"))
+def test_stages_of_the_api(variant: str, case: dict[str, Any]) -> None:
+    given = numbers_of(case)
+    if "allowed" in case:
+        given["allowed"] = np.array(case["allowed"], np.int32)
+    row = row_of(case)
+    ids, probs = fs.survivors(row, **given)
+    if case in TIED:
+        assert set(ids.tolist()) < set(case["kept"])
+        return
+    assert sorted(ids.tolist()) == case["kept"]
+    dense = fs.probs(row, **given)
+    np.testing.assert_allclose(dense[case["top"]], case["p"], rtol=2e-4)
+    np.testing.assert_allclose(dense[ids], probs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", of_kind("state"))
+def test_states_of_the_api(variant: str, case: dict[str, Any]) -> None:
+    row, state, token = row_of(case), np.array(case["state"]), case["token"]
+    given = numbers_of(case)
+    dense = fs.probs(row, state=state, **given)
+    if "kept" in case:
+        assert np.flatnonzero(dense).tolist() == case["kept"]
+    else:
+        np.testing.assert_allclose(dense[case["top"]], case["p"], rtol=2e-4)
+    u = float(dense[:token].sum() + dense[token] / 2)
+    assert fs.sample(row, u=u, state=state, **given) == token
+    np.testing.assert_allclose(state, case["after"], rtol=1e-5)
+    sampler = fs.Sampler(seed=1, state=case["state"], **given)
+    while sampler(row) != token:
+        sampler.state = case["state"]
+    np.testing.assert_allclose(sampler.state, case["after"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", of_kind("edit"))
+def test_edits_of_the_api(variant: str, case: dict[str, Any]) -> None:
+    row, given, history = row_of(case), numbers_of(case), case["history"]
+    expected = row.astype(np.float64)
+    for token, value in case["values"]:
+        expected[token] = value
+    expected[case["banned"]] = -math.inf
+    expected = np.exp(expected - expected.max())
+    expected /= expected.sum()
+    dense = fs.probs(row, history=history, prompt_length=case["prompt_length"], **given)
+    np.testing.assert_allclose(dense, expected, rtol=1e-4, atol=1e-8)
+    sampler = fs.Sampler(seed=1, **given)
+    sampler.start(history, prompt_length=case["prompt_length"])
+    assert sampler(row) == fs.sample(
+        row, seed=1, history=history, prompt_length=case["prompt_length"], **given
+    )

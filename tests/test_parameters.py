@@ -13,11 +13,14 @@ import fastsample as fs
 from fastsample.chains import make_records
 from fastsample.orders import FLOORS, Preset, StageName, stages_of
 from fastsample.parameters import DEFAULTS, NAMES, OF_STAGE, TABLE
+from fastsample.plans import make_plan
 from fastsample.records import KINDS, NUMBERS, steps
 from fastsample.values import integer
 
+NUMBERED = [name for name, rule in TABLE.items() if not rule.listed]
 ROW = np.linspace(0, 3, 16).astype(np.float32)
 FUNCTIONS = (fs.sample, fs.probs, fs.survivors, fs.Sampler)
+LOOPS = (fs.generate, fs.stream)
 
 
 def test_names_are_spelled_once() -> None:
@@ -58,7 +61,12 @@ def test_did_you_mean(function: Any, name: str, hint: str) -> None:
         function(*arguments, zzz=1)
 
 
-@pytest.mark.parametrize("name", TABLE)
+def plan(**parameters: Any) -> None:
+    """What two rows are drawn with; ``min_new_tokens`` has its end."""
+    make_plan(2, "sample", {"eos_token_id": 1, **parameters})
+
+
+@pytest.mark.parametrize("name", NUMBERED)
 def test_bounds(name: str) -> None:
     """What is just inside is taken and just outside refused, alone and in an array."""
     rule = TABLE[name]
@@ -71,21 +79,21 @@ def test_bounds(name: str) -> None:
         outside = step(edge, beyond)
         outside = int(outside) if whole else float(outside)
         for right in (inside, [inside, inside], np.array([inside, inside])):
-            make_records(2, **{name: right, "order": KINDS})
+            plan(**{name: right, "order": KINDS})
         for value in (outside, [inside, outside], np.array([inside, outside])):
             with pytest.raises(ValueError, match=f"^{name} must be ") as caught:
-                make_records(2, **{name: value})
+                plan(**{name: value})
             assert str(caught.value).endswith("(row 1)") == (value is not outside)
     for value in ("x", [rule.default or rule.high, "x"], {}, 1j):
         with pytest.raises(TypeError, match=f"^{name} must be "):
-            make_records(2, **{name: value})
+            plan(**{name: value})
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", NUMBERED)
 def test_nan_is_refused(name: str) -> None:
     for value in (np.nan, [0.5, np.nan], np.array([np.nan, np.nan])):
         with pytest.raises((ValueError, TypeError), match=f"^{name} must be "):
-            make_records(2, **{name: value})
+            plan(**{name: value})
 
 
 def test_records() -> None:

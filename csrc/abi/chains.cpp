@@ -75,6 +75,8 @@ void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind) {
 
 void fs_draw_init(fs_draw* draw, uint64_t size) { fill(draw, size, fs_draw{}); }
 
+void fs_details_init(fs_details* details, uint64_t size) { fill(details, size, fs_details{}); }
+
 const char* fs_stage_name(int32_t kind) {
   const TableRow* row = row_of_kind(kind);
   return row ? row->name : nullptr;

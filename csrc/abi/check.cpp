@@ -210,4 +210,21 @@ std::string check_draws(const fs_draw* draws, int64_t rows, int64_t vocab, bool 
   return {};
 }
 
+std::string check_details(const fs_details* details, int64_t vocab) {
+  if (!details) return "details must not be null";
+  const std::string error = check_size("details", *details);
+  if (!error.empty()) return error;
+  if (details->reserved != 0) return must("details.reserved", "0", int64_t(details->reserved));
+  const bool asked = details->logprob || details->rank || details->top_ids || details->top_logprobs;
+  if (details->logprobs < (asked ? 1 : 0) || details->logprobs > FS_LOGPROBS_PROCESSED)
+    return must("details.logprobs", "an fs_logprobs", int64_t(details->logprobs));
+  if (details->top_count < 0 || details->top_count > vocab)
+    return must("details.top_count", "in [0, logits.vocab]", details->top_count);
+  if (!details->top_ids != !details->top_logprobs)
+    return "details.top_ids and details.top_logprobs must both be null, or none";
+  if (!details->support != !details->support_count)
+    return "details.support and details.support_count must both be null, or none";
+  return {};
+}
+
 }  // namespace fastsample

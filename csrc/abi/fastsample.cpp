@@ -15,6 +15,7 @@
 #include "abi/check.h"
 #include "abi/threads.h"
 #include "abi/words.h"
+#include "details.h"
 #include "draw.h"
 #include "philox.h"
 #include "simd/dispatch.h"
@@ -129,7 +130,9 @@ struct Arguments {
   const fs_draw* draws;
   const Kernels* kernels;
 
-  Row row(int64_t i, Workspace& ws) const {
+  Row row(int64_t i, Workspace& ws) const { return row(i, ws, ws.block_max, ws.patch); }
+  // The same into other memory than that of the row that is drawn from.
+  Row row(int64_t i, Workspace& ws, Buffer<float>& block_max, Patch& patch) const {
     Edits edits;
     Allowed allowed;
     if (draws) {
@@ -137,8 +140,12 @@ struct Arguments {
       edits = {draw.edits, size_t(draw.edit_count)};
       if (draw.allowed || draw.allowed_count) allowed = {draw.allowed, size_t(draw.allowed_count)};
     }
-    return scan(kernels, RowType(logits->dtype), values(i, ws), size_t(logits->vocab), ws.block_max,
-                &ws.patch, edits, allowed);
+    return scan(kernels, RowType(logits->dtype), values(i, ws), size_t(logits->vocab), block_max,
+                &patch, edits, allowed);
+  }
+  // As it came.
+  Row raw(int64_t i, Workspace& ws) const {
+    return scan(kernels, RowType(logits->dtype), values(i, ws), size_t(logits->vocab), ws.raw_max);
   }
   // Of a row, next to each other.
   const char* values(int64_t i, Workspace& ws) const {
@@ -177,11 +184,32 @@ int thread_count(int32_t asked, const fs_logits& logits) {
   return std::min({most, available_threads(), int(std::min(worth, double(most)))});
 }
 
+// What is asked for of a row of a batch.
+Details details_of(const fs_details& all, int64_t i, int64_t vocab) {
+  const auto at = [i](auto* first, int64_t stride) { return first ? first + i * stride : first; };
+  Details one;
+  one.raw = all.logprobs == FS_LOGPROBS_RAW;
+  one.logprob = at(all.logprob, 1);
+  one.rank = at(all.rank, 1);
+  one.top = size_t(all.top_count);
+  one.top_ids = at(all.top_ids, all.top_count);
+  one.top_logprobs = at(all.top_logprobs, all.top_count);
+  one.support = at(all.support, vocab);
+  one.support_count = at(all.support_count, 1);
+  one.log_mass = at(all.log_mass, 1);
+  return one;
+}
+
 // Draws rows until one fails.
 class Batch {
  public:
-  Batch(const Arguments& args, bool mark, int64_t* drawn, double* states)
-      : args_(args), mark_(mark), drawn_(drawn), states_(states), end_(args.logits->rows) {}
+  Batch(const Arguments& args, bool mark, int64_t* drawn, double* states, const fs_details* details)
+      : args_(args),
+        mark_(mark),
+        drawn_(drawn),
+        states_(states),
+        details_(details),
+        end_(args.logits->rows) {}
 
   // Draws a row; says whether those after it are still of interest. Rows are taken in order, so the
   // lowest that fails is found whatever the timing.
@@ -213,25 +241,47 @@ class Batch {
       row = args_.row(i, ws);
       double* state = args_.state(i) ? states_ + 2 * i : nullptr;
       if (state) std::copy_n(args_.state(i), 2, state);
-      if (row.defect != Defect::kNone) {
-        drawn_[i] = -1;
-        return mark_ ? FS_OK : FS_BAD_LOGITS;
-      }
+      if (row.defect != Defect::kNone) return refuse(i);
       const Cut kept = args_.cut(row, i, ws);
       const Drawn drawn = draw(row, kept, args_.u(i), ws);
+      if (drawn.token < 0 || drawn.token >= args_.logits->vocab) return FS_BAD_LOGITS;
+      if (details_ && !tell(i, ws, row, kept, drawn.token)) return refuse(i);
       drawn_[i] = drawn.token;
       update_state(kept, drawn.q, state);
-      return drawn_[i] >= 0 && drawn_[i] < args_.logits->vocab ? FS_OK : FS_BAD_LOGITS;
+      return FS_OK;
     } catch (...) {  // nothing but std::bad_alloc is thrown
       return FS_NO_MEMORY;
     }
   }
 
+  fs_status refuse(int64_t i) {
+    drawn_[i] = -1;
+    if (details_) write_no_details(details_of(*details_, i, args_.logits->vocab));
+    return mark_ ? FS_OK : FS_BAD_LOGITS;
+  }
+
+  // Writes what is asked for of a row; false where it was bad as it came, which it is then.
+  bool tell(int64_t i, Workspace& ws, Row& row, const Cut& kept, int64_t token) {
+    const Details details = details_of(*details_, i, args_.logits->vocab);
+    const bool raw = details.raw && details.wants_logprobs();
+    const Row as_it_came = raw && (row.patch || row.lowered) ? args_.raw(i, ws) : row;
+    if (as_it_came.defect != Defect::kNone) {
+      row = as_it_came;
+      return false;
+    }
+    write_details(row, kept, token, as_it_came, ws, details);
+    if (!details.log_mass) return true;
+    const Row whole = row.lowered ? args_.row(i, ws, ws.raw_max, ws.raw_patch) : row;
+    *details.log_mass = log_mass(row, kept, whole, ws);
+    return true;
+  }
+
   const Arguments& args_;
   const bool mark_;
   int64_t* drawn_;
-  double* states_;            // two numbers a row
-  std::atomic<int64_t> end_;  // of the rows of interest
+  double* states_;             // two numbers a row
+  const fs_details* details_;  // or null
+  std::atomic<int64_t> end_;   // of the rows of interest
   std::mutex failing_;
   fs_status status_ = FS_OK;
   Row failed_;
@@ -260,7 +310,7 @@ fs_status write_all(const fs_logits* logits, double temperature, float* out, Wri
     }
     for (int64_t i = 0; i < logits->rows; ++i) {
       Row& row = rows[size_t(i)];
-      row.data = args.values(i, ws);  // gathered again, if they were
+      if (logits->rows > 1) row = args.row(i, ws);  // others have its memory
       write(row, temperature, out + i * logits->vocab);
     }
     return FS_OK;
@@ -316,8 +366,11 @@ double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset) {
   return uniform(seed, stream, offset);
 }
 
-fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
-                    const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens) {
+namespace {
+
+fs_status draw_all(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                   const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens,
+                   const fs_details* details) {
   const auto body = [&](Arguments args, Workspace& ws) {
     if (threads < 0)
       return fail(FS_INVALID_ARGUMENT, "threads must be >= 0, got " + std::to_string(threads));
@@ -329,7 +382,7 @@ fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t cha
     // Kept aside until all rows are done: a failing call writes nothing.
     int64_t* drawn = ws.tokens.reserve(size_t(logits->rows));
     double* states = ws.states.reserve(2 * size_t(logits->rows));
-    Batch batch(args, flags & FS_MARK_BAD_ROWS, drawn, states);
+    Batch batch(args, flags & FS_MARK_BAD_ROWS, drawn, states, details);
     const int count = thread_count(threads, *logits);
     Workspaces& kept = workspaces();
     kept.reserve(count);
@@ -343,6 +396,25 @@ fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t cha
     return FS_OK;
   };
   return with_arguments(logits, chains, chain_count, draws, true, body);
+}
+
+}  // namespace
+
+fs_status fs_sample(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                    const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens) {
+  return draw_all(logits, chains, chain_count, draws, threads, flags, tokens, nullptr);
+}
+
+fs_status fs_sample_details(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,
+                            const fs_draw* draws, int32_t threads, uint32_t flags, int64_t* tokens,
+                            const fs_details* details) {
+  const fs_status status = guarded([&] {
+    std::string error = check_logits(logits);
+    if (error.empty()) error = check_details(details, logits->vocab);
+    return error.empty() ? FS_OK : fail(FS_INVALID_ARGUMENT, error);
+  });
+  if (status != FS_OK) return status;
+  return draw_all(logits, chains, chain_count, draws, threads, flags, tokens, details);
 }
 
 fs_status fs_probs(const fs_logits* logits, const fs_chain* chains, int64_t chain_count,

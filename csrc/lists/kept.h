@@ -20,6 +20,10 @@ struct Workspace {
   Buffer<int64_t> tokens;
   Buffer<double> states;
   Buffer<uint64_t> gathered;  // values that are not next to each other
+  Survivors largest;          // of what is told of a draw,
+  Buffer<float> exponentials;
+  Buffer<float> raw_max;  // and the row without its ceiling, or without all that made it another
+  Patch raw_patch;
 };
 
 // Mass of what is kept, per block.

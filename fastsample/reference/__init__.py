@@ -13,19 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Records, steps
+from . import details as told
 from .chain import Step, draw, state_after, uniform, walk
 from .distribution import Distribution, Floats, Ids
+from .history import History
 from .inputs import Inputs, as_drawn_from, coin_of, of_row, state_of
 from .row import Rows, find_defect, to_float32
 
 __all__ = [
     "Floats",
+    "History",
     "Ids",
     "Rows",
     "find_defect",
     "log_softmax",
     "probs",
     "sample",
+    "sample_details",
     "softmax",
     "survivors",
     "survivors_of",
@@ -69,19 +73,42 @@ def sample(
 
     The inputs are those of ``inputs.py``; a state is moved where the whole call succeeds.
     """
+    sample_details(rows, params, u, mark, tokens, threads, 0, {}, **inputs)
+
+
+def sample_details(
+    rows: Rows,
+    params: Records,
+    u: Floats,
+    mark: bool,
+    tokens: Ids,
+    threads: int,
+    logprobs: int,
+    details: told.Arrays,
+    **inputs: Any,
+) -> None:
+    """Do the same, and write what is asked for of each draw (see ``details.py``).
+
+    `logprobs` is RAW or PROCESSED, or 0 where they are not asked for.
+    """
     drawn = np.empty_like(tokens)
     states = np.array(inputs.get("state", ()))
     for i in range(len(rows)):
         row = _row(rows, i, inputs)
+        as_it_came = to_float32(rows[i])
         defect = find_defect(row, i, rows[i])
+        if logprobs == told.RAW and defect is None:
+            defect = find_defect(as_it_came, i, rows[i])
         if defect is not None:
             if not mark:
                 raise ValueError(defect)
             drawn[i] = -1
+            told.tell_nothing(details, i)
             continue
         d = _walk(row, params, i, inputs)
         place = draw(d, u[i])
         drawn[i] = d.ids[place]
+        told.tell(details, i, d, int(drawn[i]), logprobs, row, as_it_came)
         if states.size:
             after = state_after(chain_of(params[0 if params.size == 1 else i]), d, place)
             states[i, : len(after)] = after
@@ -139,7 +166,8 @@ def uniforms(
     seeds: npt.NDArray[np.uint64],
     streams: npt.NDArray[np.uint64],
     offsets: npt.NDArray[np.uint64],
+    use: int = 0,
 ) -> Floats:
-    """Return one uniform of each seed, stream and step."""
+    """Return one uniform of each seed, stream and step, and of one use."""
     keys = zip(seeds.tolist(), streams.tolist(), offsets.tolist(), strict=True)
-    return np.array([uniform(*key) for key in keys], np.float64)
+    return np.array([uniform(*key, use) for key in keys], np.float64)

@@ -1,0 +1,325 @@
+"""A Sampler as a sequence: its history, its state, roll-back, copies; and `step` of many."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import rows
+from rows import Float32s
+
+import fastsample as fs
+
+VOCAB = 40
+PENALTIES: dict[str, Any] = {
+    "temperature": 0.9,
+    "top_k": 20,
+    "repetition_penalty": 1.3,
+    "frequency_penalty": 0.3,
+    "presence_penalty": 0.2,
+    "penalty_last_n": 12,
+    "dry_multiplier": 0.8,
+    "dry_allowed_length": 1,
+    "dry_sequence_breakers": [3],
+    "no_repeat_ngram_size": 4,
+    "bad_words_ids": [[1, 2], [5]],
+    "sequence_bias": {(7, 8): 1.5, (9,): -0.5},
+    "logit_bias": {11: 0.7},
+    "suppress_tokens": [0],
+    "min_new_tokens": 5,
+    "eos_token_id": 39,
+}
+MIROSTAT: dict[str, Any] = {"mirostat": 2, "mirostat_tau": 2.0, "order": "llama.cpp"}
+ADAPTIVE: dict[str, Any] = {"adaptive_target": 0.2, "order": "llama.cpp"}
+XTC: dict[str, Any] = {"xtc_probability": 0.5, "xtc_threshold": 0.05, "order": ("xtc", "top_k")}
+
+
+def logits_of(step: int, vocab: int = VOCAB) -> Float32s:
+    return rows.make_row("random", vocab, seed=step)
+
+
+def drawn(sampler: fs.Sampler, first: int, last: int) -> list[int]:
+    return [int(sampler(logits_of(i))) for i in range(first, last)]
+
+
+def test_a_sequence_is_what_the_functions_say(variant: str) -> None:
+    """Token by token with a history that is kept, as with one that is given each time."""
+    sampler = fs.Sampler(seed=5, offset=3, **PENALTIES)
+    prompt = [4, 7, 8, 4, 7]
+    sampler.start(prompt)
+    history = list(prompt)
+    for i in range(30):
+        expected = fs.sample(
+            logits_of(i), seed=5, offset=3 + i, history=history, prompt_length=5, **PENALTIES
+        )
+        assert sampler(logits_of(i)) == expected
+        history.append(int(expected))
+        assert sampler.history.tolist() == history
+    assert sampler.history.dtype == np.int64
+    assert sampler.offset == 33
+
+
+def test_what_is_pushed_and_rolled_back_at_random(variant: str) -> None:
+    """Incremental is from scratch, whatever has been pushed, drawn and taken back."""
+    rng = np.random.default_rng(1)
+    sampler = fs.Sampler(seed=5, **PENALTIES)
+    sampler.start([4, 7, 8])
+    prompt = 3
+    for i in range(120):
+        kind = rng.integers(4)
+        before = sampler.history.tolist()
+        if kind == 0:
+            ids = rng.integers(0, VOCAB + 5, rng.integers(0, 9)).tolist()
+            sampler.push(ids)
+            assert sampler.history.tolist() == before + ids
+        elif kind == 1:
+            n = int(rng.integers(0, min(len(before), 7) + 1))
+            sampler.rollback(n)
+            assert sampler.history.tolist() == before[: len(before) - n]
+            prompt = min(prompt, len(before) - n)
+        else:
+            offset = sampler.offset
+            expected = fs.sample(
+                logits_of(i), seed=5, offset=offset, history=before, prompt_length=prompt,
+                **PENALTIES,
+            )  # fmt: skip
+            assert sampler(logits_of(i)) == expected
+
+
+def test_what_was_drawn_is_drawn_again_after_a_rollback(variant: str) -> None:
+    sampler = fs.Sampler(seed=5, **PENALTIES)
+    sampler.start([4, 7, 8])
+    tokens = drawn(sampler, 0, 12)
+    sampler.rollback(5)
+    assert sampler.offset == 7
+    assert drawn(sampler, 7, 12) == tokens[7:]
+    sampler.push([1, 2, 3])
+    sampler.rollback(2)  # nothing that was drawn
+    assert sampler.offset == 12
+    sampler.rollback(3)
+    assert sampler.offset == 10
+    assert drawn(sampler, 10, 12) == tokens[10:]
+    sampler.rollback(15)
+    assert sampler.history.size == 0
+    assert sampler.offset == 0
+    sampler.start([4, 7, 8])
+    assert drawn(sampler, 0, 12) == tokens
+
+
+def test_reset_is_the_beginning(variant: str) -> None:
+    for chain in (PENALTIES, MIROSTAT | {"repetition_penalty": 1.2}):
+        sampler = fs.Sampler(seed=5, **chain)
+        sampler.start([4, 7, 8])
+        tokens = drawn(sampler, 0, 8)
+        sampler.reset()
+        assert sampler.history.tolist() == [4, 7, 8]
+        assert drawn(sampler, 0, 8) == tokens
+        sampler.reset(seed=6)
+        assert drawn(sampler, 0, 8) != tokens
+
+
+@pytest.mark.parametrize("chain", [PENALTIES, MIROSTAT, ADAPTIVE, XTC, {"temperature": 0.7}])
+def test_copies_go_on_alike(variant: str, chain: dict[str, Any]) -> None:
+    sampler = fs.Sampler(seed=5, **chain)
+    sampler.start([4, 7, 8])
+    drawn(sampler, 0, 6)
+    twins = [
+        sampler.copy(), copy.copy(sampler), copy.deepcopy(sampler),
+        pickle.loads(pickle.dumps(sampler)),
+    ]  # fmt: skip
+    tokens = drawn(sampler, 6, 14)
+    for twin in twins:
+        assert twin.history.tolist() == sampler.history[:9].tolist()
+        assert drawn(twin, 6, 14) == tokens
+        assert twin.history.tolist() == sampler.history.tolist()
+        assert str(twin.state) == str(sampler.state)
+        if twin.state is None:
+            twin.rollback(3)
+            assert drawn(twin, 11, 14) == tokens[5:]
+    other = sampler.copy(seed=5)
+    assert other.history.tolist() == [4, 7, 8]
+    assert drawn(other, 6, 14) != tokens
+
+
+@pytest.mark.parametrize("chain", [MIROSTAT, ADAPTIVE])
+def test_states(variant: str, chain: dict[str, Any]) -> None:
+    sampler = fs.Sampler(seed=5, **chain)
+    state = sampler.state
+    assert state is not None
+    for i in range(10):
+        assert sampler(logits_of(i)) == fs.sample(
+            logits_of(i), seed=5, offset=i, state=state, **chain
+        )
+        assert sampler.state is not None
+        assert sampler.state.tobytes() == state.tobytes()
+    shown = eval(repr(sampler), {"Sampler": fs.Sampler})
+    assert shown.state.tobytes() == state.tobytes()
+    assert drawn(shown, 10, 14) == drawn(sampler, 10, 14)
+    sampler.state = state
+    sampler.state[:] = 0.0  # a copy
+    assert sampler.state.tobytes() == state.tobytes()
+    sampler.push([1, 2])
+    with pytest.raises(ValueError, match=r"^rollback must not be used where .* has a state$"):
+        sampler.rollback(1)
+    sampler.rollback(0)
+    for wrong in (np.zeros(3), np.full(state.size, np.nan)):
+        with pytest.raises(ValueError, match=r"^state must be "):
+            sampler.state = wrong
+    with pytest.raises(ValueError, match=r"^state must be None where no stage has one$"):
+        fs.Sampler(state=[1.0])
+    assert fs.Sampler().state is None
+
+
+def test_what_fails_has_not_moved(variant: str) -> None:
+    sampler = fs.Sampler(seed=5, **PENALTIES)
+    sampler.start([4, 7, 8])
+    shown = repr(sampler)
+    bad = logits_of(0)
+    bad[1] = np.nan
+    for call in (
+        lambda: sampler(bad),
+        lambda: sampler(np.zeros((2, VOCAB), np.float32)),
+        lambda: sampler(logits_of(0), allowed=np.zeros(3, bool)),
+        lambda: sampler(np.zeros(5, np.float32)),
+        lambda: sampler.push([1, -1]),
+        lambda: sampler.rollback(4),
+        lambda: sampler.rollback(-1),
+        lambda: sampler.start([1, 2], prompt_length=3),
+        lambda: sampler.start([1, 2**31]),
+    ):
+        with pytest.raises(ValueError, match=" must "):
+            call()
+        assert repr(sampler) == shown
+        assert sampler.history.tolist() == [4, 7, 8]
+    for kind in (
+        lambda: sampler.push("a"),
+        lambda: sampler.rollback(0.5),
+        lambda: sampler.start(3),
+    ):
+        with pytest.raises(TypeError, match=" must "):
+            kind()
+    marking = fs.Sampler(seed=5, errors="mark", **PENALTIES)
+    marking.start([4])
+    assert marking(bad) == -1
+    assert marking.history.tolist() == [4]
+
+
+def test_a_sampler_without_a_history_keeps_none_until_it_is_started() -> None:
+    sampler = fs.Sampler(seed=1, logit_bias={3: 1.0}, top_k=5)
+    batch = np.stack([logits_of(0), logits_of(1)])
+    expected = fs.sample(batch, seed=1, logit_bias={3: 1.0}, top_k=5)
+    assert np.array_equal(sampler(batch), expected)
+    assert sampler.history.size == 0
+    sampler.push(3)
+    token = sampler(logits_of(2))
+    assert sampler.history.tolist() == [3, token]
+    with pytest.raises(ValueError, match=r"^logits must be one row for a sampler with a history"):
+        sampler(batch)
+
+
+def test_parameters_of_several_rows() -> None:
+    batch = np.stack([logits_of(0), logits_of(1)])
+    given: dict[str, Any] = {"logit_bias": [{3: 9.0}, None], "suppress_tokens": [[1], [2]]}
+    sampler = fs.Sampler(seed=1, **given)
+    assert np.array_equal(sampler(batch), fs.sample(batch, seed=1, **given))
+    assert np.array_equal(sampler.copy()(batch), fs.sample(batch, seed=1, offset=1, **given))
+    with pytest.raises(ValueError, match=r"^a sampler with parameters of several rows has no his"):
+        sampler.start([1])
+    with pytest.raises(ValueError, match=r"^repetition_penalty must be one value for a sampler"):
+        fs.Sampler(repetition_penalty=[1.0, 1.5])
+
+
+def test_what_was_given_may_change() -> None:
+    bias, banned = {3: 9.0}, [1, 2]
+    sampler = fs.Sampler(seed=1, logit_bias=bias, suppress_tokens=banned)
+    bias.clear()
+    banned.append(3)
+    assert repr(sampler) == "Sampler(logit_bias={3: 9.0}, suppress_tokens=[1, 2], seed=1, offset=0)"
+
+
+# ---- step -------------------------------------------------------------------------------------
+
+
+def samplers_of(count: int) -> list[fs.Sampler]:
+    """Of every kind, each with a history of its own."""
+    kinds: list[dict[str, Any]] = [
+        PENALTIES, MIROSTAT, ADAPTIVE, XTC, {"temperature": 0.7, "top_p": 0.9},
+        {"temperature": 0.0}, {"allowed_token_ids": range(3, 20)},
+        MIROSTAT | {"repetition_penalty": 1.3},
+    ]  # fmt: skip
+    made = [fs.Sampler(seed=i, offset=2 * i, **kinds[i % len(kinds)]) for i in range(count)]
+    for i, sampler in enumerate(made):
+        if i % 3:
+            sampler.start([i, 4, 7])
+    return made
+
+
+def looks(samplers: list[fs.Sampler]) -> list[str]:
+    return [f"{s!r} {s.history} {s.state}" for s in samplers]
+
+
+@pytest.mark.parametrize("count", [0, 1, 16])
+def test_step_is_a_call_of_each(variant: str, count: int) -> None:
+    together, alone = samplers_of(count), samplers_of(count)
+    for i in range(6):
+        batch = np.stack([logits_of(17 * i + j) for j in range(count)] or [np.zeros((0, 5))[0:0]])
+        batch = batch if count else np.zeros((0, VOCAB), np.float32)
+        tokens = fs.step(together, batch, threads=1 + i % 2)
+        assert tokens.dtype == np.int64
+        assert tokens.tolist() == [s(row) for s, row in zip(alone, batch, strict=True)]
+        assert looks(together) == looks(alone)
+
+
+def test_step_with_masks(variant: str) -> None:
+    together, alone = samplers_of(8), samplers_of(8)
+    batch = np.stack([logits_of(j) for j in range(8)])
+    allowed = np.random.default_rng(0).random((8, VOCAB)) < 0.5
+    allowed[:, 9] = True
+    for mask in (allowed, allowed[0]):
+        tokens = fs.step(together, batch, allowed=mask)
+        each = np.broadcast_to(mask, (8, VOCAB))
+        expected = [s(row, allowed=a) for s, row, a in zip(alone, batch, each, strict=True)]
+        assert tokens.tolist() == expected
+        assert looks(together) == looks(alone)
+
+
+def test_step_where_a_row_is_bad(variant: str) -> None:
+    samplers = samplers_of(8)
+    before = looks(samplers)
+    batch = np.stack([logits_of(j) for j in range(8)])
+    batch[3, 2], batch[5, 1] = np.nan, np.inf
+    with pytest.raises(
+        ValueError, match=r"^logits row 3 must not contain NaN, got one at token 2$"
+    ):
+        fs.step(samplers, batch)
+    assert looks(samplers) == before
+    tokens = fs.step(samplers, batch, errors="mark")
+    assert [i for i, token in enumerate(tokens.tolist()) if token == -1] == [3, 5]
+    after = looks(samplers)
+    assert [i for i in range(8) if after[i] == before[i]] == [3, 5]
+
+
+def test_what_step_refuses(variant: str) -> None:
+    samplers = samplers_of(3)
+    batch = np.stack([logits_of(j) for j in range(3)])
+    before = looks(samplers)
+    wrong: Any
+    for wrong, error, message in (
+        (samplers[:2], ValueError, "samplers must be 3, one for each row, got 2"),
+        ([samplers[0]] * 3, ValueError, "samplers must not hold the same one twice"),
+        ([*samplers[:2], 5], TypeError, r"samplers must hold Samplers, got 5 \(int\) \(row 2\)"),
+        (5, TypeError, r"samplers must be a list of Samplers, got 5 \(int\)"),
+    ):
+        with pytest.raises(error, match=f"^{message}$"):
+            fs.step(wrong, batch)
+    with pytest.raises(ValueError, match=r"^logits must be of shape \(B, V\), got \(40,\)$"):
+        fs.step(samplers, batch[0])
+    with pytest.raises(ValueError, match=r"^errors must be 'raise' or 'mark', got 'ignore'$"):
+        fs.step(samplers, batch, errors="ignore")  # type: ignore[arg-type]
+    far = [*samplers[:2], fs.Sampler(logit_bias={50: 1.0})]
+    with pytest.raises(ValueError, match=r"^logit_bias must have ids in \[0, 40\), got 50$"):
+        fs.step(far, batch)
+    assert looks(samplers) == before
