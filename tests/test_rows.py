@@ -81,6 +81,27 @@ def test_columns_are_those_of_the_row():
         draw.part(100, 203)(HALF[200:204], 200)
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+def test_histories_and_masks_are_columns_too(ragged):
+    rng = np.random.default_rng(0)
+    history = rng.integers(0, V, (N, 9))
+    columns = {"history": history, "allowed": rng.random((N, V)) < 0.5}
+    if ragged:
+        columns["history"] = [row[: i % 9].tolist() for i, row in enumerate(history)]
+    given = {"repetition_penalty": 1.3, "suppress_tokens": [1, 2]}
+    whole = fs.sample(HALF, seed=1, **given, **columns)
+    draw = Draw(1, columns=columns, **given)
+    assert np.array_equal(draw(HALF[120:200], 120), whole[120:200])
+    assert np.array_equal(draw.part(100, 203)(HALF[120:200], 120), whole[120:200])
+    assert draw.fingerprint()["history"] != history[0, 0]
+
+
+def test_a_coin_is_that_of_the_row():
+    chain = {"xtc_probability": 0.5, "xtc_threshold": 0.01, "order": ("temperature", "xtc")}
+    whole = fs.sample(HALF, seed=1, **chain)
+    assert np.array_equal(Draw(1, **chain)(HALF[120:200], 120), whole[120:200])
+
+
 def test_without_a_seed_there_is_one_to_be_seen():
     draw = Draw()
     assert np.array_equal(draw(HALF), fs.sample(HALF, seed=draw.seed))
@@ -113,7 +134,7 @@ def test_the_number_of_what_is_wrong_is_that_of_the_row():
         ({"errors": "no"}, ValueError, "errors must be 'raise' or 'mark', got 'no'"),
         ({"columns": {"u": [0.5]}}, TypeError, "columns of Draw() got an unexpected keyword"),
         ({"columns": {"order": ["hf"]}}, ValueError, "order must be one value, not a column"),
-        ({"columns": {"top_p": 0.5}}, ValueError, "top_p must be of shape (N,) as a column"),
+        ({"columns": {"top_p": 0.5}}, ValueError, "top_p must have a value for each row"),
         ({"columns": {"top_p": [1], "min_p": [0, 0]}}, ValueError,
          "min_p must have the 1 values of top_p, got 2"),
         ({"columns": {"top_p": [1]}, "top_p": 0.5}, ValueError,
@@ -249,7 +270,7 @@ def test_columns_of_both_kinds_of_file():
     [
         ("", "columns must have names, each once, got []"),
         ("seed,seed\n", "columns must have names, each once, got ['seed', 'seed']"),
-        ("seed,u\n1,.5\n", "columns must be named by parameters, got 'u'"),
+        ("seed,u\n1,.5\n", "columns must be of parameters' numbers, got 'u'"),
         ("seed,top_p\n1\n", "columns must have 2 values, got 1 (row 0)"),
         ("seed\n1\nx\n", "seed must be an integer, got 'x' (row 1)"),
         ("top_p\n1\n\n", "columns must have 1 values, got 0 (row 1)"),
