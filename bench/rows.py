@@ -71,7 +71,7 @@ def measure(folder: Path, dtype: str, size: int, rounds: int, address: str | Non
     """Return the lines of a dtype."""
     path, out = folder / f"{dtype}.npy", folder / "tokens.npy"
     make(path, dtype, size)
-    logits, draw = rows.open_logits(path), rows.Draw(seed=1, **CHAIN)
+    logits, draw = rows.open_logits(path), rows.RowSampler(seed=1, **CHAIN)
     expected = draw(logits.read(0, len(logits)))
 
     def drawn(**options: Any) -> Callable[[], object]:

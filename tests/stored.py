@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastsample as fs
-from fastsample.rows import Draw, Stored, draw_file, open_logits
+from fastsample.rows import RowSampler, Stored, draw_file, open_logits
 from fastsample.rows.journal import TokensFile
 
 N, V = 403, 600
@@ -24,7 +24,7 @@ HALF = LOGITS.astype(np.float16)
 BRAIN = LOGITS.astype(ml_dtypes.bfloat16)
 CHAIN: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 WHOLE = fs.sample(HALF, seed=7, offset=3, **CHAIN)
-DRAW = Draw(7, offset=3, **CHAIN)
+DRAW = RowSampler(7, offset=3, **CHAIN)
 OPTIONS = ["--temperature=0.8", "--top-k=50", "--top-p=0.95", "--seed=7", "--offset=3"]
 
 
@@ -37,7 +37,7 @@ class Slow(Stored):
 
     def read(self, first, stop):
         self.folder.joinpath(f"{first} {os.getpid()}").touch()
-        time.sleep(self.seconds * (2 - first / len(self)))  # the first piece is the last to come
+        time.sleep(self.seconds * (1 if first else 5))  # the first piece is not the first to come
         return self.logits.read(first, stop)
 
     def _files(self):

@@ -12,7 +12,7 @@ from stored import CHAIN, HALF, OPTIONS, WHOLE, N, stopped
 
 import fastsample as fs
 from fastsample import cli
-from fastsample.rows import Draw
+from fastsample.rows import RowSampler
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_the_command_draws_what_sample_draws(capsys):
 
 
 def test_the_command_resumes_with_the_seed_that_was_drawn_for_it(capsys):
-    random = Draw(**CHAIN)
+    random = RowSampler(**CHAIN)
     stopped(draw=random)
     options = OPTIONS[:3]
     assert main("logits.npy", "-o", "tokens.npy", *options, "--resume", "--json") == 0

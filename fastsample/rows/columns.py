@@ -33,7 +33,7 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     Returns
     -------
     dict of str to array of length N
-        For `Draw`.
+        For `RowSampler`.
 
     Raises
     ------

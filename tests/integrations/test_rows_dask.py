@@ -12,7 +12,7 @@ from stored import CHAIN, DRAW, HALF, OPTIONS, WHOLE, Killer, N, Slow, V, stored
 
 import fastsample as fs
 from fastsample import cli
-from fastsample.rows import Draw, draw_file
+from fastsample.rows import RowSampler, draw_file
 from fastsample.rows.journal import TokensFile
 
 distributed = pytest.importorskip("distributed")
@@ -53,7 +53,7 @@ def test_any_number_of_pieces(dask, count):
 def test_columns(dask):
     rng = np.random.default_rng(0)
     columns = {"top_p": rng.random(N), "seed": rng.integers(0, 99, N)}
-    draw_file(stored(), "tokens.npy", Draw(columns=columns), memory=10_000, dask=dask)
+    draw_file(stored(), "tokens.npy", RowSampler(columns=columns), memory=10_000, dask=dask)
     assert np.array_equal(np.load("tokens.npy"), fs.sample(HALF, **columns))
 
 
@@ -70,7 +70,7 @@ def test_any_order_of_completion(dask, monkeypatch, tmp_path):
 
 def test_a_worker_that_is_killed_in_the_middle(dask, tmp_path):
     (tmp_path / "read").mkdir()
-    slow = Slow(stored(), tmp_path / "read", 0.5)
+    slow = Slow(stored(), tmp_path / "read", 0.3)
     killer = Killer(slow)
     killer.start()
     done = draw_file(slow, "tokens.npy", DRAW, memory=2 * 60 * V * 2, dask=dask)
@@ -88,7 +88,7 @@ def test_the_number_of_a_bad_row_is_the_global_one(dask):
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^logits row 222 must not contain NaN"):
             draw_file(stored(), "tokens.npy", DRAW, memory=20 * V, dask=dask, resume=True)
-    marking = Draw(7, offset=3, errors="mark", **CHAIN)
+    marking = RowSampler(7, offset=3, errors="mark", **CHAIN)
     done = draw_file(stored(), "tokens.npy", marking, dask=dask, resume=True)
     assert (done.rows, done.bad) == (N, 2)
     assert done.resumed >= 200

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stored import CHAIN, DRAW, HALF, WHOLE, Killer, N, Slow, V, stored
 
-from fastsample.rows import Draw, draw_pieces, pieces
+from fastsample.rows import RowSampler, draw_pieces, pieces
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this machine, for this test
 ray = pytest.importorskip("ray")
@@ -75,7 +75,7 @@ def test_any_order_of_completion(tmp_path):
 
 def test_a_worker_that_is_killed_in_the_middle(tmp_path):
     (tmp_path / "read").mkdir()
-    slow = Slow(stored(), tmp_path / "read", 0.5)
+    slow = Slow(stored(), tmp_path / "read", 0.3)
     killer = Killer(slow)
     killer.start()
     assert np.array_equal(drawn(slow, DRAW, 60), WHOLE)
@@ -98,7 +98,7 @@ def test_the_number_of_a_bad_row_is_the_global_one():
     np.save("logits.npy", spoilt)
     with pytest.raises(Exception, match=r"logits row 290 must not contain NaN, got one at token 5"):
         drawn(stored(), DRAW, 60)
-    marked = drawn(stored(), Draw(7, offset=3, errors="mark", **CHAIN), 60)
+    marked = drawn(stored(), RowSampler(7, offset=3, errors="mark", **CHAIN), 60)
     assert np.flatnonzero(marked == -1).tolist() == [290]
 
 
