@@ -124,7 +124,8 @@ class Verifier {
       if (draw.allowed || draw.allowed_count) allowed = {draw.allowed, size_t(draw.allowed_count)};
       u_xtc = draw.u_xtc;
     }
-    row = scan_row(*source.logits, kernels_, i, ws, edits, allowed);
+    row = scan(kernels_, RowType(source.logits->dtype), values_of(*source.logits, i, ws),
+               size_t(source.logits->vocab), ws.block_max, &ws.patch, edits, allowed);
     if (row.defect != Defect::kNone) {
       error = describe(row, *source.logits, i).replace(0, std::strlen("logits"), name);
       return false;
@@ -258,7 +259,7 @@ fs_status fs_verify(const fs_drafts* sequences, int64_t count, int32_t method, i
     kept.reserve(2);
     // Kept aside until all are done: a failing call writes nothing.
     const size_t width = size_t(longest) + 2;
-    int64_t* all = kept.own.tokens.reserve(size_t(count) * width);
+    int64_t* all = kept.own.emitted.reserve(size_t(count) * width);
     std::fill_n(all, size_t(count) * width, int64_t(-1));
     for (int64_t r = 0; r < count; ++r) {
       int64_t* mine = all + size_t(r) * width;

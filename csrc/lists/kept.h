@@ -29,6 +29,7 @@ struct Workspace {
   Buffer<int64_t> left;  // and what is left of them
   Buffer<int32_t> left_ids;
   size_t left_size = 0;
+  Buffer<int64_t> emitted;
 };
 
 // Mass of what is kept, per block.
