@@ -18,12 +18,14 @@ from ..reference.verification import Draft, Side, row_of
 from . import draw as compiled
 from .details import RAW, Listed, tell
 from .draw import address_of, run
+from .history import History
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from .softmax import write
 from .threads import share_out
 from .verification import verify_lists
 
 __all__ = [
+    "History",
     "log_softmax",
     "plan",
     "probs",
