@@ -2,21 +2,12 @@
 #include <algorithm>
 #include <cstring>
 
-#include "fastsample.h"
+#include "abi/fields.h"
 #include "stages/table.h"
 
 namespace fastsample {
 
 namespace {
-
-// Copies as much of `value` as the caller has room for.
-template <class T>
-void fill(void* to, uint64_t size, T value) {
-  if (!to || !size) return;
-  value.struct_size = decltype(value.struct_size)(size);
-  std::memset(to, 0, size_t(size));
-  std::memcpy(to, &value, size_t(std::min<uint64_t>(size, sizeof value)));
-}
 
 fs_stage off(int32_t kind, int32_t joint) {
   fs_stage stage{};

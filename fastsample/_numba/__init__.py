@@ -17,11 +17,13 @@ from ..reference.inputs import Inputs, as_drawn_from, of_row
 from . import draw as compiled
 from .details import RAW, Listed, tell
 from .draw import address_of, run
+from .history import History
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from .softmax import write
 from .threads import share_out
 
 __all__ = [
+    "History",
     "log_softmax",
     "plan",
     "probs",
