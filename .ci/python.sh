@@ -129,7 +129,8 @@ runtimes() {
     --group integration-tests --group docs '.[llama,transformers,onnxruntime-genai,plot,test]'
   # A skip is a failure: everything is installed.
   HYPOTHESIS_PROFILE=ci-short "$python" -m pytest -q -p no:cacheprovider --no-skips --durations=10 \
-    tests/integrations --ignore-glob='*/test_vllm*.py' tests/test_explain.py tests/test_cli.py tests/test_docs.py
+    tests/integrations --ignore-glob='*/test_vllm*.py' --ignore-glob='*/test_rows*.py' \
+    tests/test_explain.py tests/test_cli.py tests/test_docs.py
   # These also test packages that are not installed here.
   HYPOTHESIS_PROFILE=ci-short "$python" -m pytest -q -p no:cacheprovider \
     tests/test_inputs.py tests/test_bench.py
@@ -148,6 +149,19 @@ smoke_bench() {
   grep -E 'checked|skipped|cannot|inexact' smoke.txt
   # ctranslate2 has no sampler to call, vLLM an environment of its own; the others are installed.
   if grep ': skipped' smoke.txt | grep -qvE '^(ctranslate2|vLLM):'; then die "a rival was skipped"; fi
+}
+
+# Stored rows, with the engines that take pieces of them: dask and Ray, two workers each.
+stored_rows() {
+  local python=$work/rows/bin/python checkout=$PWD
+  python3 -m venv "$work/rows"
+  "$python" -m pip install -q --upgrade pip
+  "$python" -m pip install -q '.[rows,dask,ray,test]'
+  "$python" -m pytest -q -p no:cacheprovider --no-skips --durations=5 \
+    tests/integrations/test_rows*.py tests/test_cli_draw.py
+  # Every result is compared with one call; nothing of what is timed is kept.
+  cd "$work"
+  "$python" "$checkout/bench/rows.py" --gib 0.01 --rounds 1
 }
 
 # vLLM, whose torch and transformers are other versions, as docs/vllm.md has a reader install it.

@@ -135,7 +135,7 @@ def test_the_extension_needs_no_gil() -> None:
         done = call(sys.executable, ROOT / "tests" / "free_threaded.py")
         assert done.stdout.startswith("8 threads drew what one draws, with"), done.stdout
         assert done.returncode == 0, done.stdout
-    bindings = (ROOT / "csrc" / "bindings.cpp").read_text()
+    bindings = (ROOT / "csrc" / "bindings" / "module.cpp").read_text()
     assert "PYBIND11_MODULE(_core, m, py::mod_gil_not_used())" in bindings
 
 
