@@ -71,6 +71,8 @@ def stand_in_for_llama_cpp() -> None:
             mirostat_mode: Any, typical_p: Any,
         ) -> None: ...  # fmt: skip
 
+        def create_completion(self, prompt: Any) -> None: ...
+
     module: Any = ModuleType("llama_cpp")
     module.Llama = Llama
     module.llama_get_logits_ith = ctypes.CFUNCTYPE(None)()

@@ -141,7 +141,7 @@ def test_fate_of_each_token(report):
         assert [t["id"] for t in d["leading"] if t["cut_by"] is None] == survivors[:8].tolist()
         at_temperature = fastsample.softmax(row, 0.8)
         probs_shown = [t["prob"] for t in d["leading"]]
-        assert probs_shown == pytest.approx(at_temperature[ids].tolist(), rel=1e-5)
+        assert probs_shown == pytest.approx(at_temperature[ids].tolist(), rel=1e-5, abs=1e-7)
         assert d["drawn"]["cut_by"] is None
         final = probs[survivors == d["drawn"]["id"]].item()
         assert d["drawn"]["final_prob"] == pytest.approx(final, rel=1e-5)
