@@ -268,13 +268,12 @@ def _kept(
     rows: Any,
     single: bool,
     parameters: Mapping[str, Any],
-    options: Mapping[str, Any],
+    of_rows: tuple[Any, ...],
+    key: tuple[Any, ...],
 ) -> tuple[Records, dict[str, Any]]:
     """Return the chains of rows that are not drawn from, and their inputs."""
-    given = dict(options)
-    key = [given.pop(name) for name in ("seed", "offset", "stream", "u_xtc")]
     plan = plan_of_scalars(parameters) or make_plan(len(rows), function, parameters)
-    inputs = inputs_of(plan, rows, single, **given)
+    inputs = inputs_of(plan, rows, single, *of_rows)
     if plan.coin:
         inputs["coin"] = coins(len(rows), *key)
     return plan.records, inputs
@@ -332,12 +331,9 @@ def probs(
     array([0.62, 0.38, 0.  , 0.  ], dtype=float32)
     """
     rows, single = as_rows(logits)
-    options = {
-        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
-        "prompt_length": prompt_length, "state": state, "allowed": allowed,
-        "vocab_size": vocab_size,
-    }  # fmt: skip
-    records, inputs = _kept("probs", rows, single, parameters, options)
+    of_rows = history, prompt_length, allowed, vocab_size, state
+    key = seed, offset, stream, u_xtc
+    records, inputs = _kept("probs", rows, single, parameters, of_rows, key)
     out: npt.NDArray[np.float32] = backend.active().probs(rows, records, **inputs)
     return out[0] if single else out
 
@@ -398,11 +394,8 @@ def survivors(
     rows, single = as_rows(logits)
     if not single:
         raise ValueError(f"logits must be 1-D, got shape {rows.shape}")
-    options = {
-        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
-        "prompt_length": prompt_length, "state": state, "allowed": allowed,
-        "vocab_size": vocab_size,
-    }  # fmt: skip
-    records, inputs = _kept("survivors", rows, single, parameters, options)
+    of_rows = history, prompt_length, allowed, vocab_size, state
+    key = seed, offset, stream, u_xtc
+    records, inputs = _kept("survivors", rows, single, parameters, of_rows, key)
     ids, p = backend.active().survivors(rows, records, **inputs)
     return ids, p

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import Sampler, build_info, use_backend
 from ..backend import load
-from ..params import OFF
+from ..parameters import OFF
 from .grid import SEED, Params, Row
 
 Active: TypeAlias = "Callable[[], AbstractContextManager[Any]]"  # makes a backend the one in use

@@ -21,7 +21,7 @@ import numpy as np
 from .. import build_info, survivors
 from ..arrays import as_rows
 from ..chains import make_records
-from ..params import OFF
+from ..parameters import OFF
 from ..reference import survivors_of, to_float32, uniform
 from .grid import COMPARED, SEED, VOCAB, WORKS, Case, Params, Row, basis, make_row
 from .rivals import Active, Prepared, Rival

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..orders import Order
 from ..plans import start_of
+from ..rules import Rules
 from ..sampler import Sampler
 from ..sampling import sample, survivors
 from . import how_to_get
@@ -116,6 +117,9 @@ class FastSampleLogitsProcessor(LogitsProcessor):
     def __init__(self, *, seed: Any = None, offset: int = 0, **parameters: Any) -> None:
         self.sampler = Sampler(**parameters, seed=seed, offset=offset)
         self._parameters = parameters
+        plan = self.sampler._plan
+        rules = [plan.rules] if isinstance(plan.rules, Rules) else plan.rules or ()
+        self._looks_back = plan.moves or any(rule.needs_history for rule in rules)
         self._padding: list[int] = []  # how many tokens before each row's text only pad it
         self._length = self._prompt = 0  # of a row in the last call, and in the first of its text
         self._state: Any = None
@@ -123,8 +127,8 @@ class FastSampleLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
         """Return new scores, of the shape and on the device of those given, which stay as is."""
         rows = scores.detach().cpu()
-        alike = self.sampler._steps is None and self.sampler._state is None
-        tokens = torch.from_numpy(self.sampler(rows) if alike else self._drawn(input_ids, rows))
+        drawn_ids = self._drawn(input_ids, rows) if self._looks_back else self.sampler(rows)
+        tokens = torch.from_numpy(drawn_ids)
         # New: `generate` may keep the tensor it gave as the raw logits.
         drawn = torch.full_like(scores, -torch.inf)
         return drawn.scatter_(1, tokens[:, None].to(scores.device), 0.0)
