@@ -39,6 +39,7 @@ Cut cut_greedy(const Row& row, Kept kept, Workspace& workspace) {
   Cut greedy;
   greedy.kept = kept;
   greedy.exp2 = {row.max, exp2_scale(1.0)};
+  greedy.temperature = 0.0;
   return greedy;
 }
 
@@ -118,6 +119,7 @@ Cut cut(Row& row, const fs_chain& chain, double u_xtc, const double* state, Work
   result.kept = cutting.kept;
   result.exp2 = cutting.exp2();
   result.reweighted = cutting.reweighted;
+  result.temperature = cutting.temperature;
   return result;
 }
 

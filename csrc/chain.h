@@ -10,6 +10,7 @@ struct Cut {
   Kept kept;
   Exp2 exp2;                        // weights that the draw uses, unless a stage has given others
   double reweighted = 0.0;          // as in Cutting
+  double temperature = 1.0;         // that of the draw; 0 is greedy
   const Stage* stateful = nullptr;  // the stage that has a state, if it has run,
   const double* numbers = nullptr;  // and its numbers
 };

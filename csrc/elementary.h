@@ -9,8 +9,15 @@ namespace fastsample {
 
 constexpr double kLn2 = 0.69314718055994531;
 
-// ln(m) for m > 0. m = f * 2^e, ln f = 2 artanh((f - 1) / (f + 1)) by its series; |z| <= 0.172, so
-// 12 terms leave less than 2^-60.
+// 2 artanh(z) by its series. For |z| <= 0.172 12 terms leave less than 2^-60.
+inline double twice_artanh(double z) {
+  const double z2 = z * z;
+  double series = 0.0;
+  for (int k = 23; k >= 1; k -= 2) series = series * z2 + 1.0 / k;
+  return 2.0 * z * series;
+}
+
+// ln(m) for m > 0. m = f * 2^e, ln f = 2 artanh((f - 1) / (f + 1)).
 inline double natural_log(double m) {
   int e;
   double f = std::frexp(m, &e);
@@ -18,10 +25,12 @@ inline double natural_log(double m) {
     f *= 2.0;
     --e;
   }
-  const double z = (f - 1.0) / (f + 1.0), z2 = z * z;
-  double series = 0.0;
-  for (int k = 23; k >= 1; k -= 2) series = series * z2 + 1.0 / k;
-  return e * kLn2 + 2.0 * z * series;
+  return e * kLn2 + twice_artanh((f - 1.0) / (f + 1.0));
+}
+
+// ln(1 + x) for x >= 0, with all digits of a small one.
+inline double log_of_one_and(double x) {
+  return x < 0.25 ? twice_artanh(x / (2.0 + x)) : natural_log(1.0 + x);
 }
 
 // e^x. x = n ln 2 + r, |r| <= 0.35: 14 terms of the series leave less than 2^-58. ln 2 in two

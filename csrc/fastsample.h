@@ -2,7 +2,7 @@
  *
  * The C ABI. Plain C99; no function throws, and none keeps a pointer it was given. Every function
  * may be called from any number of threads at once. A function that returns an fs_status other than
- * FS_OK has written no output (but for *count of fs_survivors), and fs_last_error() says why.
+ * FS_OK has written no output (but for *count where so stated), and fs_last_error() says why.
  *
  * Pointers must be aligned to what they point to. Logits must not change during a call. No function
  * may be called from a destructor of a thread-local or static object, nor from atexit.
@@ -116,6 +116,40 @@ typedef struct fs_edit {
   double subtract, bias; /* finite; bias may be -inf */
 } fs_edit;
 
+/* What a rule asks for, given the history of a row: its tokens so far, of which the first are its
+ * prompt. The numbers are those of fs_rule.value; after the colon, where it is off. A window is the
+ * last so many tokens of the history: -1 is all, 0 none. */
+typedef enum fs_rule_kind {
+  FS_RULE_BIAS = 1,      /* ids and weights: added to the logits of the ids; -inf bans */
+  FS_RULE_SEQUENCE_BIAS, /* sequences and weights: added to the logit of the last id where the
+                          * ids before it end the history; -inf bans */
+  FS_RULE_REPETITION,    /* r > 0, window: 1. The factor of what stands in the window */
+  FS_RULE_FREQUENCY,     /* f, window: 0. Subtracted as often as it stands there after the prompt */
+  FS_RULE_PRESENCE,      /* s, window: 0. Subtracted once where it does */
+  FS_RULE_DRY,           /* multiplier >= 0, base >= 1, allowed length >= 1, window; ids:
+                          * multiplier 0. Subtracted from what would prolong a repetition of at
+                          * least that length; the ids end one */
+  FS_RULE_NO_REPEAT_NGRAM, /* n, a whole number: 0. Bans what would repeat n tokens of the history
+                            */
+  FS_RULE_MIN_NEW_TOKENS,  /* n, a whole number; ids: 0. Bans the ids while fewer tokens follow the
+                            * prompt */
+  FS_RULE_ALLOWED_IDS      /* ids: all others are banned */
+} fs_rule_kind;
+
+/* Ids are >= 0. Those of FS_RULE_BIAS and FS_RULE_ALLOWED_IDS must be in the row, others may lie
+ * beyond it. */
+typedef struct fs_rule {
+  uint64_t struct_size; /* sizeof(fs_rule) */
+  int32_t kind;         /* an fs_rule_kind */
+  int32_t reserved;     /* 0 */
+  double value[4];
+  int64_t count;          /* of ids, or of sequences */
+  const int32_t* ids;     /* null for a kind without ids */
+  const int64_t* offsets; /* count + 1 of them, rising from 0: sequence i is offsets[i] to
+                           * offsets[i + 1] - 1 of the ids, at least one; else null */
+  const double* weights;  /* count of them, finite or -inf; else null */
+} fs_rule;
+
 /* What one row is drawn with. */
 typedef struct fs_draw {
   uint64_t struct_size; /* sizeof(fs_draw) */
@@ -129,6 +163,27 @@ typedef struct fs_draw {
                             * before allowed_count are */
   int64_t allowed_count;   /* tokens from here on are not allowed; with a null mask 0 is no limit */
 } fs_draw;
+
+/* Which log-probabilities: of the logits as they came, without edits, mask, temperature and stages;
+ * or of what the token was drawn with, where a token that is not kept has none. */
+typedef enum fs_logprobs { FS_LOGPROBS_RAW = 1, FS_LOGPROBS_PROCESSED = 2 } fs_logprobs;
+
+/* What else is to be told of a draw; where a pointer is null, it is not asked for.
+ * Log-probabilities are right to 1e-6 of their own size however small the probability. */
+typedef struct fs_details {
+  uint64_t struct_size; /* sizeof(fs_details) */
+  int32_t logprobs;     /* an fs_logprobs, or 0 where none of the next five is asked for */
+  int32_t reserved;     /* 0 */
+  float* logprob;       /* [rows]: of the token */
+  int64_t* rank;        /* [rows]: 1 + how many logits are larger in the row that logprobs names */
+  int64_t top_count;    /* n, from 0 to logits->vocab */
+  int32_t* top_ids;     /* [rows * n]: its n largest logits by falling value, ties by rising id; */
+  float* top_logprobs;  /* [rows * n]; where there are fewer, -1 and -inf. Both or none */
+  int32_t* support;     /* [rows * vocab]: the kept ids of row i, rising, from i * vocab on; */
+  int64_t* support_count; /* [rows]. Both or none */
+  double* log_mass; /* [rows]: the logarithm of what the kept tokens weigh of the whole edited and
+                     * masked row at the temperature of the draw; 0 of a greedy one */
+} fs_details;
 
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */
 
@@ -154,15 +209,20 @@ FASTSAMPLE_API const char* fs_last_error(void);
 /* Fill a struct of `size` bytes, which is the caller's sizeof. Of more than the library knows, the
  * rest becomes 0; of less, as much is filled.
  *
- * A chain begins without stages, with min_tokens_to_keep 1; a stage is off; a draw has u = 0. */
+ * A chain begins without stages, with min_tokens_to_keep 1; a stage and a rule are off; a draw has
+ * u = 0. */
 FASTSAMPLE_API void fs_logits_init(fs_logits* logits, uint64_t size);
 FASTSAMPLE_API void fs_chain_init(fs_chain* chain, uint64_t size);
 FASTSAMPLE_API void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind);
 FASTSAMPLE_API void fs_draw_init(fs_draw* draw, uint64_t size);
+FASTSAMPLE_API void fs_rule_init(fs_rule* rule, uint64_t size, int32_t kind);
+FASTSAMPLE_API void fs_details_init(fs_details* details, uint64_t size);
 
 /* A kind's name, e.g. "top_p", and the kind of a name; null and 0 for what is none. */
 FASTSAMPLE_API const char* fs_stage_name(int32_t kind);
 FASTSAMPLE_API int32_t fs_stage_kind_of(const char* name);
+FASTSAMPLE_API const char* fs_rule_name(int32_t kind);
+FASTSAMPLE_API int32_t fs_rule_kind_of(const char* name);
 
 /* The names of the orders in which real runtimes run their stages, comma-separated. */
 FASTSAMPLE_API const char* fs_orders(void);
@@ -179,6 +239,9 @@ FASTSAMPLE_API fs_stage* fs_find_stage(fs_stage* stages, int64_t count, int32_t 
  *   Generator(Philox(key=[seed, stream], counter=[offset, 0, 0, 0])).random(). */
 FASTSAMPLE_API double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset);
 
+/* The same of counter=[offset, use, 0, 0]: use 0 is the token, 1 the coin of FS_STAGE_XTC. */
+FASTSAMPLE_API double fs_uniform_for(uint64_t seed, uint64_t stream, uint64_t offset, uint64_t use);
+
 /* Draws one token per row into tokens[rows]. `chains` holds chain_count entries: 1 for all rows,
  * or one per row. `draws` holds one entry per row.
  *
@@ -192,6 +255,15 @@ FASTSAMPLE_API double fs_uniform(uint64_t seed, uint64_t stream, uint64_t offset
 FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_chain* chains,
                                    int64_t chain_count, const fs_draw* draws, int32_t threads,
                                    uint32_t flags, int64_t* tokens);
+
+/* Draws as fs_sample does, and tells more of each draw. Where raw log-probabilities are asked for,
+ * a row must be good as it came, too. Of a bad row that is marked they are NaN, the rank 0 and
+ * nothing is kept. Where the call fails, tokens and states are as they were, but what is in the
+ * arrays of `details` is not said. */
+FASTSAMPLE_API fs_status fs_sample_details(const fs_logits* logits, const fs_chain* chains,
+                                           int64_t chain_count, const fs_draw* draws,
+                                           int32_t threads, uint32_t flags, int64_t* tokens,
+                                           const fs_details* details);
 
 /* The distribution that fs_sample draws from: probs[rows * vocab], zero for what is not kept.
  * `draws`, of which u is not looked at, may be null. */
@@ -211,6 +283,63 @@ FASTSAMPLE_API fs_status fs_survivors(const fs_logits* logits, const fs_chain* c
  * of their own size however small that is. */
 FASTSAMPLE_API fs_status fs_softmax(const fs_logits* logits, double temperature, float* out);
 FASTSAMPLE_API fs_status fs_log_softmax(const fs_logits* logits, double temperature, float* out);
+
+/* A sequence: a chain, rules, the history that they look at, the state of a stage that has one, and
+ * the seed, stream and offset of the next draw. Its functions copy what they are given. Those that
+ * fail leave it as it was; two calls at once of which one changes it are refused. */
+typedef struct fs_sampler fs_sampler;
+
+/* A new one, with an empty history and the state at its start. Rules act in the order of their
+ * kinds; all but the two of biases may be named once. */
+FASTSAMPLE_API fs_status fs_sampler_new(const fs_chain* chain, const fs_rule* rules,
+                                        int64_t rule_count, uint64_t seed, uint64_t stream,
+                                        uint64_t offset, fs_sampler** sampler);
+FASTSAMPLE_API fs_status fs_sampler_copy(const fs_sampler* from, fs_sampler** sampler);
+/* Of null does nothing. */
+FASTSAMPLE_API void fs_sampler_free(fs_sampler* sampler);
+
+/* Makes these ids, of which the first prompt_length are the prompt, the whole history; the state
+ * and the next draw stay. Ids are >= 0, and may lie beyond the rows. */
+FASTSAMPLE_API fs_status fs_sampler_start(fs_sampler* sampler, const int32_t* ids, int64_t count,
+                                          int64_t prompt_length);
+/* Appends ids to the history. */
+FASTSAMPLE_API fs_status fs_sampler_push(fs_sampler* sampler, const int32_t* ids, int64_t count);
+/* Takes back the last `count` ids of the history. What fs_step has drawn is drawn again the same,
+ * for the offset goes back to that of the first of them. A prompt that is reached becomes shorter.
+ * Refused where a stage with a state is on. */
+FASTSAMPLE_API fs_status fs_sampler_rollback(fs_sampler* sampler, int64_t count);
+/* As new, with this seed, stream and offset. */
+FASTSAMPLE_API fs_status fs_sampler_reset(fs_sampler* sampler, uint64_t seed, uint64_t stream,
+                                          uint64_t offset);
+/* The next draw is that of this seed, stream and offset; history and state stay. */
+FASTSAMPLE_API fs_status fs_sampler_seek(fs_sampler* sampler, uint64_t seed, uint64_t stream,
+                                         uint64_t offset);
+
+/* What a sampler is at. Of the history, as many ids are copied as there is room for. */
+typedef struct fs_sampler_info {
+  uint64_t struct_size; /* sizeof(fs_sampler_info) */
+  uint64_t seed, stream, offset;
+  int64_t history_length, prompt_length;
+  int32_t state_size; /* how many numbers the state has: 0 where no stage that is on has one */
+  int32_t reserved;
+  double state[2]; /* what the state does not have is 0 */
+} fs_sampler_info;
+
+FASTSAMPLE_API fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info,
+                                        int32_t* ids, int64_t capacity);
+/* Sets the two numbers of the state, which must be finite. Refused where no stage has one. */
+FASTSAMPLE_API fs_status fs_sampler_set_state(fs_sampler* sampler, const double* state);
+/* The edits of the next row of so many logits, by rising id. Writes their number to *count, and
+ * them where `capacity` holds them all; otherwise FS_INVALID_ARGUMENT, with *count still written.
+ */
+FASTSAMPLE_API fs_status fs_sampler_edits(fs_sampler* sampler, int64_t vocab, fs_edit* edits,
+                                          int64_t capacity, int64_t* count);
+
+/* Draws the next token of each of logits->rows different samplers from its row, pushes it, moves
+ * the state and the offset. Threads and flags are those of fs_sample. Where a row fails, no sampler
+ * has moved; one whose row is marked with -1 has not. */
+FASTSAMPLE_API fs_status fs_step(fs_sampler* const* samplers, const fs_logits* logits,
+                                 int32_t threads, uint32_t flags, int64_t* tokens);
 
 /* Gives back the memory that the calling thread keeps for its next call. */
 FASTSAMPLE_API void fs_free_thread_buffers(void);

@@ -17,10 +17,10 @@ inline uint64_t multiply_high(uint64_t a, uint64_t b) {
 #endif
 }
 
-// The first 64-bit word that NumPy's Philox(key=[seed, stream], counter=[offset, 0, 0, 0]) gives.
-inline uint64_t philox(uint64_t seed, uint64_t stream, uint64_t offset) {
+// The first 64-bit word that NumPy's Philox(key=[seed, stream], counter=[offset, use, 0, 0]) gives.
+inline uint64_t philox(uint64_t seed, uint64_t stream, uint64_t offset, uint64_t use) {
   // NumPy increments before it generates; the carry goes into the next word.
-  uint64_t c0 = offset + 1, c1 = c0 == 0, c2 = 0, c3 = 0;
+  uint64_t c0 = offset + 1, c1 = use + (c0 == 0), c2 = use == ~uint64_t(0) && c0 == 0, c3 = 0;
   uint64_t k0 = seed, k1 = stream;
   for (int round = 0; round < 10; ++round) {
     constexpr uint64_t kM0 = 0xD2E7470EE14C6C93u, kM1 = 0xCA5A826395121157u;
@@ -36,8 +36,11 @@ inline uint64_t philox(uint64_t seed, uint64_t stream, uint64_t offset) {
   return c0;
 }
 
-inline double uniform(uint64_t seed, uint64_t stream, uint64_t offset) {
-  return double(philox(seed, stream, offset) >> 11) * 0x1p-53;
+// What uniforms are for; the second word of the counter keeps uses apart.
+enum Use : uint64_t { kToken = 0, kCoin = 1 };
+
+inline double uniform(uint64_t seed, uint64_t stream, uint64_t offset, uint64_t use = kToken) {
+  return double(philox(seed, stream, offset, use) >> 11) * 0x1p-53;
 }
 
 }  // namespace fastsample

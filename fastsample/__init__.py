@@ -10,6 +10,7 @@ except ImportError:
     ) from None
 
 from .backend import backends, build_info, use_backend
+from .details import Draw, draw
 from .generation import generate, stream
 from .orders import ORDERS
 from .sampler import Sampler
@@ -21,11 +22,13 @@ __version__ = _build.version
 
 __all__ = [
     "ORDERS",
+    "Draw",
     "Sampler",
     "__version__",
     "argmax",
     "backends",
     "build_info",
+    "draw",
     "generate",
     "log_softmax",
     "probs",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .arrays import as_rows
 from .chains import stages_on
 from .orders import Order, parse_order
-from .params import OFF
+from .parameters import OFF
 from .reference import to_float32, uniform
 from .sampling import sample, survivors
 from .values import integer

@@ -62,6 +62,12 @@ class Rules(NamedTuple):
     allowed: Ids | None  # the only ids that are allowed
     largest: tuple[tuple[str, int], ...]  # the largest ids of lists of the vocabulary
 
+    def all_rules(self) -> tuple[Rule, ...]:
+        """Return the rules with that of ids that are allowed, which makes no edits."""
+        if self.allowed is None:
+            return self.rules
+        return *self.rules, Rule("allowed_ids", (), self.allowed.astype(np.int32))
+
 
 def _is_off(name: str, value: float) -> bool:
     low, high = TABLE[name].off or (0.0, 0.0)

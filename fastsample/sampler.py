@@ -14,14 +14,17 @@ import numpy.typing as npt
 
 from . import backend
 from .arrays import Logits, Row, Rows, as_rows
+from .details import Draw, Logprobs, kind_of, make_arrays, make_draw
 from .inputs import edits_of, states, together
 from .lists import ids_of, is_per_row
 from .masks import masks
 from .orders import parse_order
 from .parameters import DEFAULTS, TABLE, Parameters, Seeds, SupportsArray
-from .plans import Plan, make_plan, plan_of_scalars, start_of
+from .plans import Plan, make_plan, plan_of_scalars
+from .records import STATES as SIZES
 from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
+from .sequence import Memory, Past
 from .signatures import documented_class
 from .values import any_integer, column, plain, uint64
 
@@ -105,8 +108,8 @@ class Sampler:
     """
 
     __slots__ = (
-        "__weakref__", "_begun", "_draw", "_edits", "_module", "_options", "_own", "_parameters",
-        "_plan", "_prompt", "_rows", "_state", "_steps", "offset", "seed",
+        "__weakref__", "_draw", "_memory", "_module", "_options", "_own", "_parameters", "_plan",
+        "_rows", "offset", "seed",
     )  # fmt: skip
 
     offset: int
@@ -134,18 +137,13 @@ class Sampler:
         self._parameters = {n: given[n] for n in (*DEFAULTS, *given) if n in given}
         self._rows = _rows_of(given)
         self._plan = _plan_of(type(self).__name__, given, self._rows)
+        # Where several rows have parameters of their own, there is nothing to remember.
+        several = self._plan.records.size > 1 or isinstance(self._plan.rules, list)
+        plain = self._plan.rules is None and self._plan.stateful is None and not self._plan.coin
+        self._memory = None if several or plain else Memory(self._plan)
         # A backend may have a faster way for one row; it is of use while that backend is active.
-        self._draw: Any = self._plan.draw
-        self._module = self._plan.module
-        self._edits: Any = None  # the backend's history
-        self._steps: list[int] | None = None  # the offset of each token that was drawn, or -1
-        self._begun = self._prompt = 0  # how many tokens `start` was given, and are the prompt
-        if isinstance(self._plan.rules, Rules) and self._plan.rules.rules:
-            self._edits = backend.history(self._plan.rules.rules)
-            self._steps = [] if self._plan.rules.needs_history else None
-        self._state: States | None = None
-        if self._plan.stateful is not None:
-            self._state = start_of(self._plan, 1)[0]
+        self._module = backend.active()
+        self._draw: Any = self._plan.draw if self._memory is None else self._memory.draw
         if state is not None:
             self.state = np.asarray(state, np.float64)
         self._own: int | None = None
@@ -183,9 +181,8 @@ class Sampler:
         if quick and self._module is backend._active:
             token: int = self._draw(logits, self.seed, self.offset)
             if token >= 0:
-                if self._steps is not None:
-                    self._edits.push((token,))
-                    self._steps.append(self.offset)
+                if self._memory is not None:
+                    self._memory.drew(token, self.offset)
                 self.offset += 1
                 return token
         rows, single = as_rows(logits)
@@ -198,44 +195,85 @@ class Sampler:
             return int(tokens.item())
         return tokens if out is None else out
 
+    def draw(
+        self,
+        logits: Logits,
+        *,
+        logprobs: Logprobs | None = "raw",
+        top_logprobs: int = 0,
+        support: bool = False,
+        log_mass: bool = False,
+        allowed: SupportsArray | None = None,
+    ) -> Draw:
+        """Draw as a call does, and tell more of each draw, as `fastsample.draw` does."""
+        rows, single = as_rows(logits)
+        kind = kind_of(logprobs)
+        arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
+        tokens = np.empty(len(rows), np.int64)
+        inputs = self._inputs_of(rows, single, allowed)
+        mark, limit = mark_of(self._options["errors"]), self._options["threads"] or 0
+        after = self._drawn(rows, inputs, mark, tokens, limit, (kind, arrays))
+        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        return make_draw(tokens, arrays, single)
+
     def _inputs_of(self, rows: npt.NDArray[Any], single: bool, allowed: Any) -> dict[str, Any]:
         """Return what a backend takes beside rows, records, uniforms and coins."""
         count, vocab = rows.shape
-        if count != 1 and (self._steps is not None or self._state is not None):
-            kept = "a history" if self._steps is not None else "a state"
+        memory = self._memory
+        if count != 1 and memory is not None and (memory.steps is not None or self._plan.stateful):
+            kept = "a state" if memory.steps is None else "a history"
             raise ValueError(f"logits must be one row for a sampler with {kept}, got {count} rows")
         if self._rows not in (None, count):
             make_plan(count, type(self).__name__, self._parameters)  # words what is wrong
         plan, inputs = self._plan, dict[str, Any]()
         if plan.rules is not None:
             check_ids(plan.rules, vocab)
-        if self._edits is not None:
-            inputs |= together([self._edits.edits(vocab)] * count)
+        if memory is not None and plan.rules is not None:
+            inputs |= together([memory.edits(vocab)] * count)
         elif plan.rules is not None:
             inputs |= edits_of(plan.rules, None, count, vocab)
         inputs |= masks(plan.rules, allowed, None, count, single, vocab)
-        if self._state is not None:
-            inputs["state"] = states(self._state, plan.stateful, 1, True)
+        if memory is not None and plan.stateful is not None:
+            inputs["state"] = states(memory.state, plan.stateful, 1, True)
         return inputs
 
     def _drawn(
-        self, rows: npt.NDArray[Any], inputs: dict[str, Any], mark: bool, tokens: Ids, limit: int
+        self,
+        rows: npt.NDArray[Any],
+        inputs: dict[str, Any],
+        mark: bool,
+        tokens: Ids,
+        limit: int,
+        told: Any = None,
     ) -> States | None:
         """Draw tokens and return the state after them; nothing is moved."""
         offset = uint64("offset", self.offset)
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
         sources = seed, offset, None, None, None, self._plan.coin
-        draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit)
-        return None if self._state is None else inputs["state"][0, : self._state.size]
+        draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit, told)
+        moved: States | None = inputs.get("state")
+        return None if moved is None else moved[0, : SIZES[str(self._plan.stateful)]]
 
     def _advance(self, token: int, state: States | None) -> None:
         """Go on after a token that was drawn at the offset; -1 is of a bad row, or of several."""
-        if self._steps is not None and token >= 0:
-            self._edits.push((token,))
-            self._steps.append(self.offset)
-        if state is not None:
-            self._state = state
+        if self._memory is not None:
+            self._memory.took(token, self.offset, state)
         self.offset = uint64("offset", self.offset) + 1
+
+    def _sequence(self) -> Any:
+        """Return what a backend's `step` takes, or None."""
+        if self._memory is None:
+            if self._rows is not None:
+                return None
+            self._remember()
+        memory = self._memory
+        return memory.sequence if memory is not None and memory.core else None
+
+    def _drew(self, token: int, offset: int) -> None:
+        """Go on after a backend's `step`."""
+        assert self._memory is not None
+        self._memory.drew(token, offset)
+        self.offset = offset + 1
 
     # ---- the history ----------------------------------------------------------------------------
 
@@ -257,18 +295,12 @@ class Sampler:
         length = ids.size if prompt_length is None else any_integer("prompt_length", prompt_length)
         if not 0 <= length <= ids.size:
             raise ValueError(f"prompt_length must be in [0, {ids.size}], got {length}")
-        self._keep()
-        self._edits.start(ids, length)
-        self._steps, self._begun, self._prompt = [-1] * ids.size, ids.size, length
-        if self._state is not None:
-            self._state = start_of(self._plan, 1)[0]
+        self._kept_memory().start(ids, length)
 
     def push(self, ids: Any) -> None:
         """Add tokens, an id or several, that the sampler has not drawn itself."""
         more = ids_of("ids", [ids] if isinstance(ids, (int, np.integer)) else ids)
-        steps = self._keep()
-        self._edits.push(more)
-        steps += [-1] * more.size
+        self._kept_memory().push(more)
 
     def rollback(self, n: int) -> None:
         """Take the last n tokens back, and with those that the sampler drew their steps.
@@ -276,49 +308,48 @@ class Sampler:
         It draws the same again then. Where a stage has a state, which cannot go back, this is
         refused.
         """
-        count, have = any_integer("n", n), len(self._steps or ())
+        count, memory = any_integer("n", n), self._memory
+        have = 0 if memory is None else len(memory.steps or ())
         if not 0 <= count <= have:
             raise ValueError(f"n must be in [0, {have}], the tokens of the history, got {count}")
-        if self._steps is None or count == 0:
+        if memory is None or count == 0:
             return
-        if self._state is not None and self._plan.moves:
+        if self._plan.moves:
             raise ValueError(f"rollback must not be used where {self._plan.stateful} has a state")
-        kept = have - count
-        drawn = [step for step in self._steps[kept:] if step >= 0]
-        self._edits.pop(count)
-        del self._steps[kept:]
-        self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
-        if drawn:
-            self.offset = drawn[0]
+        step = memory.pop(count)
+        if step is not None:
+            self.offset = step
 
     @property
     def history(self) -> Ids:
         """The tokens so far."""
-        if self._steps is None:
-            return np.empty(0, np.int64)
-        tokens: Ids = self._edits.tokens()
-        return tokens
+        return np.empty(0, np.int64) if self._memory is None else self._memory.tokens
 
-    def _keep(self) -> list[int]:
-        """Keep a history from now on."""
-        if not isinstance(self._plan.rules, (Rules, type(None))):
-            raise ValueError("a sampler with parameters of several rows has no history")
-        if self._edits is None:
-            self._edits = backend.history(())
-        if self._steps is None:
-            self._steps = []
-        return self._steps
+    def _kept_memory(self) -> Memory:
+        """Return what can keep tokens."""
+        if self._memory is None:
+            if self._plan.records.size > 1 or isinstance(self._plan.rules, list):
+                raise ValueError("a sampler with parameters of several rows has no history")
+            self._remember()
+        assert self._memory is not None
+        return self._memory
+
+    def _remember(self) -> None:
+        self._memory = Memory(self._plan)
+        self._draw, self._module = self._memory.draw, backend.active()
 
     # ---- the state, and the beginning -----------------------------------------------------------
 
     @property
     def state(self) -> States | None:
         """The numbers of the stage that has a state, of which there is one at most."""
-        return None if self._state is None else self._state.copy()
+        return None if self._memory is None else self._memory.state
 
     @state.setter
     def state(self, value: Any) -> None:
-        self._state = states(value, self._plan.stateful, 1, True)[0, : np.size(value)]
+        if self._memory is None:
+            raise ValueError("state must be None where no stage has one")
+        self._memory.set_state(value)
 
     def reset(self, seed: Seeds = None, offset: int = 0) -> None:
         """Go back to `offset`, with another seed if one is given.
@@ -327,11 +358,8 @@ class Sampler:
         start.
         """
         self._move(seed, offset)
-        if self._steps is not None:
-            self._edits.pop(len(self._steps) - self._begun)
-            del self._steps[self._begun :]
-        if self._state is not None:
-            self._state = start_of(self._plan, 1)[0]
+        if self._memory is not None:
+            self._memory.reset()
 
     def _move(self, seed: Seeds, offset: int) -> None:
         if seed is not None:
@@ -350,7 +378,7 @@ class Sampler:
 
     def copy(self, *, seed: Seeds = None) -> Sampler:
         """Return a sampler that goes on as this one, or with a seed begins as this one did."""
-        twin = _make_sampler(self._arguments(), type(self), self._past())
+        twin = _make_sampler(*self._made_of())
         if self._own is not None and self.seed == self._own:
             twin._own = self._own
             _unseeded.add(twin)
@@ -366,18 +394,16 @@ class Sampler:
         return self.copy()
 
     def _arguments(self) -> dict[str, Any]:
-        moved = {} if self._state is None else {"state": self._state.tolist()}
+        state = self.state
+        moved = {} if state is None else {"state": state.tolist()}
         place = {"seed": self.seed, "offset": self.offset}
         return {**self._parameters, **place, **moved, **self._options}
 
-    def _past(self) -> tuple[Any, ...] | None:
-        if self._steps is None:
-            return None
-        return self._edits.tokens(), self._prompt, list(self._steps), self._begun
+    def _made_of(self) -> tuple[dict[str, Any], type[Sampler], Past | None]:
+        return self._arguments(), type(self), self._memory.past() if self._memory else None
 
     def __reduce__(self) -> Any:
-        made_of = self._arguments(), type(self), self._past()
-        return _make_sampler, made_of, getattr(self, "__dict__", None)
+        return _make_sampler, self._made_of(), getattr(self, "__dict__", None)
 
     def __repr__(self) -> str:
         usual = {**DEFAULTS, **self._OPTIONS}
@@ -414,16 +440,13 @@ def _is_per_row(name: str, value: list[Any]) -> bool:
 def _make_sampler(
     arguments: dict[str, Any],
     kind: type[Sampler] = Sampler,
-    past: tuple[Any, ...] | None = None,
+    past: Past | None = None,
 ) -> Sampler:
     sampler = kind.__new__(kind)
     Sampler.__init__(sampler, **arguments | {"offset": 0})
     sampler.offset = arguments["offset"]  # 2**64 after the last step, with which none is made
     if past is not None:
-        tokens, length, steps, begun = past
-        sampler._keep()
-        sampler._edits.start(tokens, length)
-        sampler._steps, sampler._begun, sampler._prompt = list(steps), begun, length
+        sampler._kept_memory().resume(past)
     return sampler
 
 

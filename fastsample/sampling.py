@@ -215,7 +215,7 @@ def sample(
     plan = plan or make_plan(len(rows), "sample", parameters)
     tokens = tokens_for(out, len(rows), single)
     inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
-    moved = _moved(state) if plan.moves else None
+    moved = moved_by(plan, state)
     sources = seed, offset, stream, u, rng, plan.coin, u_xtc
     draw_rows(rows, plan, inputs, sources, mark, tokens, limit)
     if moved is not None:
@@ -233,15 +233,26 @@ def draw_rows(
     mark: bool,
     tokens: Ids,
     limit: int,
+    told: tuple[int, dict[str, npt.NDArray[Any]]] | None = None,
 ) -> None:
-    """Draw a token of each row into `tokens`; a state among the inputs is moved."""
+    """Draw a token of each row into `tokens`; a state among the inputs is moved.
+
+    `told` is the kind of log-probabilities, and the arrays of ``details.py`` that are filled.
+    """
     drawn_with, flips = uniforms(len(rows), *sources)
     if flips is not None:
         inputs["coin"] = flips
-    backend.active().sample(rows, plan.records, drawn_with, mark, tokens, limit, **inputs)
+    given = rows, plan.records, drawn_with, mark, tokens, limit
+    if told is None:
+        backend.active().sample(*given, **inputs)
+    else:
+        backend.active().sample_details(*given, *told, **inputs)
 
 
-def _moved(state: Any) -> States:
+def moved_by(plan: Plan, state: Any) -> States | None:
+    """Return the array that a draw is to move, if there is one."""
+    if not plan.moves:
+        return None
     if not isinstance(state, np.ndarray):
         raise TypeError(
             "state must be a float64 array, which is moved, where mirostat or adaptive_target is "
@@ -257,13 +268,12 @@ def _kept(
     rows: Any,
     single: bool,
     parameters: Mapping[str, Any],
-    options: Mapping[str, Any],
+    of_rows: tuple[Any, ...],
+    key: tuple[Any, ...],
 ) -> tuple[Records, dict[str, Any]]:
     """Return the chains of rows that are not drawn from, and their inputs."""
-    given = dict(options)
-    key = [given.pop(name) for name in ("seed", "offset", "stream", "u_xtc")]
     plan = plan_of_scalars(parameters) or make_plan(len(rows), function, parameters)
-    inputs = inputs_of(plan, rows, single, **given)
+    inputs = inputs_of(plan, rows, single, *of_rows)
     if plan.coin:
         inputs["coin"] = coins(len(rows), *key)
     return plan.records, inputs
@@ -321,12 +331,9 @@ def probs(
     array([0.62, 0.38, 0.  , 0.  ], dtype=float32)
     """
     rows, single = as_rows(logits)
-    options = {
-        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
-        "prompt_length": prompt_length, "state": state, "allowed": allowed,
-        "vocab_size": vocab_size,
-    }  # fmt: skip
-    records, inputs = _kept("probs", rows, single, parameters, options)
+    of_rows = history, prompt_length, allowed, vocab_size, state
+    key = seed, offset, stream, u_xtc
+    records, inputs = _kept("probs", rows, single, parameters, of_rows, key)
     out: npt.NDArray[np.float32] = backend.active().probs(rows, records, **inputs)
     return out[0] if single else out
 
@@ -387,11 +394,8 @@ def survivors(
     rows, single = as_rows(logits)
     if not single:
         raise ValueError(f"logits must be 1-D, got shape {rows.shape}")
-    options = {
-        "seed": seed, "offset": offset, "stream": stream, "u_xtc": u_xtc, "history": history,
-        "prompt_length": prompt_length, "state": state, "allowed": allowed,
-        "vocab_size": vocab_size,
-    }  # fmt: skip
-    records, inputs = _kept("survivors", rows, single, parameters, options)
+    of_rows = history, prompt_length, allowed, vocab_size, state
+    key = seed, offset, stream, u_xtc
+    records, inputs = _kept("survivors", rows, single, parameters, of_rows, key)
     ids, p = backend.active().survivors(rows, records, **inputs)
     return ids, p

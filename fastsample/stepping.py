@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import backend
 from .arrays import Logits, as_rows
 from .masks import mask
 from .parameters import SupportsArray
@@ -15,6 +16,7 @@ from .reference import find_defect, to_float32
 from .reference.inputs import as_drawn_from
 from .sampler import Sampler
 from .sampling import Errors, Ids, mark_of, thread_limit
+from .uniforms import words
 
 
 def step(
@@ -66,12 +68,14 @@ def step(
     rows, single = as_rows(logits)
     mark, limit = mark_of(errors), thread_limit(threads)
     several = _checked(samplers, rows, single)
-    words = None if allowed is None else mask(allowed, len(rows), False, rows.shape[1])
+    masks = None if allowed is None else mask(allowed, len(rows), False, rows.shape[1])
     tokens = np.empty(len(rows), np.int64)
+    if masks is None and _at_once(several, rows, mark, tokens, limit):
+        return tokens
     after = []
     for i, sampler in enumerate(several):
         row = rows[i : i + 1]
-        inputs = sampler._inputs_of(row, True, None if words is None else words[i])
+        inputs = sampler._inputs_of(row, True, None if masks is None else masks[i])
         state = sampler._drawn(row, inputs, True, tokens[i : i + 1], limit)
         if tokens[i] < 0 and not mark:
             edited = as_drawn_from(to_float32(rows[i]), inputs, 0)
@@ -81,6 +85,27 @@ def step(
         if token >= 0:
             sampler._advance(token, state)
     return tokens
+
+
+def _at_once(
+    samplers: list[Sampler], rows: npt.NDArray[Any], mark: bool, tokens: Ids, limit: int
+) -> bool:
+    """Let the backend draw for all, if it can; else nothing has moved."""
+    module = backend.active()
+    if not hasattr(module, "Sequence"):
+        return False
+    sequences = [sampler._sequence() for sampler in samplers]
+    seeds = words("seed", [sampler.seed for sampler in samplers], len(samplers))
+    places = [sampler.offset for sampler in samplers]
+    offsets = words("offset", places, len(samplers))
+    if None in sequences or seeds is None or offsets is None:
+        return False
+    if not module.step(sequences, rows, seeds, offsets, mark, tokens, limit):
+        return False
+    for sampler, token, offset in zip(samplers, tokens.tolist(), places, strict=True):
+        if token >= 0:
+            sampler._drew(token, offset)
+    return True
 
 
 def _checked(samplers: Any, rows: npt.NDArray[Any], single: bool) -> list[Sampler]:

@@ -49,7 +49,7 @@ def _in_unit_interval(name: str, values: Uniforms, rows: int) -> Uniforms:
     return np.ascontiguousarray(np.broadcast_to(values, (rows,)))
 
 
-def _words(name: str, value: Any, rows: int) -> _Words | None:
+def words(name: str, value: Any, rows: int) -> _Words | None:
     """Return a usual list or array of one 64-bit number per row at once; None is another thing."""
     quick = getattr(backend.active(), "take_words", None)
     if quick is not None:  # a look at each in compiled code
@@ -63,9 +63,9 @@ def _words(name: str, value: Any, rows: int) -> _Words | None:
 
 def _column(name: str, value: Any, rows: int) -> Any:
     """Return a 64-bit number, or an array of one per row."""
-    words = _words(name, value, rows)
-    if words is not None:
-        return words
+    usual = words(name, value, rows)
+    if usual is not None:
+        return usual
     found = column(name, value, rows, uint64)
     return np.array(found, np.uint64) if isinstance(found, list) else found
 
@@ -89,7 +89,7 @@ class _Keys(NamedTuple):
 def _keys(rows: int, seed: Any, offset: Any, stream: Any) -> _Keys:
     """Return the keys of seeds and steps; a row without a seed draws the process's own."""
     unseeded = None
-    seeds = _words("seed", seed, rows)
+    seeds = words("seed", seed, rows)
     if seeds is None:
         values = plain("seed", seed)
         if isinstance(values, list) and any(v is None for v in values):

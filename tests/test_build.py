@@ -136,7 +136,7 @@ def test_the_extension_needs_no_gil() -> None:
             sys.executable, "-c", "import fastsample._core, sys; sys._is_gil_enabled() and 1/0"
         )
         assert done.returncode == 0, done.stdout
-    bindings = (ROOT / "csrc" / "bindings.cpp").read_text()
+    bindings = (ROOT / "csrc" / "bindings" / "module.cpp").read_text()
     assert "PYBIND11_MODULE(_core, m, py::mod_gil_not_used())" in bindings
 
 

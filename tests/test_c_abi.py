@@ -30,6 +30,7 @@ CLIENT = ROOT / "tests" / "c"
 
 EXPORTS = {
     "fs_chain_init",
+    "fs_details_init",
     "fs_draw_init",
     "fs_find_stage",
     "fs_force_isa",
@@ -42,13 +43,30 @@ EXPORTS = {
     "fs_order_init",
     "fs_orders",
     "fs_probs",
+    "fs_rule_init",
+    "fs_rule_kind_of",
+    "fs_rule_name",
     "fs_sample",
+    "fs_sample_details",
+    "fs_sampler_copy",
+    "fs_sampler_edits",
+    "fs_sampler_free",
+    "fs_sampler_get",
+    "fs_sampler_new",
+    "fs_sampler_push",
+    "fs_sampler_reset",
+    "fs_sampler_rollback",
+    "fs_sampler_seek",
+    "fs_sampler_set_state",
+    "fs_sampler_start",
     "fs_softmax",
     "fs_stage_init",
     "fs_stage_kind_of",
     "fs_stage_name",
+    "fs_step",
     "fs_survivors",
     "fs_uniform",
+    "fs_uniform_for",
     "fs_version",
 }
 ISAS = {
@@ -159,7 +177,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     run(cmake, "-S", CLIENT, "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={library.prefix}",
         f"-DREQUIRED_VERSION={header_version()}", "-DFUZZ_RUNS=2000")  # fmt: skip
     run(cmake, "--build", tmp_path, "--parallel", "2")
-    for program in ("client", "client_cpp", "threads", "allocations"):
+    for program in ("client", "client_cpp", "sampler", "serving", "threads", "allocations"):
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
 

@@ -2,21 +2,12 @@
 #include <algorithm>
 #include <cstring>
 
-#include "fastsample.h"
+#include "abi/fields.h"
 #include "stages/table.h"
 
 namespace fastsample {
 
 namespace {
-
-// Copies as much of `value` as the caller has room for.
-template <class T>
-void fill(void* to, uint64_t size, T value) {
-  if (!to || !size) return;
-  value.struct_size = decltype(value.struct_size)(size);
-  std::memset(to, 0, size_t(size));
-  std::memcpy(to, &value, size_t(std::min<uint64_t>(size, sizeof value)));
-}
 
 fs_stage off(int32_t kind, int32_t joint) {
   fs_stage stage{};
@@ -74,6 +65,8 @@ void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind) {
 }
 
 void fs_draw_init(fs_draw* draw, uint64_t size) { fill(draw, size, fs_draw{}); }
+
+void fs_details_init(fs_details* details, uint64_t size) { fill(details, size, fs_details{}); }
 
 const char* fs_stage_name(int32_t kind) {
   const TableRow* row = row_of_kind(kind);

@@ -2,53 +2,12 @@
 
 #include <cfloat>
 
-#include "abi/words.h"
-#include "chain.h"
+#include "abi/fields.h"
 #include "stages/table.h"
 
 namespace fastsample {
 
 namespace {
-
-// A struct may be larger than ours where it says nothing by that. The next version that appends
-// fields has to take the sizes of this one too, with what the new fields are when they are 0.
-template <class T>
-std::string check_size(const char* name, const T& value) {
-  constexpr uint64_t kLargest = 4096;
-  const uint64_t size = value.struct_size;
-  if (size < sizeof(T) || size > kLargest || size % alignof(T))
-    return must(
-        std::string(name) + ".struct_size",
-        "sizeof(fs_" + std::string(name) + "), which is " + std::to_string(sizeof(T)) + " here",
-        int64_t(size));
-  const char* bytes = reinterpret_cast<const char*>(&value);
-  for (uint64_t i = sizeof(T); i < size; ++i)
-    if (bytes[i] != 0)
-      return std::string(name) + " must be 0 beyond byte " + std::to_string(sizeof(T)) +
-             ", of which this version knows nothing";
-  return {};
-}
-
-// The elements of an array are as large as the first.
-template <class T>
-std::string check_size(const char* name, const T* first, int64_t i) {
-  const T& value = element_at(first, i);
-  if (value.struct_size != first->struct_size)
-    return must(std::string(name) + ".struct_size", "the same in a whole array",
-                int64_t(value.struct_size));
-  return check_size(name, value);
-}
-
-std::string check_numbers(const TableRow& row, const double* value) {
-  for (int i = 0; i < 4; ++i) {
-    const Number& number = row.stage->numbers[i];
-    if (number.name ? !number.valid(value[i]) : value[i] != 0.0)
-      return number.name
-                 ? must(number.name, number.requirement, value[i])
-                 : must(std::string(row.name) + ".value[" + std::to_string(i) + "]", "0", value[i]);
-  }
-  return {};
-}
 
 std::string check_stage(const fs_chain& chain, int64_t i, uint32_t& seen) {
   std::string error = check_size("stage", chain.stages, i);
@@ -69,7 +28,7 @@ std::string check_stage(const fs_chain& chain, int64_t i, uint32_t& seen) {
         return std::string("stages must keep the largest logits to be joint, got ") +
                row_of_kind(kind)->name;
   if (stage.reserved != 0) return must("stage.reserved", "0", int64_t(stage.reserved));
-  return check_numbers(*row, stage.value);
+  return check_numbers(row->name, row->stage->numbers, stage.value);
 }
 
 // A draw has one state, and what gives tokens other weights is the last to do so.
@@ -132,6 +91,13 @@ std::string in_row(const std::string& error, int64_t i) {
 
 }  // namespace
 
+std::string check_call(int32_t threads, uint32_t flags) {
+  if (threads < 0) return must("threads", ">= 0", int64_t(threads));
+  if (flags & ~uint32_t(FS_MARK_BAD_ROWS))
+    return must("flags", "0 or FS_MARK_BAD_ROWS", int64_t(flags));
+  return {};
+}
+
 std::string check_logits(const fs_logits* logits) {
   if (!logits) return "logits must not be null";
   std::string error = check_size("logits", *logits);
@@ -154,8 +120,6 @@ std::string check_logits(const fs_logits* logits) {
 }
 
 namespace {
-
-bool is_finite(double v) { return v >= -DBL_MAX && v <= DBL_MAX; }
 
 // Edits and mask; what a state may be is for its stage.
 std::string check_inputs(const fs_draw& draw, int64_t vocab) {
@@ -207,6 +171,23 @@ std::string check_draws(const fs_draw* draws, int64_t rows, int64_t vocab, bool 
     const std::string wrong = check_inputs(draw, vocab);
     if (!wrong.empty()) return in_row(wrong, i);
   }
+  return {};
+}
+
+std::string check_details(const fs_details* details, int64_t vocab) {
+  if (!details) return "details must not be null";
+  const std::string error = check_size("details", *details);
+  if (!error.empty()) return error;
+  if (details->reserved != 0) return must("details.reserved", "0", int64_t(details->reserved));
+  const bool asked = details->logprob || details->rank || details->top_ids || details->top_logprobs;
+  if (details->logprobs < (asked ? 1 : 0) || details->logprobs > FS_LOGPROBS_PROCESSED)
+    return must("details.logprobs", "an fs_logprobs", int64_t(details->logprobs));
+  if (details->top_count < 0 || details->top_count > vocab)
+    return must("details.top_count", "in [0, logits.vocab]", details->top_count);
+  if (!details->top_ids != !details->top_logprobs)
+    return "details.top_ids and details.top_logprobs must both be null, or none";
+  if (!details->support != !details->support_count)
+    return "details.support and details.support_count must both be null, or none";
   return {};
 }
 

@@ -5,6 +5,12 @@
 
 namespace fastsample {
 
+// What is drawn from a row, and the state after it.
+struct Outcome {
+  int64_t token;
+  double state[2];
+};
+
 // What a thread keeps between calls.
 struct Workspace {
   Buffer<float> block_max;
@@ -17,9 +23,12 @@ struct Workspace {
   Buffer<uint32_t> places;   // where they are in it,
   Buffer<uint8_t> stays;     // and whether they are kept
   Buffer<int64_t> before;    // weights that a stage has replaced
-  Buffer<int64_t> tokens;
-  Buffer<double> states;
+  Buffer<Outcome> drawn;
   Buffer<uint64_t> gathered;  // values that are not next to each other
+  Survivors largest;          // of what is told of a draw,
+  Buffer<float> exponentials;
+  Buffer<float> raw_max;  // and the row without its ceiling, or without all that made it another
+  Patch raw_patch;
 };
 
 // Mass of what is kept, per block.

@@ -4,31 +4,41 @@
 
 namespace fastsample {
 
-void Patch::start(size_t n, Edits edits, Allowed allowed) {
+void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
   std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
   ceiling_ = {};
-  edits_ = edits.count > 0;
+  table_ = edits.table;
   masked_ = allowed.word || allowed.size < n;
   if (masked_) copy_bits(allowed);
-  if (edits_) sort_edits(edits);
+  if (edits.count) sort_edits(edits);
+  table_.blocks = std::min(table_.blocks, blocks_);
+  for (size_t b = 0; b < table_.blocks; ++b)
+    if (has_edits(b) && state(b) == kOwn) set(b, kCopied);
 }
 
 // Counted, then placed: no comparisons, for there may be thousands.
-void Patch::sort_edits(Edits edits) {
-  uint32_t* starts = starts_.reserve(blocks_ + 2);
-  std::fill_n(starts, blocks_ + 2, 0u);
-  uint32_t* end = starts + 1;  // of a block, where the next of its edits goes
-  for (size_t i = 0; i < edits.count; ++i) ++end[size_t(edits.edit[i].id) / kBlock + 1];
-  for (size_t b = 1; b <= blocks_; ++b) end[b] += end[b - 1];
-  Edit* sorted = sorted_.reserve(edits.count);
-  values_.reserve(edits.count);
-  for (size_t i = 0; i < edits.count; ++i) {
-    const size_t b = size_t(edits.edit[i].id) / kBlock;
-    sorted[end[b]++] = edits.edit[i];
-    if (state(b) == kOwn) set(b, kCopied);
+void Patch::sort_edits(const Edits& edits) {
+  EditBlock* blocks = sorted_blocks_.reserve(blocks_);
+  std::fill_n(blocks, blocks_, EditBlock{});
+  for (size_t i = 0; i < edits.count; ++i) ++blocks[size_t(edits.edit[i].id) / kBlock].room;
+  uint32_t begin = 0;
+  for (size_t b = 0; b < blocks_; ++b) {
+    blocks[b].begin = begin;
+    begin += blocks[b].room;
   }
+  Edit* sorted = sorted_.reserve(edits.count);
+  uint8_t* places = places_.reserve(edits.count);
+  for (size_t i = 0; i < edits.count; ++i) {
+    const Edit& edit = edits.edit[i];
+    EditBlock& block = blocks[size_t(edit.id) / kBlock];
+    const size_t slot = block.begin + block.count++;
+    sorted[slot] = edit;
+    places[slot] = uint8_t(edit.id % kBlock);
+    block.raising = uint16_t(block.raising + may_raise(edit));
+  }
+  table_ = {sorted, places, blocks, blocks_};
 }
 
 void Patch::copy_bits(Allowed allowed) {
@@ -54,23 +64,24 @@ void Patch::copy_bits(Allowed allowed) {
   }
 }
 
-float Patch::edit(size_t b, const float* own, float max) {
+float Patch::max_after(size_t b, const float* own, float max) const {
+  const EditBlock& block = table_.block[b];
+  const uint8_t* place = table_.place + block.begin;
+  bool touched = false;
+  for (size_t i = 0; i < block.count; ++i) touched |= own[place[i]] == max;
+  if (!block.raising) return touched ? NAN : max;
   float highest = -INFINITY;
-  bool lowered = false;
-  for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i) {
-    const Edit& edit = sorted_.get()[i];
-    const float before = own[edit.id % kBlock], after = edited(edit, before);
-    values_.get()[i] = after;
-    highest = after > highest ? after : highest;
-    lowered |= before == max;
-  }
-  return lowered && highest < max ? NAN : highest;
+  for (size_t i = 0; i < block.count; ++i)
+    highest = std::max(highest, edited(table_.edit[block.begin + i], own[place[i]]));
+  return highest >= max ? highest : touched ? NAN : max;
 }
 
 void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
-  if (edits_)
-    for (uint32_t i = starts_.get()[b]; i < starts_.get()[b + 1]; ++i)
-      x[sorted_.get()[i].id % kBlock] = values_.get()[i];
+  if (has_edits(b)) {
+    const EditBlock& block = table_.block[b];
+    for (size_t i = block.begin; i < size_t(block.begin) + block.count; ++i)
+      x[table_.place[i]] = edited(table_.edit[i], x[table_.place[i]]);
+  }
   if (masked_) kernels->clear_forbidden(bits_.get() + b * kWords, x);
   if (ceiling_.value == INFINITY) return;
   const float value = ceiling_.value;

@@ -24,10 +24,31 @@ inline float edited(const Edit& edit, float value) {
   return float(x - edit.subtract);
 }
 
-// Each id once, in any order.
+// Whether some value may become larger by it.
+inline bool may_raise(const Edit& edit) {
+  return edit.bias > 0.0 || edit.factor < 1.0 || edit.subtract < 0.0;
+}
+
+// The edits of one block: a run of slots.
+struct EditBlock {
+  uint32_t begin;
+  uint16_t count, room;  // slots in use, and those that may be
+  uint16_t raising;      // how many edits may raise a value
+};
+
+// Edits in the order of their blocks. What is beyond the row changes nothing.
+struct EditTable {
+  const Edit* edit = nullptr;      // of a slot,
+  const uint8_t* place = nullptr;  // and the place of its id in the block
+  const EditBlock* block = nullptr;
+  size_t blocks = 0;
+};
+
+// Each id once: in any order, or in a table.
 struct Edits {
   const Edit* edit = nullptr;
   size_t count = 0;
+  EditTable table{};
 };
 
 // Bit i % 32 of word i / 32 says whether id i is allowed. Ids from `size` on are not; where `word`
@@ -56,16 +77,16 @@ class Patch {
   enum State : uint8_t { kOwn, kCopied, kEmpty };
 
   // For a row of so many values.
-  void start(size_t n, Edits edits, Allowed allowed);
+  void start(size_t n, const Edits& edits, Allowed allowed);
   // The same for a row without edits that is about to get a ceiling.
   void start(size_t n) { start(n, {}, {}); }
 
   State state(size_t b) const { return State(states_.get()[b]); }
   void set(size_t b, State state) { states_.get()[b] = state; }
-  bool has_edits(size_t b) const { return edits_ && starts_.get()[b] != starts_.get()[b + 1]; }
-  // Computes the edited values of a block from its own, and returns the largest of them; NaN where
-  // it is less than `max`, which an edit may have taken away.
-  float edit(size_t b, const float* own, float max);
+  bool has_edits(size_t b) const { return b < table_.blocks && table_.block[b].count; }
+  // The largest value of a block after its edits, given its values and the largest of them; NaN
+  // where that may have gone, and only a look at the edited block tells.
+  float max_after(size_t b, const float* own, float max) const;
   // Patches the copy of a block.
   void apply(const Kernels* kernels, size_t b, float* x) const;
   // From now on values above the ceiling's are gone, and those equal to it whose ids are not in its
@@ -73,16 +94,16 @@ class Patch {
   void lower(Ceiling ceiling);
 
  private:
-  void sort_edits(Edits edits);
+  void sort_edits(const Edits& edits);
   void copy_bits(Allowed allowed);
 
   static constexpr size_t kWords = kBlock / 32;
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;
-  bool edits_ = false;  // sorted by block; those of block b begin at starts_[b]
-  Buffer<Edit> sorted_;
-  Buffer<uint32_t> starts_;
-  Buffer<float> values_;
+  EditTable table_;
+  Buffer<Edit> sorted_;  // edits that came in any order
+  Buffer<uint8_t> places_;
+  Buffer<EditBlock> sorted_blocks_;
   bool masked_ = false;
   Buffer<uint32_t> bits_;
   Ceiling ceiling_;

@@ -119,6 +119,19 @@ size_t Row::collect(const int32_t* list, size_t count, float low, float high, in
   return size;
 }
 
+void Row::add_exponentials(size_t first, size_t last, const Exponent& exponent, float tau,
+                           double* lanes) const {
+  if (first >= last) return;
+  if (!patch) {
+    const size_t end = last < blocks ? last * kBlock : n;
+    const Scanned part{block(first), end - first * kBlock, block_max + first, first * kBlock};
+    return own_ops().add_exponentials(part, exponent, tau, lanes);
+  }
+  for_stretches(*this, first, last, [&](const Stretch& s) {
+    if (s.ops) s.ops->add_exponentials(s, exponent, tau, lanes);
+  });
+}
+
 void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double total,
                     float* out) const {
   if (!patch) return own_ops().quotients(*this, first, last, exp2, tau, total, out);
@@ -152,6 +165,7 @@ void Row::cut_above(Ceiling ceiling, Patch& unused) {
     patch->start(n);
   }
   patch->lower(ceiling);
+  lowered = true;
   // The maxima are the workspace's: const to all but the scan and this.
   float* maxima = const_cast<float*>(block_max);
   max = -INFINITY;
@@ -170,6 +184,7 @@ void Row::cut_above(Ceiling ceiling, Patch& unused) {
 
 void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
   float* maxima = const_cast<float*>(block_max);
+  lowered = true;
   max = -INFINITY;
   for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;
   for (size_t i = 0; i < n; ++i) {

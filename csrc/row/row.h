@@ -16,7 +16,8 @@ struct Row : Scanned {
   float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
-  Patch* patch;  // or null: every block is read in place
+  Patch* patch;          // or null: every block is read in place
+  bool lowered = false;  // stages have dropped the largest: maxima are no more those of the scan
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
   const void* block(size_t b) const {
@@ -48,6 +49,8 @@ struct Row : Scanned {
                         float* x) const;
   size_t collect(const int32_t* blocks, size_t count, float low, float high, int32_t* ids,
                  float* x) const;
+  void add_exponentials(size_t first, size_t last, const Exponent& exponent, float tau,
+                        double* lanes) const;
   void quotients(size_t first, size_t last, Exp2 exp2, float tau, double total, float* out) const;
   float sample(size_t pieces, float* out) const;
 

@@ -35,10 +35,6 @@ void diagnose(Row& row) {
 }
 
 ScanResult scan_patched(const Row& row, float* max) {
-  alignas(64) float scratch[kBlock];
-  for (size_t b = 0; b < row.blocks; ++b)
-    if (row.patch->has_edits(b) && row.patch->state(b) != Patch::kEmpty)
-      row.patch->edit(b, row.own_values(b, scratch), INFINITY);
   ScanResult result{-INFINITY, INFINITY, false};
   for_stretches(row, 0, row.blocks, [&](const Stretch& s) {
     ScanResult found{-INFINITY, -INFINITY, false};
@@ -66,11 +62,11 @@ ScanResult scan_edited(const Row& row, float* max) {
   ScanResult result{-INFINITY, INFINITY, false};
   for (size_t b = 0; b < row.blocks; ++b) {
     if (row.patch->has_edits(b)) {
-      const float highest = row.patch->edit(b, row.own_values(b, scratch), max[b]);
-      if (highest >= max[b])
-        max[b] = highest;
-      else if (std::isnan(highest))
+      const float after = row.patch->max_after(b, row.own_values(b, scratch), max[b]);
+      if (std::isnan(after))
         row.kernels->row[kF32].scan(row.values(b, scratch), kBlock, max + b);
+      else
+        max[b] = after;
     }
     result.max = std::max(result.max, max[b]);
     result.lowest_max = std::min(result.lowest_max, max[b]);
@@ -82,10 +78,11 @@ ScanResult scan_edited(const Row& row, float* max) {
 }  // namespace
 
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
-         Patch* patch, Edits edits, Allowed allowed) {
+         Patch* patch, const Edits& edits, Allowed allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
   float* max = block_max.reserve(blocks + kSlack);
-  const bool patched = edits.count > 0 || allowed.word || allowed.size < n;
+  const bool edited = edits.count > 0 || edits.table.blocks > 0;
+  const bool patched = edited || allowed.word || allowed.size < n;
   Row row{{data, n, max, 0}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0, nullptr};
   ScanResult result;
   if (patched) {

@@ -132,6 +132,22 @@ struct Moments {
   size_t count;
 };
 
+// How 2^((x - max) * s) is taken in float32 with an error that does not grow with the distance from
+// the maximum. s = log2(e) / T is scale + scale_low, and (max - base) * s is high + low, of which
+// `high` is a multiple of 2^-10 a little below: with d = x - base and n the
+// whole part of d * scale - high, d * scale - (high + n) is rounded once. Values below `least`,
+// which is where the weight is 2^-96, weigh nothing.
+struct Exponent {
+  float max;
+  float base;  // 0, or the maximum where that is so large that the difference is exact
+  float scale, scale_low;
+  float high, low;
+  float least;
+};
+
+// The places that sums of exponentials are taken in: that of id i in lane i % kLanes.
+constexpr int kLanes = 16;
+
 struct ScanResult {
   float max;         // of all values
   float lowest_max;  // the least of the blocks' maxima
@@ -171,10 +187,15 @@ struct RowKernels {
   // A block as float32, padded with -inf; `n` is what is left of the row.
   void (*load)(const void* block, size_t n, float out[kBlock]);
   // Of all values: w = 2^((x - max) * scale + kLift), its argument in double precision, so that
-  // also the lightest has all the digits of a float. They go to `out` unless that is null; what
-  // padding adds is too light to matter. Returns their sum: value i is added to lane i % 16, and at
-  // the end the upper half of the lanes to the lower one until one is left.
+  // also the lightest has all the digits of a float; what padding adds is too light to matter.
+  // Returns their sum: value i is added to lane i % 16, and at the end the upper half of the lanes
+  // to the lower one until one is left.
   double (*exponentials)(const Scanned& row, double max, double scale, float* out);
+  // Adds the exponentials of values >= tau, which is not below `least`, to lanes: those of a block
+  // that share a lane in float32, neighbours first, then pairs, and so on; blocks one after the
+  // other in float64. Values equal to the maximum are left out: beside 1 the rest would lose its
+  // digits. What is not there adds 0, so that a list has the sums of a row.
+  void (*add_exponentials)(const Scanned& row, const Exponent& exponent, float tau, double* lanes);
   // fma(x - max, scale, shift) in double precision.
   void (*logarithms)(const Scanned& row, double max, double scale, double shift, float* out);
   // What values >= tau weigh, as integers, divided by a total in double precision; 0 for others. Of
@@ -219,6 +240,8 @@ struct Kernels {
   // Drops the values of a list, and with them their weights unless null, that are below tau and, of
   // those equal to it, all but the first `ties`. Returns how many are left. Slack as above.
   size_t (*keep)(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties);
+  // The exponentials of a list, that of the maximum 0. Slack as above.
+  void (*exponentials)(const float* x, size_t n, const Exponent& exponent, float* out);
   // Multiplies in place.
   void (*multiply)(float* x, size_t n, float factor);
 };

@@ -292,9 +292,10 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,    mass<Type>,           entropy<Type>,        squares<Type>,  moments<Type>,
-          count<Type>, mass_and_marks<Type>, collect_marked<Type>, collect<Type>,  sample<Type>,
-          load<Type>,  exponentials<Type>,   logarithms<Type>,     quotients<Type>};
+  return {
+      scan_row,    mass<Type>,           entropy<Type>,          squares<Type>,    moments<Type>,
+      count<Type>, mass_and_marks<Type>, collect_marked<Type>,   collect<Type>,    sample<Type>,
+      load<Type>,  exponentials<Type>,   add_exponentials<Type>, logarithms<Type>, quotients<Type>};
 }
 
 }  // namespace
@@ -317,6 +318,7 @@ constexpr Kernels kernels = {
     find,
     clear_weights,
     keep,
+    exponentials_of_list,
     multiply,
 };
 

@@ -191,6 +191,10 @@ struct Vec {
     sum[0] = _mm256_add_pd(sum[0], low_d(v));
     sum[1] = _mm256_add_pd(sum[1], high_d(v));
   }
+  // ldexp where x >= cut, else 0, whatever the rest is.
+  static F ldexp_ge(F p, F n, F x, F cut) {
+    return _mm256_and_ps(ldexp(p, n), _mm256_cmp_ps(x, cut, _CMP_GE_OQ));
+  }
   static F quotient(I q, D divisor) {
     return to_floats(_mm256_div_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(q)), divisor),
                      _mm256_div_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(q, 1)), divisor));

@@ -188,6 +188,10 @@ struct Vec {
     sum[0] = _mm512_add_pd(sum[0], low_d(v));
     sum[1] = _mm512_add_pd(sum[1], high_d(v));
   }
+  // ldexp where x >= cut, else 0, whatever the rest is.
+  static F ldexp_ge(F p, F n, F x, F cut) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, cut, _CMP_GE_OQ), p, n);
+  }
   static F quotient(I q, D divisor) {
     return to_floats(_mm512_div_pd(_mm512_cvtepi32_pd(_mm512_castsi512_si256(q)), divisor),
                      _mm512_div_pd(_mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(q, 1)), divisor));

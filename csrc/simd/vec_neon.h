@@ -168,6 +168,10 @@ struct Vec {
     sum[0] = vaddq_f64(sum[0], low_d(v));
     sum[1] = vaddq_f64(sum[1], high_d(v));
   }
+  // ldexp where x >= cut, else 0, whatever the rest is.
+  static F ldexp_ge(F p, F n, F x, F cut) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(ldexp(p, n)), vcgeq_f32(x, cut)));
+  }
   static F quotient(I q, D divisor) {
     return to_floats(vdivq_f64(vcvtq_f64_s64(vmovl_s32(vget_low_s32(q))), divisor),
                      vdivq_f64(vcvtq_f64_s64(vmovl_high_s32(q)), divisor));

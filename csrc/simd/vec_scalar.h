@@ -149,6 +149,8 @@ struct Vec {
     r = F(y - whole);
   }
   static void add_to(D* sum, F v) { *sum += double(v); }
+  // ldexp where x >= cut, else 0, whatever the rest is.
+  static F ldexp_ge(F p, F n, F x, F cut) { return x >= cut ? ldexp(p, n) : 0.0f; }
   static F quotient(I q, D divisor) { return F(double(q) / divisor); }
   static int64_t hsum64(Sum64 sum) { return sum; }
 };

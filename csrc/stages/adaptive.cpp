@@ -55,6 +55,7 @@ const Stage kAdaptive = {
     run,
     false,
     start,
-    update};
+    update,
+    2};
 
 }  // namespace fastsample

@@ -73,6 +73,7 @@ const Stage kMirostat = {
     run,
     true,
     start,
-    update};
+    update,
+    1};
 
 }  // namespace fastsample

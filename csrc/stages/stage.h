@@ -8,6 +8,7 @@
 
 #include "fastsample.h"
 #include "lists/kept.h"
+#include "number.h"
 
 namespace fastsample {
 
@@ -35,14 +36,6 @@ struct Cutting {
   Exp2 exp2() const { return {row.max, exp2_scale(temperature)}; }
 };
 
-// One number of a stage.
-struct Number {
-  const char* name = nullptr;         // null where the stage has no such number
-  const char* requirement = nullptr;  // what `valid` asks for
-  bool (*valid)(double) = nullptr;    // never true of NaN
-  double off = 0.0;                   // where it does nothing, or the usual value
-};
-
 struct Stage {
   Number numbers[4];
   // Whether these numbers do nothing.
@@ -51,10 +44,11 @@ struct Stage {
   void (*run)(Cutting& cutting, const double* value);
   // Whether it keeps the first of the total order: only such stages can be joint.
   bool is_floor;
-  // Of a stage with a state, two numbers: what it starts with, and what becomes of it with the draw
-  // of a token of probability q. Else null.
+  // Of a stage with a state, two numbers of which it may need one: what it starts with, and what
+  // becomes of it with the draw of a token of probability q. Else null.
   void (*start)(const double* value, double* state) = nullptr;
   void (*update)(const double* value, double q, double* state) = nullptr;
+  int state_size = 0;
 };
 
 // What weighs how much of what is kept, in units of 2^-kUnitBits of the largest: the sum of the

@@ -15,7 +15,7 @@ mkdir -p "$folder"
 compile() {
   source=$1
   shift
-  ${CXX:-c++} $flags "$@" ${CXXFLAGS-} -c "$source" -o "$folder/$(basename "$source" .cpp).o"
+  ${CXX:-c++} $flags "$@" ${CXXFLAGS-} -c "$source" -o "$folder/$(basename "$(dirname "$source")")_$(basename "$source" .cpp).o"
 }
 for isa in $isas; do
   case $isa in
@@ -26,7 +26,7 @@ for isa in $isas; do
 done
 for source in "$csrc"/*.cpp "$csrc"/*/*.cpp; do
   case $source in
-    */bindings.cpp | */simd/kernels_*) ;; # Python's, and done above
+    */bindings/* | */simd/kernels_*) ;; # Python's, and done above
     *) compile "$source" ;;
   esac
 done

@@ -12,18 +12,23 @@ import numpy.typing as npt
 from ..arrays import MAX_VOCAB
 from ..records import KINDS, Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
+from ..reference.details import tell_nothing
 from ..reference.inputs import Inputs, as_drawn_from, of_row
 from . import draw as compiled
+from .details import RAW, Listed, tell
 from .draw import address_of, run
+from .history import History
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from .softmax import write
 from .threads import share_out
 
 __all__ = [
+    "History",
     "log_softmax",
     "plan",
     "probs",
     "sample",
+    "sample_details",
     "softmax",
     "survivors",
     "uniform",
@@ -159,40 +164,88 @@ def sample(
         state[:] = inputs["state"]
 
 
-class _Listed(NamedTuple):
-    """What is kept of a row, by rising id."""
-
-    ids: npt.NDArray[np.uint32]
-    x: npt.NDArray[np.float32]
-    weight: Ids
+def _record(params: Records, i: int) -> Records:
+    return params if params.size == 1 else params[i : i + 1]
 
 
-def _list(rows: Rows, params: Records, i: int, inputs: Inputs) -> _Listed:
+def _list(rows: Rows, params: Records, i: int, inputs: Inputs) -> Listed:
     size, row = rows.shape[1], rows[i]
     ids, x = np.empty(size, np.uint32), np.empty(size, np.float32)
     weights = np.empty(size, np.int64)
-    record = params if params.size == 1 else params[i : i + 1]
-    job = _job(record, ids=ids, x=x, weights=weights)
+    record = _record(params, i)
+    facts = np.zeros(2)
+    job = _job(record, ids=ids, x=x, weights=weights, facts=facts)
     at = row.ctypes.data, _DTYPES[row.dtype], size, job.ctypes.data
     extra = _extra(record, of_row(inputs, i))
     count = run(*at, 0, 0, 0, 1, _address(extra))
     if count < 1 or ids[:count].max() >= size:
         raise _defect(rows, i, inputs)
-    return _Listed(ids[:count], x[:count], weights[:count])
+    return Listed(ids[:count], x[:count], weights[:count], *facts.tolist())
+
+
+def _first_defects(rows: Rows, mark: bool, inputs: Inputs) -> dict[int, str]:
+    """Return what is wrong with rows as they came, where they are good as they are drawn from."""
+    wrong = {}
+    for i, row in enumerate(rows):
+        as_it_came = to_float32(row)
+        edited = as_drawn_from(as_it_came, inputs, i)
+        defect = find_defect(edited, i, row)
+        if defect is None:
+            defect = find_defect(as_it_came, i, row)
+            if defect is not None:
+                wrong[i] = defect
+        if defect is not None and not mark:
+            raise ValueError(defect)
+    return wrong
+
+
+def sample_details(
+    rows: Rows,
+    params: Records,
+    u: Floats,
+    mark: bool,
+    tokens: Ids,
+    threads: int,
+    logprobs: int,
+    details: dict[str, npt.NDArray[Any]],
+    **inputs: Any,
+) -> None:
+    """Draw as `sample` does, and write what is asked for of each draw.
+
+    The arrays and `logprobs` are those of ``reference/details.py``.
+    """
+    changes = "edits" in inputs or "allowed" in inputs
+    wrong = _first_defects(rows, mark, inputs) if changes and logprobs == RAW else {}
+    before = dict(inputs)
+    if "state" in inputs:
+        before["state"] = inputs["state"].copy()
+    sample(rows, params, u, mark, tokens, threads, **inputs)
+    for i in wrong:
+        tokens[i] = -1
+        if "state" in inputs:
+            inputs["state"][i] = before["state"][i]
+    for i, token in enumerate(tokens.tolist()):
+        if token < 0:
+            tell_nothing(details, i)
+            continue
+        as_it_came = to_float32(rows[i])
+        listed = _list(rows[i : i + 1], _record(params, i), 0, of_row(before, i))
+        row = as_drawn_from(as_it_came, before, i)
+        tell(details, i, listed, token, logprobs, np.ascontiguousarray(row), as_it_came)
 
 
 def probs(rows: Rows, params: Records, **inputs: Any) -> npt.NDArray[np.float32]:
     """Return the distribution that `sample` draws from."""
     out = np.zeros(rows.shape, np.float32)
     for i in range(len(rows)):
-        ids, _, weight = _list(rows, params, i, inputs)
+        ids, _, weight, *_ = _list(rows, params, i, inputs)
         out[i, ids] = weight / weight.sum()
     return out
 
 
 def survivors(rows: Rows, params: Records, **inputs: Any) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling probability."""
-    ids, x, weight = _list(rows, params, 0, inputs)
+    ids, x, weight, *_ = _list(rows, params, 0, inputs)
     falling = np.argsort(-x, kind="stable")
     p = (weight / weight.sum()).astype(np.float32)
     return ids[falling].astype(np.int64), p[falling]

@@ -94,6 +94,7 @@ JOB = np.dtype(
         ("ids", np.int64),  # what is kept of the first row goes here, or 0
         ("x", np.int64),
         ("weights", np.int64),
+        ("facts", np.int64),  # with them: the temperature, and what they weighed unless redrawn
     ]
 )
 #: The same of chains with more than the four stages that all share.
@@ -117,6 +118,12 @@ def write_list(listed: Survivors, weight: Ids, job: Scalar) -> Scalar:
     for i in range(weight.size):
         ids[i], x[i], weights[i] = listed.ids[i], listed.x[i], weight[i]
     return weight.size
+
+
+@njit
+def write_facts(job: Scalar, temperature: float, before: Scalar) -> None:
+    facts = carray(pointer(job.facts), 2, np.float64)
+    facts[0], facts[1] = temperature, np.float64(before)
 
 
 @njit
@@ -176,9 +183,10 @@ def result_of(
         at = find_stateful(chain) if divisor > 0.0 else -1
         stage = stage_at(chain, max(at, 0))
         if at >= 0 and stage.kind == ADAPTIVE:
-            return adapted(c, exp2, stage.value, state, u, job, extra, i)
+            return adapted(c, exp2, divisor, stage.value, state, u, job, extra, i)
     if job.ids:
         listed = list_of(c)
+        write_facts(job, divisor, 0)
         return write_list(listed, weigh(c.row, listed, exp2), job)
     token, q = draw(c, block_mass, exp2, u)
     if extra is not None:  # noqa: SIM102 - one condition is not seen to be constant
@@ -192,6 +200,7 @@ def result_of(
 def adapted(
     c: Cutting,
     exp2: Exp2,
+    divisor: float,
     value: Scalar,
     state: State,
     u: float,
@@ -202,8 +211,10 @@ def adapted(
     """Do the rest of the same where tokens are drawn with other weights than those of logits."""
     drawn, count = (state.first, state.second) if state.known else start_of(value)
     listed = list_of(c)
-    weight, q = reweigh(weigh(c.row, listed, exp2), aim_of(value[0], drawn, count))
+    before = weigh(c.row, listed, exp2)
+    weight, q = reweigh(before, aim_of(value[0], drawn, count))
     if job.ids:
+        write_facts(job, divisor, before.sum())
         return write_list(listed, weight, job)
     total = weight.sum()
     place, _ = locate(weight, min(np.int64(u * total), total - 1))

@@ -13,17 +13,27 @@ INFINITE = np.inf
 
 
 @njit
+def twice_artanh(z: float) -> float:
+    series = 0.0
+    for k in range(23, 0, -2):
+        series = series * (z * z) + 1.0 / k
+    return 2.0 * z * series
+
+
+@njit
 def natural_log(m: float) -> float:
     """Return ln(m) for m > 0."""
     f, e = math.frexp(m)
     if f < 0.70710678118654752:
         f *= 2.0
         e -= 1
-    z = (f - 1.0) / (f + 1.0)
-    series = 0.0
-    for k in range(23, 0, -2):
-        series = series * (z * z) + 1.0 / k
-    return e * LN2 + 2.0 * z * series
+    return e * LN2 + twice_artanh((f - 1.0) / (f + 1.0))
+
+
+@njit
+def log_of_one_and(x: float) -> float:
+    """Return ln(1 + x) for x >= 0, with all digits of a small one."""
+    return twice_artanh(x / (2.0 + x)) if x < 0.25 else natural_log(1.0 + x)
 
 
 @njit

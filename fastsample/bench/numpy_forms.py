@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..params import OFF
+from ..parameters import OFF
 from .prepared import FOUR, Prepared, refuse_others
 from .works import SEED, Params
 

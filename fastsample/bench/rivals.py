@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import Sampler, build_info, use_backend
 from ..backend import load
-from ..params import OFF
+from ..parameters import OFF
 from .grid import Row
 from .llama_chain import prepare_llama_cpp
 from .numpy_forms import prepare_numpy

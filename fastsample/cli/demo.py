@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .. import Sampler, build_info, recorded, softmax, survivors, top_k
 from ..backend import use_backend
 from ..chains import stages_on
-from ..params import OFF
+from ..parameters import OFF
 from ..reference import uniform
 from .options import KINDS, Prompt, add_sampling_options, refuse, sampling_parameters
 from .screen import BAR, Screen, fold

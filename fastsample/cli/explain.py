@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .. import recorded
 from ..chains import stages_on
 from ..explain import Explanation, explain
-from ..params import OFF
+from ..parameters import OFF
 from . import explain_text
 from .options import KINDS, Prompt, add_sampling_options, option, refuse, sampling_parameters
 from .screen import Screen, fold

@@ -8,8 +8,7 @@ from typing import Any, NoReturn
 
 from .. import recorded, sample
 from ..orders import ORDERS, parse_order, stages_of
-from ..parameters import TABLE
-from ..params import OFF, STAGES
+from ..parameters import OF_STAGE, OFF, TABLE
 from ..values import flag, integer
 from .values import Number, Parameter
 
@@ -67,7 +66,7 @@ def add_sampling_options(
 def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
     """Return valid parameters for `sample`; those not given have the defaults of the command."""
     order = args.order
-    if order in STAGES or "," in order:
+    if order in OF_STAGE or "," in order:
         order = [stage.strip() for stage in order.split(",")]
     order = parse_order(order)
     # A stage that the order leaves out is off unless asked for, which the library refuses.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Records, steps
+from . import details as told
 from .chain import Step, draw, state_after, uniform, walk
 from .distribution import Distribution, Floats, Ids
 from .history import History
@@ -28,6 +29,7 @@ __all__ = [
     "log_softmax",
     "probs",
     "sample",
+    "sample_details",
     "softmax",
     "survivors",
     "survivors_of",
@@ -71,19 +73,42 @@ def sample(
 
     The inputs are those of ``inputs.py``; a state is moved where the whole call succeeds.
     """
+    sample_details(rows, params, u, mark, tokens, threads, 0, {}, **inputs)
+
+
+def sample_details(
+    rows: Rows,
+    params: Records,
+    u: Floats,
+    mark: bool,
+    tokens: Ids,
+    threads: int,
+    logprobs: int,
+    details: told.Arrays,
+    **inputs: Any,
+) -> None:
+    """Do the same, and write what is asked for of each draw (see ``details.py``).
+
+    `logprobs` is RAW or PROCESSED, or 0 where they are not asked for.
+    """
     drawn = np.empty_like(tokens)
     states = np.array(inputs.get("state", ()))
     for i in range(len(rows)):
         row = _row(rows, i, inputs)
+        as_it_came = to_float32(rows[i])
         defect = find_defect(row, i, rows[i])
+        if logprobs == told.RAW and defect is None:
+            defect = find_defect(as_it_came, i, rows[i])
         if defect is not None:
             if not mark:
                 raise ValueError(defect)
             drawn[i] = -1
+            told.tell_nothing(details, i)
             continue
         d = _walk(row, params, i, inputs)
         place = draw(d, u[i])
         drawn[i] = d.ids[place]
+        told.tell(details, i, d, int(drawn[i]), logprobs, row, as_it_came)
         if states.size:
             after = state_after(chain_of(params[0 if params.size == 1 else i]), d, place)
             states[i, : len(after)] = after

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..lists import ids_of
 from ..records import EDIT
 from . import edits
 
@@ -35,21 +36,29 @@ _COUNTS = {
 
 def parameters_of(rules: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Return the parameters that rules stand for."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = {"logit_bias": [], "sequence_bias": []}
     for name, numbers, ids, offsets, weights in rules:
         if name == "bias":
-            parameters["logit_bias"] = list(zip(ids.tolist(), weights.tolist(), strict=True))
-            continue
+            parameters["logit_bias"] += zip(ids, weights, strict=True)
         if name == "sequence_bias":
-            ends = zip(offsets[:-1].tolist(), offsets[1:].tolist(), weights.tolist(), strict=True)
-            parameters["sequence_bias"] = [(ids[a:b].tolist(), w) for a, b, w in ends]
+            ends = zip(offsets[:-1], offsets[1:], weights, strict=True)
+            parameters["sequence_bias"] += [(list(ids[a:b]), weight) for a, b, weight in ends]
+        if name not in RULES:
             continue
         names, of_ids = RULES[name]
         for number_name, number in zip(names, numbers, strict=True):
             parameters[number_name] = int(number) if number_name in _COUNTS else number
         if of_ids:
-            parameters[of_ids] = ids.tolist()
+            parameters[of_ids] = list(ids)
     return parameters
+
+
+def within(name: str, value: int | None, most: int) -> int:
+    """Return a number of tokens, of which there are so many; None is all."""
+    number = most if value is None else int(value)
+    if not 0 <= number <= most:
+        raise ValueError(f"{name} must be in [0, {most}], got {number}")
+    return number
 
 
 class History:
@@ -60,19 +69,20 @@ class History:
         self._tokens: list[int] = []
         self._prompt_length = 0
 
-    def start(self, ids: Sequence[int], prompt_length: int | None = None) -> None:
+    def start(self, ids: Any, prompt_length: int | None = None) -> None:
         """Begin anew; without a length, all of it is the prompt."""
-        self._tokens = [int(token) for token in ids]
-        self._prompt_length = len(self._tokens) if prompt_length is None else prompt_length
+        tokens = ids_of("ids", ids).tolist()
+        self._prompt_length = within("prompt_length", prompt_length, len(tokens))
+        self._tokens = tokens
 
-    def push(self, ids: Sequence[int]) -> None:
+    def push(self, ids: Any) -> None:
         """Add tokens to the end."""
-        self._tokens += [int(token) for token in ids]
+        self._tokens += ids_of("ids", ids).tolist()
 
     def pop(self, count: int) -> None:
-        """Take tokens from the end."""
-        del self._tokens[len(self._tokens) - count :]
-        self._prompt_length = min(self._prompt_length, len(self._tokens))
+        """Take tokens from the end; a prompt that is reached becomes shorter."""
+        del self._tokens[len(self) - within("n", count, len(self)) :]
+        self._prompt_length = min(self._prompt_length, len(self))
 
     def __len__(self) -> int:
         return len(self._tokens)

@@ -12,22 +12,7 @@
 #include <string.h>
 
 #include "chains.h"
-
-static int passed, failed;
-
-static void check(int ok, const char* what, const char* detail, int line) {
-  if (ok) {
-    ++passed;
-    return;
-  }
-  ++failed;
-  printf("FAILED %s:%d: %s%s%s (isa %s, last error \"%s\")\n", __FILE__, line, what,
-         *detail ? ", got " : "", detail, fs_isa(), fs_last_error());
-}
-
-#define CHECK(condition) check((condition) != 0, #condition, "", __LINE__)
-
-static int contains(const char* text, const char* part) { return strstr(text, part) != NULL; }
+#include "checks.h"
 
 /* ---- rows and parameters ---- */
 
@@ -61,12 +46,6 @@ static void set_order(Params* params, int first, int second, int third, int four
   params->order[1] = (uint8_t)second;
   params->order[2] = (uint8_t)third;
   params->order[3] = (uint8_t)fourth;
-}
-
-/* A small generator of our own, so that every compiler and libc makes the same rows. */
-static uint32_t next_random(uint64_t* state) {
-  *state = *state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(*state >> 33);
 }
 
 static double next_uniform(uint64_t* state) { return next_random(state) / 2147483648.0; }
@@ -310,9 +289,11 @@ static void expect(const Call* call, int functions, fs_status status, const char
     if (!(functions & function)) continue;
     memset(&untouched, kSentinel, sizeof untouched);
     memset(&out, kSentinel, sizeof out);
-    check(run(call, function, &out) == status, what, "another status", line);
-    check(strncmp(fs_last_error(), message, strlen(message)) == 0, what, fs_last_error(), line);
-    check(memcmp(&out, &untouched, sizeof out) == 0, what, "an output that was written", line);
+    check(run(call, function, &out) == status, what, "another status", __FILE__, line);
+    check(strncmp(fs_last_error(), message, strlen(message)) == 0, what, fs_last_error(), __FILE__,
+          line);
+    check(memcmp(&out, &untouched, sizeof out) == 0, what, "an output that was written", __FILE__,
+          line);
   }
 }
 
@@ -1057,6 +1038,5 @@ int main(int argc, char** argv) {
   /* The same on every machine. */
   printf("fingerprint: %08lx%08lx\n", (unsigned long)(first.hash >> 32),
          (unsigned long)(first.hash & 0xffffffffu));
-  printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return finish();
 }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .edit import Edit
+from .edit import Edit, held
 
 #: The logarithm of the largest float32: base^exponent stays below it.
 LARGEST_LOG = 88.7228391
@@ -30,7 +30,7 @@ def edits(history: Sequence[int], prompt_length: int, p: Mapping[str, Any]) -> I
         if length >= allowed:
             exponent = length - allowed
             exponent = exponent if longest is None else min(exponent, longest)
-            yield Edit(token, subtract=multiplier * power(base, exponent))
+            yield Edit(token, subtract=held(multiplier * power(base, exponent)))
 
 
 def lengths(window: Sequence[int], breakers: frozenset[int]) -> dict[int, int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
+
+LARGEST = sys.float_info.max
 
 
 class Edit(NamedTuple):
@@ -19,7 +22,12 @@ class Edit(NamedTuple):
         return Edit(
             self.id,
             self.factor * other.factor,
-            self.subtract + other.subtract,
-            self.bias + other.bias,
+            held(self.subtract + other.subtract),
+            held(self.bias + other.bias),
             self.ban or other.ban,
         )
+
+
+def held(value: float) -> float:
+    """Return a number that has become infinite as the largest that is not."""
+    return min(max(value, -LARGEST), LARGEST)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .edit import Edit
+from .edit import Edit, held
 
 
 def edits(history: Sequence[int], prompt_length: int, p: Mapping[str, Any]) -> Iterator[Edit]:
@@ -24,4 +24,4 @@ def edits(history: Sequence[int], prompt_length: int, p: Mapping[str, Any]) -> I
     frequency, presence = p.get("frequency_penalty", 0.0), p.get("presence_penalty", 0.0)
     if frequency != 0.0 or presence != 0.0:
         for token, count in sorted(Counter(history[max(start, prompt_length) :]).items()):
-            yield Edit(token, subtract=frequency * count + presence)
+            yield Edit(token, subtract=held(frequency * count) + presence)

@@ -1,0 +1,134 @@
+// Stateless calls: tokens, probabilities and survivors of rows.
+#include <type_traits>
+
+#include "bindings/module.h"
+
+namespace fastsample::bindings {
+
+namespace {
+
+void sample(const py::array& rows, const py::array& params, const py::array& u, bool mark,
+            py::array tokens, int threads, const py::kwargs& inputs) {
+  const fs_logits logits = as_logits(rows);
+  const Chains chains(params);
+  const Draws draws(inputs, logits.rows, &u);
+  int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
+  if (!tokens.writeable()) misuse("tokens must be writeable");
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_sample(&logits, chains.get(), chains.count(), draws.get(), threads,
+                       mark ? FS_MARK_BAD_ROWS : 0, out);
+  }
+  check(status);
+}
+
+// As sample, and writes what `details` has arrays for: logprob, rank, top_ids, top_logprobs,
+// support with support_count, log_mass.
+void sample_details(const py::array& rows, const py::array& params, const py::array& u, bool mark,
+                    py::array tokens, int threads, int logprobs, const py::dict& details,
+                    const py::kwargs& inputs) {
+  const fs_logits logits = as_logits(rows);
+  const Chains chains(params);
+  const Draws draws(inputs, logits.rows, &u);
+  int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
+  if (!tokens.writeable()) misuse("tokens must be writeable");
+  const auto array = [&](const char* name, py::ssize_t count, char kind, auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (!details.contains(name)) return static_cast<T*>(nullptr);
+    const auto given = details[name].cast<py::array>();
+    if (!given.writeable()) misuse(name);
+    return as_buffer<T>(given, count, kind, name);
+  };
+  const int64_t n = logits.rows;
+  fs_details wanted{};
+  wanted.struct_size = sizeof wanted;
+  wanted.logprobs = logprobs;
+  if (details.contains("top_ids") && n > 0)
+    wanted.top_count = details["top_ids"].cast<py::array>().size() / n;
+  wanted.logprob = array("logprob", n, 'f', wanted.logprob);
+  wanted.rank = array("rank", n, 'i', wanted.rank);
+  wanted.top_ids = array("top_ids", n * wanted.top_count, 'i', wanted.top_ids);
+  wanted.top_logprobs = array("top_logprobs", n * wanted.top_count, 'f', wanted.top_logprobs);
+  wanted.support = array("support", n * logits.vocab, 'i', wanted.support);
+  wanted.support_count = array("support_count", n, 'i', wanted.support_count);
+  wanted.log_mass = array("log_mass", n, 'f', wanted.log_mass);
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_sample_details(&logits, chains.get(), chains.count(), draws.get(), threads,
+                               mark ? FS_MARK_BAD_ROWS : 0, out, &wanted);
+  }
+  check(status);
+}
+
+py::array_t<float> probs(const py::array& rows, const py::array& params, const py::kwargs& inputs) {
+  const fs_logits logits = as_logits(rows);
+  const Chains chains(params);
+  const Draws draws(inputs, logits.rows);
+  py::array_t<float> out({rows.shape(0), rows.shape(1)});
+  float* data = out.mutable_data();
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = fs_probs(&logits, chains.get(), chains.count(), draws.get(), data);
+  }
+  check(status);
+  return out;
+}
+
+template <class Function>
+py::array_t<float> write_all(Function function, const py::array& rows, double temperature) {
+  const fs_logits logits = as_logits(rows);
+  py::array_t<float> out({rows.shape(0), rows.shape(1)});
+  float* data = out.mutable_data();
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status = function(&logits, temperature, data);
+  }
+  check(status);
+  return out;
+}
+
+py::tuple survivors(const py::array& rows, const py::array& params, const py::kwargs& inputs) {
+  const fs_logits logits = as_logits(rows);
+  const Draws draws(inputs, logits.rows);
+  const Chains chains(params);
+  if (chains.count() != 1) misuse("params must hold one record");
+  py::array_t<int64_t> ids(logits.vocab);
+  py::array_t<float> probabilities(logits.vocab);
+  int64_t* id_data = ids.mutable_data();
+  float* prob_data = probabilities.mutable_data();
+  int64_t count = 0;
+  fs_status status;
+  {
+    py::gil_scoped_release release;
+    status =
+        fs_survivors(&logits, chains.get(), draws.get(), logits.vocab, id_data, prob_data, &count);
+  }
+  check(status);
+  const py::slice head(0, count, 1);
+  return py::make_tuple(ids[head].attr("copy")(), probabilities[head].attr("copy")());
+}
+
+}  // namespace
+
+void define_draws(py::module_& m) {
+  m.def("sample", &sample, py::arg("rows"), py::arg("params"), py::arg("u"), py::arg("mark"),
+        py::arg("tokens"), py::arg("threads") = 0);
+  m.def("sample_details", &sample_details, py::arg("rows"), py::arg("params"), py::arg("u"),
+        py::arg("mark"), py::arg("tokens"), py::arg("threads"), py::arg("logprobs"),
+        py::arg("details"));
+  m.def("probs", &probs, py::arg("rows"), py::arg("params"));
+  m.def(
+      "softmax", [](const py::array& rows, double t) { return write_all(fs_softmax, rows, t); },
+      py::arg("rows"), py::arg("temperature"));
+  m.def(
+      "log_softmax",
+      [](const py::array& rows, double t) { return write_all(fs_log_softmax, rows, t); },
+      py::arg("rows"), py::arg("temperature"));
+  m.def("survivors", &survivors, py::arg("rows"), py::arg("params"));
+}
+
+}  // namespace fastsample::bindings
