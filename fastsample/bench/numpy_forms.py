@@ -13,10 +13,18 @@ from .prepared import FOUR, Prepared, refuse_others
 from .works import SEED, Params
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
+LEAST, TINY = -1e4, 1e-37  # in place of the logarithm of 0, and of 0 where one is taken
 
 
 def _entropy(logq: Array, q: Array) -> float:
-    return -float(q @ logq)
+    return -float(q @ np.maximum(logq, LEAST))
+
+
+def _n_sigma(logq: Array, q: Array, s: float) -> Array:
+    lowest = logq.min()
+    finite = logq if lowest > -np.inf else logq[logq > -np.inf]
+    kept: Array = logq >= logq.max() - s * finite.std()
+    return kept
 
 
 def _eta(logq: Array, q: Array, e: float) -> Array:
@@ -33,7 +41,7 @@ def _top_h(logq: Array, q: Array, h: float) -> Array:
     first = np.argpartition(q, -min(100, q.size))[-100:]
     first = first[np.argsort(-q[first])]
     r = q[first] / q[first].sum()
-    sums = np.cumsum(-r * np.log(r), dtype=np.float64)
+    sums = np.cumsum(-r * np.log(np.maximum(r, TINY)), dtype=np.float64)
     return first[: max(1, np.searchsorted(sums, h * sums[-1], side="right"))]
 
 
@@ -45,7 +53,7 @@ def _xtc(logq: Array, q: Array, threshold: float) -> Array:
 
 #: What stays, as a mask or as places, of tokens of these log-probabilities and probabilities.
 FORMS: dict[str, Callable[[Array, Array, Any], Array]] = {
-    "top_n_sigma": lambda logq, q, s: logq >= logq.max() - s * logq.std(),
+    "top_n_sigma": _n_sigma,
     "epsilon_cutoff": lambda logq, q, e: q >= e,
     "eta_cutoff": _eta,
     "top_a": lambda logq, q, a: q >= a * q.max() ** 2,
