@@ -1,6 +1,6 @@
 """The whole grid for every sampler that is installed, each result checked before it is timed.
 
-`fastsample bench` is the two-minute version.
+`fastsample bench` is the five-minute version.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ COMPARED = {
     "recorded": "a model's, median entropy",
     "recorded-flat": "a model's, largest entropy",
 }
+SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
 FLAT = ("normal", "flat")
 HALF_ROWS = ("normal", "recorded")
 DTYPES = ("float32", "bfloat16", "float16")

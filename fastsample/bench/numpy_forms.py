@@ -83,6 +83,8 @@ def _by_form(row: Array, params: Params, form: str) -> Callable[[float], int]:
         q /= total
         kept = keep(logq, q, value)
         places = np.flatnonzero(kept) if kept.dtype == bool else kept
+        if places.size == 0:  # none is enough: the first stays
+            places = np.array([q.argmax()])
         mass = np.cumsum(q[places], dtype=np.float64)
         place = places[np.searchsorted(mass, u * mass[-1], side="right")]
         return int(place if first is None else first[place])

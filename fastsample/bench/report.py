@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
-from .grid import COMPARED, FREE
+from .grid import COMPARED, FREE, SUMMARISED
 from .prepared import LACKS
 from .runner import CANNOT, Report
 from .targets import Outcome, best, faster_target, fastest_other, find, kind, outcomes, r_target
@@ -19,7 +19,6 @@ from .works import WORKS, described
 Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, lines
 
 MARKS = "!*"  # of a missed target, of an inexact sampler
-SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
 #: Works by which a reader decides.
 CHOSEN = (
     *("greedy", "chain", "min_p", "temperature", "top_p"),

@@ -23,10 +23,10 @@ from ..arrays import as_rows
 from ..reference import to_float32, uniform
 from ..reference.edits import apply, edits_of
 from ..reference.edits.edit import Edit
-from .grid import COMPARED, VOCAB, Case, Row, basis, make_row
+from .grid import COMPARED, SUMMARISED, VOCAB, Case, Row, basis, make_row
 from .prepared import Prepared
 from .rivals import Active, Rival
-from .works import EDITS, SEED, Params, params_of
+from .works import EDITS, MAIN, SEED, Params, params_of
 
 Report: TypeAlias = "dict[str, Any]"
 FORMAT = 2  # of a report
@@ -326,7 +326,7 @@ def run(
     """Run the cases and return the report.
 
     The samplers that targets are about get every case; the others get float32 on the rows of
-    COMPARED, and with `everywhere` on all.
+    COMPARED, those of SUMMARISED where a work is not of the MAIN, and with `everywhere` on all.
     """
     report: Report = {"format": FORMAT, "machine": machine(), "samplers": {}, "results": []}
     start, done = time.perf_counter(), 0
@@ -336,7 +336,8 @@ def run(
         log(f"{row} {dtype}:", end="")
         for case in group:
             log(f" {case.work}", end="")
-            shared = dtype == "float32" and (everywhere or row in COMPARED)
+            compared = COMPARED if case.work in MAIN else SUMMARISED
+            shared = dtype == "float32" and (everywhere or row in compared)
             chosen = able if shared else main_pair(able)
             report["results"] += run_case(case, chosen, seconds, vocab)
             done += 1
