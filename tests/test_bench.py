@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastsample import bench, cli
+from fastsample import Sampler, bench, cli, survivors, use_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = 1000  # logits of a row
@@ -582,3 +582,14 @@ def test_a_plot_without_matplotlib_is_refused_at_once(monkeypatch, capsys):
         cli.main(["bench", "--plot", "x.png"])
     assert exit_.value.code == 2
     assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_a_sampler_is_as_fast_whichever_backend_had_its_parameters_first():
+    params = {"temperature": 0.8125, "top_k": 49}
+    with use_backend("reference"):
+        survivors(np.zeros(8, np.float32), **params)
+    for rival in first_sampler():
+        with rival.active():
+            own = Sampler(**params, seed=1)
+            fresh = Sampler(**params, top_p=0.9375, seed=1)
+        assert (own._draw is None) == (fresh._draw is None)
