@@ -12,8 +12,8 @@ from . import backend
 from .arrays import Logits, as_rows
 from .masks import mask
 from .parameters import SupportsArray
-from .reference import find_defect, to_float32
-from .reference.inputs import as_drawn_from
+from .reference import to_float32
+from .reference.inputs import as_drawn_from, defect_of
 from .sampler import Sampler
 from .sampling import Errors, Ids, mark_of, thread_limit
 from .uniforms import words
@@ -79,7 +79,7 @@ def step(
         state = sampler._drawn(row, inputs, True, tokens[i : i + 1], limit)
         if tokens[i] < 0 and not mark:
             edited = as_drawn_from(to_float32(rows[i]), inputs, 0)
-            raise ValueError(find_defect(edited, i, rows[i]))
+            raise ValueError(defect_of(edited, rows[i], inputs, 0, i))
         after.append(state)
     for sampler, token, state in zip(several, tokens.tolist(), after, strict=True):
         if token >= 0:
