@@ -215,6 +215,16 @@ def test_an_option_is_no_value(call):
         assert "argument --text: expected one argument" in err
 
 
+def test_commands_have_an_option_for_each_parameter():
+    """`generate` has those of FastLlama, `draw` those of rows that stand alone."""
+    given = {name: {a.dest for a in parser._actions} for name, parser in commands().items()}
+    assert given["explain"] >= {*TABLE, "order", "history", "prompt_length"} <= given["demo"]
+    alone = {n for n, rule in TABLE.items() if rule.stage not in ("mirostat", "adaptive")}
+    assert given["draw"] >= alone
+    llama = {"typical_p", "xtc_probability", "dry_multiplier", "mirostat", "repetition_penalty"}
+    assert given["generate"] >= {"temperature", "top_k", "top_p", "min_p", "logit_bias"} | llama
+
+
 def test_a_prompt_of_words_is_pointed_to_where_it_goes(call):
     for command, hint in (("explain", "goes to --text"), ("demo", "fastsample generate TEXT")):
         code, err = call([command, "--prompt", "some words"])

@@ -62,13 +62,14 @@ def show_stage(screen: Screen, e: Explanation, stage: Stage) -> None:
             f"kept {stage.kept:,} of {counted(stage.entered)}{least}, with "
             f"{percent(stage.mass)} of the probability at T = {stage.temperature:g}"
         )
-    room = screen.width - 4 - NAME - 9 - 10 - 3 - 1 - 6
+    fates = 7 if stage.name == "edits" else 6  # columns
+    room = screen.width - 4 - NAME - 9 - 10 - 3 - 1 - fates
     cutting = stage.entered > stage.kept
 
     def row(name: str, numbers: tuple[str, str], drawing: str, fate: str, style: str) -> None:
         mark = "▸" if style == DRAWN else " "
         left = f"  {mark} {screen.cell(name, NAME)}{numbers[0]:>9}{numbers[1]:>10}   "
-        screen.line(f"{left}{screen.cell(drawing, room + 1)}{fate:>6}", style)
+        screen.line(f"{left}{screen.cell(drawing, room + 1)}{fate:>{fates}}", style)
 
     row("token", look.heads(stage), "", "", "")
     for place, token in enumerate(e.tokens):

@@ -845,6 +845,21 @@ def test_generate_json_is_what_is_streamed(generate, fast):
     assert report["tokens_per_second"] == report["tokens"] / report["seconds"]
 
 
+def test_generate_takes_the_parameters_of_the_class(generate, fast):
+    ours = {"dry_multiplier": 0.8, "xtc_probability": 0.5, "top_n_sigma": 2.0}
+    own = adapter.FastLlama(fast.model_path, n_ctx=512, n_threads=1, verbose=False, **ours)
+    given = {"typical_p": 0.9, "repeat_penalty": 1.1, "logit_bias": {5: -1.0}}
+    text = complete(own, PROMPTS[2], seed=4, max_tokens=12, **given)
+    own.close()
+    options = "--dry-multiplier 0.8 --xtc-probability 0.5 --top-n-sigma 2 --typical-p 0.9"
+    more = "--repetition-penalty 1.1 --logit-bias 5:-1 --seed 4 --max-tokens 12"
+    out, _ = generate(PROMPTS[2], *options.split(), *more.split())
+    assert out == f"{PROMPTS[2]}{text}\n"
+    steered = complete(fast, PROMPTS[2], seed=4, max_tokens=12, mirostat_mode=2)
+    out, _ = generate(PROMPTS[2], "--mirostat", 2, "--seed", 4, "--max-tokens", 12)
+    assert out == f"{PROMPTS[2]}{steered}\n"
+
+
 def test_generate_repeats_a_seed_that_it_chose(generate):
     first, second = (generate(PROMPTS[0], "--max-tokens", 16) for _ in range(2))
     assert first.out != second.out
