@@ -37,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     output = OutputFile(".npy")
     add("-o", "--output", type=output, metavar="FILE.npy", required=True, help=text)
     add("--tensor", type=Text(), metavar="NAME", help="which tensor of LOGITS, if it has several")
-    add_sampling_options(parser, {}, others=PARAMETERS)
+    add_sampling_options(parser, names=PARAMETERS)
     text = "row r draws stream r of it (default: a random one, which is shown)"
     add("--seed", type=KINDS["seed"], metavar="N", help=text)
     text = "the step that all rows draw (default 0)"
@@ -55,7 +55,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="write JSON")
 
 
-def the_draw(args: argparse.Namespace) -> rows.Draw:
+def the_draw(args: argparse.Namespace) -> rows.RowSampler:
     """Return what the options say of each row."""
     columns = rows.read_columns(args.columns) if args.columns else {}
     seed = args.seed
@@ -63,7 +63,7 @@ def the_draw(args: argparse.Namespace) -> rows.Draw:
         seed = (stored_fingerprint(args.output) or {}).get("seed")
     errors: Errors = "mark" if args.mark_bad else "raise"
     given = sampling_parameters(args)
-    return rows.Draw(seed, offset=args.offset, errors=errors, columns=columns, **given)
+    return rows.RowSampler(seed, offset=args.offset, errors=errors, columns=columns, **given)
 
 
 def progress_bar(total: int, done: int) -> Any:
