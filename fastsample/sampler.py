@@ -269,12 +269,6 @@ class Sampler:
         memory = self._memory
         return memory.sequence if memory is not None and memory.core else None
 
-    def _drew(self, token: int, offset: int) -> None:
-        """Go on after a backend's `step`."""
-        assert self._memory is not None
-        self._memory.drew(token, offset)
-        self.offset = offset + 1
-
     # ---- the history ----------------------------------------------------------------------------
 
     def start(self, prompt_ids: Any, *, prompt_length: int | None = None) -> None:

@@ -94,17 +94,23 @@ def _at_once(
     module = backend.active()
     if not hasattr(module, "Sequence"):
         return False
-    sequences = [sampler._sequence() for sampler in samplers]
+    try:  # as it is in every call but the first
+        sequences = [sampler._memory.sequence for sampler in samplers]  # type: ignore[union-attr]
+    except AttributeError:
+        sequences = [sampler._sequence() for sampler in samplers]
     seeds = words("seed", [sampler.seed for sampler in samplers], len(samplers))
     places = [sampler.offset for sampler in samplers]
     offsets = words("offset", places, len(samplers))
-    if None in sequences or seeds is None or offsets is None:
+    if seeds is None or offsets is None:
         return False
     if not module.step(sequences, rows, seeds, offsets, mark, tokens, limit):
         return False
     for sampler, token, offset in zip(samplers, tokens.tolist(), places, strict=True):
         if token >= 0:
-            sampler._drew(token, offset)
+            steps = sampler._memory.steps  # type: ignore[union-attr]
+            if steps is not None:
+                steps.append(offset)
+            sampler.offset = offset + 1
     return True
 
 
@@ -117,10 +123,11 @@ def _checked(samplers: Any, rows: npt.NDArray[Any], single: bool) -> list[Sample
         raise TypeError(f"samplers must be a list of Samplers, got {samplers!r} ({kind})")
     if len(samplers) != len(rows):
         raise ValueError(f"samplers must be {len(rows)}, one for each row, got {len(samplers)}")
-    for i, sampler in enumerate(samplers):
-        if not isinstance(sampler, Sampler):
-            kind = type(sampler).__name__
-            raise TypeError(f"samplers must hold Samplers, got {sampler!r} ({kind}) (row {i})")
-    if len({id(sampler) for sampler in samplers}) != len(samplers):
+    if set(map(type, samplers)) != {Sampler}:
+        for i, sampler in enumerate(samplers):
+            if not isinstance(sampler, Sampler):
+                kind = type(sampler).__name__
+                raise TypeError(f"samplers must hold Samplers, got {sampler!r} ({kind}) (row {i})")
+    if len(set(map(id, samplers))) != len(samplers):
         raise ValueError("samplers must not hold the same one twice")
     return list(samplers)
