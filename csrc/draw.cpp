@@ -45,6 +45,11 @@ Drawn draw(const Row& row, const Cut& cut, double u, Workspace& workspace) {
   return {token < row.n ? int64_t(token) : -1, double(weight[i]) / double(total)};
 }
 
+size_t place_of(const int64_t* weight, size_t n, double u) {
+  int64_t at = position(u, std::accumulate(weight, weight + n, int64_t(0)));
+  return locate(weight, n, at);
+}
+
 void update_state(const Cut& cut, double q, double* state) {
   if (cut.stateful && state) cut.stateful->update(cut.numbers, q, state);
 }

@@ -13,6 +13,9 @@ struct Drawn {
 };
 Drawn draw(const Row& row, const Cut& cut, double u, Workspace& workspace);
 
+// The place of uniform u among n weights: the first whose cumulative sum exceeds u * total.
+size_t place_of(const int64_t* weight, size_t n, double u);
+
 // Moves the state of the chain's stage that has one, if it has; null is none.
 void update_state(const Cut& cut, double q, double* state);
 

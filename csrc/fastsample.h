@@ -187,6 +187,36 @@ typedef struct fs_details {
 
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */
 
+/* Which drafts are accepted: one by one (Leviathan et al. 2023), those that fs_sample would draw,
+ * or as many as may be at once (Sun et al. 2024). */
+typedef enum fs_method { FS_VERIFY_TOKEN = 1, FS_VERIFY_EXACT = 2, FS_VERIFY_BLOCK = 3 } fs_method;
+
+/* Rows with what is drawn from them with. Chains have no stage with a state. */
+typedef struct fs_source {
+  uint64_t struct_size; /* sizeof(fs_source) */
+  const fs_logits* logits;
+  const fs_chain* chains; /* 1 for all rows, or one per row */
+  int64_t chain_count;
+  const fs_draw* draws; /* one per row, of which u and state are not looked at; or null */
+} fs_source;
+
+#define FS_MAX_DRAFTS 4096
+
+/* The drafted tokens of one sequence, and what they were drawn from: rows; lists of ids that differ
+ * with weights that need not sum to 1, of draft i from offsets[i] to offsets[i + 1] - 1; or where
+ * both are null the token alone. FS_VERIFY_EXACT looks at neither. */
+typedef struct fs_drafts {
+  uint64_t struct_size; /* sizeof(fs_drafts) */
+  int64_t count;        /* 0 to FS_MAX_DRAFTS */
+  const int64_t* tokens;
+  const fs_source* target; /* count + 1 rows: at each draft, and after all of them */
+  const fs_source* draft;  /* count rows, or null */
+  const int64_t* offsets;  /* [count + 1], or null */
+  const int32_t* ids;
+  const double* weights;
+  uint64_t seed, stream, offset; /* position i draws at offset + i; as fs_uniform has them */
+} fs_drafts;
+
 #define FS_MAX_THREADS 256
 
 /* "major.minor.patch" of the library; static storage. */
@@ -217,6 +247,8 @@ FASTSAMPLE_API void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind);
 FASTSAMPLE_API void fs_draw_init(fs_draw* draw, uint64_t size);
 FASTSAMPLE_API void fs_rule_init(fs_rule* rule, uint64_t size, int32_t kind);
 FASTSAMPLE_API void fs_details_init(fs_details* details, uint64_t size);
+FASTSAMPLE_API void fs_source_init(fs_source* source, uint64_t size);
+FASTSAMPLE_API void fs_drafts_init(fs_drafts* drafts, uint64_t size);
 
 /* A kind's name, e.g. "top_p", and the kind of a name; null and 0 for what is none. */
 FASTSAMPLE_API const char* fs_stage_name(int32_t kind);
@@ -264,6 +296,17 @@ FASTSAMPLE_API fs_status fs_sample_details(const fs_logits* logits, const fs_cha
                                            int64_t chain_count, const fs_draw* draws,
                                            int32_t threads, uint32_t flags, int64_t* tokens,
                                            const fs_details* details);
+
+/* Verifies the drafts of `count` sequences. Writes how many of them are accepted, and from
+ * tokens[r * stride] on those, the token after them, and -1 up to one more than there are drafts.
+ * The tokens are distributed as without drafts; of FS_VERIFY_EXACT they are those without. A row is
+ * bad where it is looked at: none is after the first refusal, or once all of a block is refused.
+ *
+ * Uniforms are those of NumPy's Philox(key=[seed, stream], counter=[offset + i, use, 0, 0]): use 0
+ * draws the token after all drafts, and those of FS_VERIFY_EXACT; 2 accepts; 3 draws after a
+ * refusal. */
+FASTSAMPLE_API fs_status fs_verify(const fs_drafts* sequences, int64_t count, int32_t method,
+                                   int64_t stride, int64_t* tokens, int64_t* accepted);
 
 /* The distribution that fs_sample draws from: probs[rows * vocab], zero for what is not kept.
  * `draws`, of which u is not looked at, may be null. */

@@ -37,7 +37,7 @@ inline uint64_t philox(uint64_t seed, uint64_t stream, uint64_t offset, uint64_t
 }
 
 // What uniforms are for; the second word of the counter keeps uses apart.
-enum Use : uint64_t { kToken = 0, kCoin = 1 };
+enum Use : uint64_t { kToken = 0, kCoin = 1, kAccepted = 2, kRefused = 3 };
 
 inline double uniform(uint64_t seed, uint64_t stream, uint64_t offset, uint64_t use = kToken) {
   return double(philox(seed, stream, offset, use) >> 11) * 0x1p-53;

@@ -17,6 +17,7 @@ from .sampler import Sampler
 from .sampling import probs, sample, survivors
 from .simple import argmax, log_softmax, softmax, top_k
 from .stepping import step
+from .verification import Verified, verify
 
 __version__ = _build.version
 
@@ -24,6 +25,7 @@ __all__ = [
     "ORDERS",
     "Draw",
     "Sampler",
+    "Verified",
     "__version__",
     "argmax",
     "backends",
@@ -39,4 +41,5 @@ __all__ = [
     "survivors",
     "top_k",
     "use_backend",
+    "verify",
 ]

@@ -40,6 +40,14 @@ def sample_details(
     details: dict[str, npt.NDArray[Any]],
     **inputs: npt.NDArray[Any],
 ) -> None: ...
+def verify(
+    tokens: npt.NDArray[np.int64],
+    target: tuple[npt.NDArray[Any], npt.NDArray[np.void], dict[str, Any]],
+    draft: Any,
+    method: int,
+    key: tuple[int, int, int],
+    out: npt.NDArray[np.int64],
+) -> int: ...
 def probs(
     rows: npt.NDArray[Any], params: npt.NDArray[np.void], **inputs: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]: ...

@@ -108,10 +108,18 @@ class Memory:
             return None
         kept = len(self.steps) - count
         drawn = next((step for step in self.steps[kept:] if step >= 0), None)
-        self.sequence.pop(count)
+        self._cut(kept)
         del self.steps[kept:]
         self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
         return drawn
+
+    def _cut(self, kept: int) -> None:
+        state = self.state
+        if self.core and state is not None:  # what has a state does not go back: it begins anew
+            self.sequence.start(self.tokens[:kept], min(self._prompt, kept))
+            self._take(state)
+        else:
+            self.sequence.pop(len(self.steps or ()) - kept)
 
     def drew(self, token: int, offset: int) -> None:
         """Go on after a draw by the fast way."""

@@ -70,7 +70,7 @@ def _column(name: str, value: Any, rows: int) -> Any:
     return np.array(found, np.uint64) if isinstance(found, list) else found
 
 
-class _Keys(NamedTuple):
+class Keys(NamedTuple):
     """Where the uniforms of each row are."""
 
     seeds: _Words
@@ -78,15 +78,17 @@ class _Keys(NamedTuple):
     offsets: _Words
 
     def uniforms(self) -> Uniforms:
+        """Return the uniforms of the draws."""
         u: Uniforms = backend.active().uniforms(*self)
         return u
 
     def coins(self) -> Uniforms:
+        """Return those of the coins."""
         u: Uniforms = reference.uniforms(*self, 1)
         return u
 
 
-def _keys(rows: int, seed: Any, offset: Any, stream: Any) -> _Keys:
+def keys_of(rows: int, seed: Any, offset: Any, stream: Any) -> Keys:
     """Return the keys of seeds and steps; a row without a seed draws the process's own."""
     unseeded = None
     seeds = words("seed", seed, rows)
@@ -110,7 +112,7 @@ def _keys(rows: int, seed: Any, offset: Any, stream: Any) -> _Keys:
         seeds[unseeded] = process
         streams[unseeded] = np.flatnonzero(unseeded)
         offsets = np.where(unseeded, np.uint64(step), offsets)
-    return _Keys(seeds, streams, offsets)
+    return Keys(seeds, streams, offsets)
 
 
 def _from_generator(rng: Any, rows: int) -> Uniforms:
@@ -175,7 +177,7 @@ def uniforms(
         if column("offset", offset, rows, uint64) != 0:
             raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
         seed, offset = process_stream.next()  # for a 0 of another type
-    keys = _keys(rows, seed, offset, stream)
+    keys = keys_of(rows, seed, offset, stream)
     return keys.uniforms(), keys.coins() if coin else coins
 
 
@@ -185,4 +187,4 @@ def coins(rows: int, seed: Any, offset: Any, stream: Any, u_xtc: Any) -> Uniform
         return _explicit("u_xtc", u_xtc, rows)
     if seed is None:
         raise ValueError("seed or u_xtc must be given, where xtc_probability needs a coin")
-    return _keys(rows, seed, offset, stream).coins()
+    return keys_of(rows, seed, offset, stream).coins()

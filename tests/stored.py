@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ml_dtypes
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastsample as fs
-from fastsample.rows import Draw, draw_file, open_logits
+from fastsample.rows import RowSampler, Stored, draw_file, open_logits
 from fastsample.rows.journal import TokensFile
 
 N, V = 403, 600
@@ -20,8 +24,47 @@ HALF = LOGITS.astype(np.float16)
 BRAIN = LOGITS.astype(ml_dtypes.bfloat16)
 CHAIN: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 WHOLE = fs.sample(HALF, seed=7, offset=3, **CHAIN)
-DRAW = Draw(7, offset=3, **CHAIN)
+DRAW = RowSampler(7, offset=3, **CHAIN)
 OPTIONS = ["--temperature=0.8", "--top-k=50", "--top-p=0.95", "--seed=7", "--offset=3"]
+
+
+class Slow(Stored):
+    """A store that takes its time, and leaves a file for each piece and process that reads it."""
+
+    def __init__(self, logits, folder, seconds):
+        self.logits, self.folder, self.seconds = logits, folder, seconds
+        self.path, self.shape, self.dtype = logits.path, logits.shape, logits.dtype
+
+    def read(self, first, stop):
+        self.folder.joinpath(f"{first} {os.getpid()}").touch()
+        time.sleep(self.seconds * (1 if first else 5))  # the first piece is not the first to come
+        return self.logits.read(first, stop)
+
+    def _files(self):
+        return self.logits._files()
+
+    def readers(self):
+        """Who read each piece: process ids by first row."""
+        found = {}
+        for file in sorted(self.folder.iterdir()):
+            first, process = map(int, file.name.split())
+            found.setdefault(first, []).append(process)
+        return found
+
+
+class Killer(Thread):
+    """Kills the first process that reads a piece, while it does."""
+
+    def __init__(self, slow):
+        super().__init__(daemon=True)
+        self.slow = slow
+        self.killed = None
+
+    def run(self):
+        while not (readers := self.slow.readers()):
+            time.sleep(0.01)
+        self.killed = next(iter(readers.values()))[0]
+        os.kill(self.killed, signal.SIGKILL)
 
 
 def stored():

@@ -12,7 +12,7 @@ from stored import CHAIN, HALF, OPTIONS, WHOLE, N, stopped
 
 import fastsample as fs
 from fastsample import cli
-from fastsample.rows import Draw
+from fastsample.rows import RowSampler
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_the_command_draws_what_sample_draws(capsys):
 
 
 def test_the_command_resumes_with_the_seed_that_was_drawn_for_it(capsys):
-    random = Draw(**CHAIN)
+    random = RowSampler(**CHAIN)
     stopped(draw=random)
     options = OPTIONS[:3]
     assert main("logits.npy", "-o", "tokens.npy", *options, "--resume", "--json") == 0
@@ -63,6 +63,22 @@ def test_the_command_takes_columns_and_flags(capsys):
     )
     assert np.array_equal(np.load("t.npy"), whole)
     assert "seed: by row" in capsys.readouterr().out
+
+
+def test_the_command_takes_lists_and_histories(capsys):
+    history = np.random.default_rng(0).integers(0, 600, (N, 9))
+    np.savez("c.npz", history=history)
+    options = ["--repetition-penalty=1.3", "--suppress-tokens=[1, 2]", "--logit-bias={3: -1e999}"]
+    given = {"repetition_penalty": 1.3, "suppress_tokens": [1, 2], "logit_bias": {3: -np.inf}}
+    command = ["logits.npy", "-o", "tokens.npy", "--seed=1", *options]
+    assert main(*command, "--columns=c.npz") == 0
+    whole = fs.sample(HALF, seed=1, history=history, **given)
+    assert np.array_equal(np.load("tokens.npy"), whole)
+    capsys.readouterr()
+    assert main(*command) == 1
+    assert "history must be given" in capsys.readouterr().err
+    assert main("logits.npy", "-o", "tokens.npy", "--suppress-tokens=1,x") == 2
+    assert "argument --suppress-tokens: must be a list of ids, got" in capsys.readouterr().err
 
 
 def test_the_command_stops_at_a_bad_row_or_counts_them(capsys):

@@ -28,7 +28,15 @@ BASES = {
     "demo": ["--prompt", "1"],
     "explain": ["--logits", "3,2.5,2,1"],
     "generate": ["PROMPT"],
-    "draw": ["LOGITS", "--output", "tokens.npy", "--order", ",".join(ROWS)],
+    "draw": [
+        "LOGITS",
+        "--output",
+        "tokens.npy",
+        "--order",
+        ",".join(ROWS),
+        "--eos-token-id",
+        "1",
+    ],
     "bench": ["--smoke", "--works", "greedy", "--rows", "normal", "--rivals", "none"],
 }
 

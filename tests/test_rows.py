@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import pickle
 import subprocess
@@ -26,7 +27,8 @@ from stored import (
 )
 
 import fastsample as fs
-from fastsample.rows import Draw, draw_file, draw_pieces, open_logits, pieces, read_columns
+from fastsample import rows as package
+from fastsample.rows import RowSampler, draw_file, draw_pieces, open_logits, pieces, read_columns
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +70,7 @@ def test_columns_are_those_of_the_row():
         "top_k": rng.integers(0, 9, N),
     }
     whole = fs.sample(HALF, temperature=0.8, offset=3, **columns)
-    draw = Draw(temperature=0.8, offset=3, columns=columns)
+    draw = RowSampler(temperature=0.8, offset=3, columns=columns)
     assert draw.seed is None
     assert draw.rows == N
     for part in (draw, pickle.loads(pickle.dumps(draw.part(100, 203)))):
@@ -79,10 +81,31 @@ def test_columns_are_those_of_the_row():
         draw.part(100, 203)(HALF[200:204], 200)
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+def test_histories_and_masks_are_columns_too(ragged):
+    rng = np.random.default_rng(0)
+    history = rng.integers(0, V, (N, 9))
+    columns = {"history": history, "allowed": rng.random((N, V)) < 0.5}
+    if ragged:
+        columns["history"] = [row[: i % 9].tolist() for i, row in enumerate(history)]
+    given = {"repetition_penalty": 1.3, "suppress_tokens": [1, 2]}
+    whole = fs.sample(HALF, seed=1, **given, **columns)
+    draw = RowSampler(1, columns=columns, **given)
+    assert np.array_equal(draw(HALF[120:200], 120), whole[120:200])
+    assert np.array_equal(draw.part(100, 203)(HALF[120:200], 120), whole[120:200])
+    assert draw.fingerprint()["history"] != history[0, 0]
+
+
+def test_a_coin_is_that_of_the_row():
+    chain = {"xtc_probability": 0.5, "xtc_threshold": 0.01, "order": ("temperature", "xtc")}
+    whole = fs.sample(HALF, seed=1, **chain)
+    assert np.array_equal(RowSampler(1, **chain)(HALF[120:200], 120), whole[120:200])
+
+
 def test_without_a_seed_there_is_one_to_be_seen():
-    draw = Draw()
+    draw = RowSampler()
     assert np.array_equal(draw(HALF), fs.sample(HALF, seed=draw.seed))
-    assert Draw().seed != draw.seed
+    assert RowSampler().seed != draw.seed
 
 
 def test_the_number_of_what_is_wrong_is_that_of_the_row():
@@ -94,12 +117,12 @@ def test_the_number_of_what_is_wrong_is_that_of_the_row():
         DRAW(spoilt[290:], 290)
     with pytest.raises(ValueError, match=r"^logits row 301 must not contain \+inf"):
         DRAW(spoilt[[7, 301]], [7, 301])
-    marked = Draw(7, offset=3, errors="mark", **CHAIN)(spoilt[290:], 290)
+    marked = RowSampler(7, offset=3, errors="mark", **CHAIN)(spoilt[290:], 290)
     assert np.flatnonzero(marked == -1).tolist() == [10, 11]
     top_p = np.ones(N)
     top_p[350] = 2
     with pytest.raises(ValueError, match=r"^top_p must be in \[0, 1\], got 2.0 \(row 350\)"):
-        Draw(1, columns={"top_p": top_p})(HALF[340:360], 340)
+        RowSampler(1, columns={"top_p": top_p})(HALF[340:360], 340)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +130,11 @@ def test_the_number_of_what_is_wrong_is_that_of_the_row():
     [
         ({"top_p": 2}, ValueError, r"top_p must be in [0, 1], got 2"),
         ({"seed": -1}, ValueError, r"seed must be in [0, 2**64), got -1"),
-        ({"topp": 0.5}, TypeError, "Draw() got an unexpected keyword argument 'topp'"),
+        ({"topp": 0.5}, TypeError, "RowSampler() got an unexpected keyword argument 'topp'"),
         ({"errors": "no"}, ValueError, "errors must be 'raise' or 'mark', got 'no'"),
-        ({"columns": {"u": [0.5]}}, TypeError, "columns of Draw() got an unexpected keyword"),
+        ({"columns": {"u": [0.5]}}, TypeError, "columns of RowSampler() got an unexpected keyword"),
         ({"columns": {"order": ["hf"]}}, ValueError, "order must be one value, not a column"),
-        ({"columns": {"top_p": 0.5}}, ValueError, "top_p must be of shape (N,) as a column"),
+        ({"columns": {"top_p": 0.5}}, ValueError, "top_p must have a value for each row"),
         ({"columns": {"top_p": [1], "min_p": [0, 0]}}, ValueError,
          "min_p must have the 1 values of top_p, got 2"),
         ({"columns": {"top_p": [1]}, "top_p": 0.5}, ValueError,
@@ -122,7 +145,7 @@ def test_the_number_of_what_is_wrong_is_that_of_the_row():
 )  # fmt: skip
 def test_what_is_wrong_with_a_draw_is_refused_by_name(given, error, message):
     with pytest.raises(error) as caught:
-        Draw(**given)
+        RowSampler(**given)
     assert str(caught.value).startswith(message)
 
 
@@ -239,7 +262,7 @@ def test_columns_of_both_kinds_of_file():
     order = ("p_less", "top_k", "top_p")
     whole = fs.sample(HALF[:2], order=order, **columns)
     for found in (columns, again):
-        assert np.array_equal(Draw(columns=found, order=order)(HALF[:2]), whole)
+        assert np.array_equal(RowSampler(columns=found, order=order)(HALF[:2]), whole)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +270,7 @@ def test_columns_of_both_kinds_of_file():
     [
         ("", "columns must have names, each once, got []"),
         ("seed,seed\n", "columns must have names, each once, got ['seed', 'seed']"),
-        ("seed,u\n1,.5\n", "columns must be named by parameters, got 'u'"),
+        ("seed,u\n1,.5\n", "columns must be of parameters' numbers, got 'u'"),
         ("seed,top_p\n1\n", "columns must have 2 values, got 1 (row 0)"),
         ("seed\n1\nx\n", "seed must be an integer, got 'x' (row 1)"),
         ("top_p\n1\n\n", "columns must have 1 values, got 0 (row 1)"),
@@ -264,8 +287,20 @@ def test_a_bad_csv_is_refused_by_row(text, message):
 
 def test_a_column_has_a_value_for_every_row():
     with pytest.raises(ValueError, match="columns must have 403 values, got 5"):
-        draw_file(stored(), "tokens.npy", Draw(1, columns={"top_p": np.ones(5)}))
+        draw_file(stored(), "tokens.npy", RowSampler(1, columns={"top_p": np.ones(5)}))
     assert not list(Path().glob("tokens*"))
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_examples(name):
+    (test, *none) = doctest.DocTestFinder(recurse=False).find(
+        getattr(package, name), name, globs={}
+    )
+    assert not none
+    report: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=report.append).failed == 0, report
+    with_examples = {"RowSampler", "draw_file", "open_logits", "pieces", "read_columns"}
+    assert bool(test.examples) == (name in with_examples)
 
 
 def test_rows_import_no_engine():

@@ -16,7 +16,7 @@ import pytest
 from stored import CHAIN, DRAW, HALF, OPTIONS, WHOLE, N, V, stopped, stored
 
 import fastsample as fs
-from fastsample.rows import Draw, draw_file
+from fastsample.rows import RowSampler, draw_file
 from fastsample.rows import run as run_module
 from fastsample.rows.engines import Threads
 from fastsample.rows.journal import TokensFile
@@ -87,7 +87,7 @@ def test_the_first_bad_row_is_named_and_the_finished_pieces_are_kept():
         finished = {row for piece in file.done for row in piece}
     assert finished >= set(range(200))
     assert not finished & {205, 222, 290}
-    marking = Draw(7, offset=3, errors="mark", **CHAIN)
+    marking = RowSampler(7, offset=3, errors="mark", **CHAIN)
     done = draw_file(stored(), "tokens.npy", marking, resume=True)
     assert done == (N, len(finished), 3)
     expected = WHOLE.copy()
@@ -133,7 +133,7 @@ def test_a_run_is_resumed_with_what_it_began_with(change, message):
     given: dict[str, Any] = {"seed": 7, "offset": 3, **CHAIN, **change}
     given = {name: value for name, value in given.items() if value is not None}
     with pytest.raises(ValueError, match="as in the run to be resumed") as caught:
-        draw_file(stored(), "tokens.npy", Draw(**given), resume=True)
+        draw_file(stored(), "tokens.npy", RowSampler(**given), resume=True)
     assert str(caught.value).startswith(message)
     assert draw_file(stored(), "tokens.npy", DRAW, resume=True).resumed == 50
 
@@ -149,7 +149,7 @@ def test_marks_are_not_resumed_by_a_run_that_raises():
     spoilt = HALF.copy()
     spoilt[13] = np.nan
     np.save("logits.npy", spoilt)
-    marking = Draw(7, offset=3, errors="mark", **CHAIN)
+    marking = RowSampler(7, offset=3, errors="mark", **CHAIN)
     stopped(draw=marking)
     with pytest.raises(ValueError, match=r"errors must be 'mark' .*, which marked row 13"):
         draw_file(stored(), "tokens.npy", DRAW, resume=True)

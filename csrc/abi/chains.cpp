@@ -68,6 +68,10 @@ void fs_draw_init(fs_draw* draw, uint64_t size) { fill(draw, size, fs_draw{}); }
 
 void fs_details_init(fs_details* details, uint64_t size) { fill(details, size, fs_details{}); }
 
+void fs_source_init(fs_source* source, uint64_t size) { fill(source, size, fs_source{}); }
+
+void fs_drafts_init(fs_drafts* drafts, uint64_t size) { fill(drafts, size, fs_drafts{}); }
+
 const char* fs_stage_name(int32_t kind) {
   const TableRow* row = row_of_kind(kind);
   return row ? row->name : nullptr;

@@ -49,4 +49,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   define_history(m);
   define_plan(m);
   define_sequence(m);
+  define_verification(m);
 }

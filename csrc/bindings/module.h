@@ -10,5 +10,6 @@ void define_draws(py::module_& m);
 void define_history(py::module_& m);
 void define_plan(py::module_& m);
 void define_sequence(py::module_& m);
+void define_verification(py::module_& m);
 
 }  // namespace fastsample::bindings

@@ -29,6 +29,12 @@ struct Workspace {
   Buffer<float> exponentials;
   Buffer<float> raw_max;  // and the row without its ceiling, or without all that made it another
   Patch raw_patch;
+  Buffer<double> shares;  // of a draft or its target, verified: probabilities,
+  Buffer<int32_t> share_ids;
+  Buffer<int64_t> left;  // and what is left of them
+  Buffer<int32_t> left_ids;
+  size_t left_size = 0;
+  Buffer<int64_t> emitted;
 };
 
 // Mass of what is kept, per block.

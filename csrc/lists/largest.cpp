@@ -26,20 +26,28 @@ void list_by_maxima(const Row& row, size_t k, Survivors& list) {
   list.collect(row, bound, INFINITY, k, kNoLimit);
 }
 
+// Lists the values from `bound` on, or, where these are many more than they should be, enough of
+// them. Says whether they are k.
+bool list_from(const Row& row, float bound, size_t k, double count, Survivors& list) {
+  list.clear();
+  if (!list.collect(row, bound, INFINITY, k, size_t(1.5 * count) + 2048)) {
+    // Equal values crowd above the bound. What is here by now gives a better one.
+    bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
+    list.clear();
+    list.collect(row, bound, INFINITY, k, kNoLimit);
+  }
+  return list.size >= k;
+}
+
 // The same for any k: by a guess, a lower one, or else all.
 void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
-  const Histogram guess(row, exp2, Histogram::kCount);
-  for (double count : {1.1 * double(k) + 250.0, 4.0 * double(k) + 1000.0, double(row.n)}) {
-    float bound = count < double(row.n) ? guess.with_count(count) : -FLT_MAX;
-    list.clear();
-    if (!list.collect(row, bound, INFINITY, k, size_t(1.5 * count) + 2048)) {
-      // Equal values crowd above the bound. What is here by now gives a better one.
-      bound = kth_largest(row, list.x, list.size, list.lower_bound, k);
-      list.clear();
-      list.collect(row, bound, INFINITY, k, kNoLimit);
-    }
-    if (list.size >= k) return;
+  const double some = 1.1 * double(k) + 250.0, more = 4.0 * double(k) + 1000.0;
+  if (some < double(row.n)) {
+    const Histogram guess(row, exp2, Histogram::kCount);
+    if (list_from(row, guess.with_count(some), k, some, list)) return;
+    if (more < double(row.n) && list_from(row, guess.with_count(more), k, more, list)) return;
   }
+  list_from(row, -FLT_MAX, k, double(row.n), list);
 }
 
 }  // namespace

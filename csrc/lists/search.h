@@ -54,6 +54,7 @@ inline float kth_largest(const Row& row, const float* x, size_t n, float low, si
   const auto count = [&](float tau) { return row.kernels->count_at_least(x, n, tau); };
   const size_t in_all = count(low);
   if (in_all < k) return low;
+  if (n <= kFew) return row.kernels->kth_of_few(x, n, k);
   return highest_reaching(row.kernels, x, n, low, next_above(row.max), in_all, k, count);
 }
 

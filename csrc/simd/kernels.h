@@ -44,6 +44,9 @@ constexpr double kReaches = 1.0 - 0x1p-24;
 // Lists are read and written in whole vectors: they have room for this many values more.
 constexpr int kSlack = 16;
 
+// A list so short that its k-th largest is found by comparing each with all.
+constexpr size_t kFew = 64;
+
 // Of a sample of a row: values out of one place, and bins of a histogram.
 constexpr int kSampled = 16;
 constexpr int kBins = 256;
@@ -229,6 +232,8 @@ struct Kernels {
   // What can be asked of a list: how many values reach tau, what they weigh, and which is the
   // largest below tau.
   size_t (*count_at_least)(const float* x, size_t n, float tau);
+  // The k-th largest of n <= kFew values, k <= n.
+  float (*kth_of_few)(const float* x, size_t n, size_t k);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
   float (*largest_below)(const float* x, size_t n, float tau);
   // The first place from i on that has this value, or n.

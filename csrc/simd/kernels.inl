@@ -313,6 +313,7 @@ constexpr Kernels kernels = {
     clear_forbidden,
     places_at_least,
     count_at_least,
+    kth_of_few,
     mass_at_least,
     largest_below,
     find,

@@ -124,6 +124,23 @@ size_t count_at_least(const float* x, size_t n, float tau) {
   return count;
 }
 
+// Counts what reaches each of them: more work than a search, which surprises the processor at every
+// step.
+float kth_of_few(const float* x, size_t n, size_t k) {
+  alignas(64) float few[kFew];
+  for (size_t i = 0; i < kFew; ++i) few[i] = i < n ? x[i] : -INFINITY;
+  const size_t end = (n + kWidth - 1) / kWidth * kWidth;
+  float kth = -INFINITY;
+  for (size_t i = 0; i < n; ++i) {
+    const F value = Vec::set1(few[i]);
+    size_t reach = 0;
+    for (size_t j = 0; j < end; j += kWidth)
+      reach += Vec::popcount(Vec::mask_ge(Vec::load(few + j), value));
+    kth = reach >= k && few[i] > kth ? few[i] : kth;
+  }
+  return kth;
+}
+
 int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau) {
   const F cut = Vec::set1(tau);
   Vec::Sum64 sum = Vec::zero64();

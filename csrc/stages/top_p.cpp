@@ -28,8 +28,13 @@ Prefix find_prefix(const Row& row, const Survivors& list, float low, float high,
   const auto mass = [&](float tau) {
     return kernels->mass_at_least(list.x, list.weight, list.size, tau);
   };
-  const float tau =
-      highest_reaching(kernels, list.x, list.size, low, high, list.mass(row), target, mass);
+  float tau = high;
+  if (list.size <= size_t(kSlack)) {  // one after the other, of a vector or two
+    do tau = kernels->largest_below(list.x, list.size, tau);
+    while (mass(tau) < target && tau > low);
+  } else {
+    tau = highest_reaching(kernels, list.x, list.size, low, high, list.mass(row), target, mass);
+  }
   // Equal values in different blocks may differ in the last bits of their weights.
   int64_t reached = mass(next_above(tau));
   Prefix prefix{tau, 0, 0};

@@ -14,6 +14,7 @@ from ..records import KINDS, Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
 from ..reference.details import tell_nothing
 from ..reference.inputs import Inputs, as_drawn_from, of_row
+from ..reference.verification import Draft, Side, row_of
 from . import draw as compiled
 from .details import RAW, Listed, tell
 from .draw import address_of, run
@@ -21,6 +22,7 @@ from .history import History
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from .softmax import write
 from .threads import share_out
+from .verification import verify_lists
 
 __all__ = [
     "History",
@@ -33,6 +35,7 @@ __all__ = [
     "survivors",
     "uniform",
     "uniforms",
+    "verify",
 ]
 
 _DTYPES = {
@@ -295,3 +298,15 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
         )
 
     return draw
+
+
+def _kept(side: Side, i: int, name: str) -> Listed:
+    row_of(side, i, name)  # raises what is wrong with it, by that name
+    return _list(side.rows[i : i + 1], _record(side.params, i), 0, of_row(side.inputs, i))
+
+
+def verify(
+    tokens: Ids, target: Side, draft: Draft, method: int, key: tuple[int, int, int], out: Ids
+) -> int:
+    """Verify the drafts of one sequence, as ``reference/verification.py`` says."""
+    return verify_lists(_kept, tokens, target, draft, method, key, out)

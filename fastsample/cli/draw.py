@@ -55,7 +55,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="write JSON")
 
 
-def the_draw(args: argparse.Namespace) -> rows.Draw:
+def the_draw(args: argparse.Namespace) -> rows.RowSampler:
     """Return what the options say of each row."""
     columns = rows.read_columns(args.columns) if args.columns else {}
     seed = args.seed
@@ -63,7 +63,7 @@ def the_draw(args: argparse.Namespace) -> rows.Draw:
         seed = (stored_fingerprint(args.output) or {}).get("seed")
     errors: Errors = "mark" if args.mark_bad else "raise"
     given = sampling_parameters(args)
-    return rows.Draw(seed, offset=args.offset, errors=errors, columns=columns, **given)
+    return rows.RowSampler(seed, offset=args.offset, errors=errors, columns=columns, **given)
 
 
 def progress_bar(total: int, done: int) -> Any:
@@ -76,7 +76,7 @@ def progress_bar(total: int, done: int) -> Any:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Draw a token from each row of stored logits, and write them to a file.
+    """RowSampler a token from each row of stored logits, and write them to a file.
 
     A run that was stopped, by whatever, goes on with --resume. Tokens are those of one call of
     `sample` on all rows, however they are read.

@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from .. import recorded, sample
 from ..orders import ORDERS, parse_order, stages_of
-from ..parameters import OF_STAGE, OFF, TABLE
+from ..parameters import EDITING, OF_STAGE, OFF, TABLE
 from ..values import flag, integer
-from .values import Number, Parameter
+from .values import Literal, Number, Parameter
 
 #: What `sample` takes, by its name there.
 KINDS = {
@@ -55,7 +55,8 @@ def add_sampling_options(
         if rule.convert is flag:
             parser.add_argument(option(name), action="store_const", const=True, help=text)
             continue
-        kind = Parameter(name, int if rule.convert is integer else float)
+        number = Parameter(name, int if rule.convert is integer else float)
+        kind = Literal(name) if rule.listed else number
         text = f"{text}; {rule.requirement}".replace("%", "%%")
         parser.add_argument(option(name), type=kind, metavar="X", help=text)
     text = f"{', '.join(ORDERS)}, or stages as in top_k,top_p,temperature (default {order})"
@@ -76,7 +77,8 @@ def sampling_parameters(args: argparse.Namespace) -> dict[str, Any]:
         stage: (args.stages if stage in stages_of(order) else OFF)[stage] for stage in args.stages
     }
     parameters: dict[str, Any] = default | given | {"order": order}
-    sample([0.0], **parameters)
+    # What edits rows needs a vocabulary and a history, which are not here.
+    sample([0.0], **{n: v for n, v in parameters.items() if n not in EDITING})
     return parameters
 
 

@@ -6,6 +6,7 @@ argparse names the option. Depends on the package, NumPy and the standard librar
 
 from __future__ import annotations
 
+import ast
 import os
 import stat
 from argparse import ArgumentTypeError
@@ -87,6 +88,23 @@ class Parameter:
         except (TypeError, ValueError) as error:
             said = str(error).removeprefix(f"{self.name} ").rpartition(", got ")[0] or str(error)
             raise ArgumentTypeError(f"{said}, got {shown(text)}") from None
+        return value
+
+
+class Literal:
+    """A list or mapping of ids that `sample` takes, as Python writes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, text: str) -> Any:
+        """Return it."""
+        try:
+            value = ast.literal_eval(text)
+            TABLE[self.name].convert(self.name, value, "")
+        except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
+            must = TABLE[self.name].requirement
+            raise ArgumentTypeError(f"must be {must}, got {shown(text)}") from None
         return value
 
 

@@ -19,6 +19,7 @@ from .distribution import Distribution, Floats, Ids
 from .history import History
 from .inputs import Inputs, as_drawn_from, coin_of, of_row, state_of
 from .row import Rows, find_defect, to_float32
+from .verification import verify
 
 __all__ = [
     "Floats",
@@ -36,6 +37,7 @@ __all__ = [
     "to_float32",
     "uniform",
     "uniforms",
+    "verify",
 ]
 
 

@@ -15,6 +15,8 @@ from ..parameters import TABLE
 from ..values import flag, integer
 from .draw import COLUMNS
 
+#: What has one number a row, as a .csv file can hold it.
+_NUMBERS = {n for n in COLUMNS if n in TABLE and not TABLE[n].listed} | {"seed", "offset"}
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -24,13 +26,14 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     Parameters
     ----------
     path : path
-        A ``.npz`` file of arrays of shape (N,), or a ``.csv`` file with names in its first line.
-        A name is that of a parameter of `sample`, ``seed`` or ``offset``.
+        A ``.npz`` file of arrays of length N, or a ``.csv`` file with names in its first line. A
+        name is that of a parameter of `sample`, ``seed`` or ``offset``; in ``.npz`` ``history``,
+        ``prompt_length`` or ``allowed`` too.
 
     Returns
     -------
-    dict of str to array of shape (N,)
-        For `Draw`.
+    dict of str to array of length N
+        For `RowSampler`.
 
     Raises
     ------
@@ -63,8 +66,8 @@ def _read_csv(path: Path) -> dict[str, npt.NDArray[Any]]:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"columns must have names, each once, got {names} in {path}")
         for name in names:
-            if name not in COLUMNS:
-                raise ValueError(f"columns must be named by parameters, got {name!r} in {path}")
+            if name not in _NUMBERS:
+                raise ValueError(f"columns must be of parameters' numbers, got {name!r} in {path}")
         cells: list[list[Any]] = [[] for _ in names]
         for number, line in enumerate(lines):
             if len(line) != len(names):
@@ -83,7 +86,7 @@ def _array(column: list[Any], kind: type) -> npt.NDArray[Any]:
 
 
 def _kind(name: str) -> type:
-    if name not in TABLE:  # seed, offset, and counts of a history
+    if name not in TABLE:  # seed and offset
         return int
     convert = TABLE[name].convert
     return int if convert is integer else bool if convert is flag else float

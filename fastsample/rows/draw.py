@@ -1,6 +1,6 @@
 """What is done to rows: their tokens, by the parameters and by the numbers of the rows.
 
-Depends on `sample` and NumPy. A `Draw` can be pickled, which is how engines move it.
+Depends on `sample` and NumPy. A `RowSampler` can be pickled, which is how engines move it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..chains import make_records, refuse_unknown
+from ..chains import refuse_unknown
 from ..orders import ORDERS, parse_order
 from ..parameters import DEFAULTS, NAMES, Ints, Parameters
+from ..plans import make_plan
 from ..sampling import Errors, mark_of, sample
 from ..values import uint64
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 Columns = Mapping[str, npt.NDArray[Any]]
 
-# What `sample` takes beside parameters, and what a Draw says in a way of its own.
-_OWN = {"logits", "stream", "u", "rng", "errors", "out", "threads"}
+# What `sample` takes beside parameters, and what a RowSampler says in a way of its own.
+_OWN = {"logits", "stream", "u", "u_xtc", "rng", "state", "errors", "out", "threads"}
 #: What a column may be of.
 COLUMNS = tuple(n for n in inspect.signature(sample).parameters if n not in {*_OWN, "order"})
 
 
-class Draw:
+class RowSampler:
     """The draw from rows of a larger whole: a function of logits and of the rows' numbers.
 
     ``draw(logits[first:stop], first)`` is ``sample(logits, ...)[first:stop]``.
@@ -48,9 +49,10 @@ class Draw:
         The step, in [0, 2**64).
     errors : {"raise", "mark"}, default "raise"
         What to do with a bad row: raise its number, or yield -1.
-    columns : mapping of str to array of shape (N,), optional
-        Parameters, ``seed`` or ``offset`` that differ by row, with a value for each of all rows. A
-        column of seeds draws as `sample` does from an array of them.
+    columns : mapping of str to array or list of length N, optional
+        Parameters, ``seed``, ``offset``, ``history``, ``prompt_length`` or ``allowed`` that differ
+        by row, with a value for each of all rows. A column of seeds draws as `sample` does from an
+        array of them.
     **parameters
         Those of `sample`, for all rows alike.
 
@@ -68,9 +70,9 @@ class Draw:
     --------
     >>> import numpy as np
     >>> import fastsample
-    >>> from fastsample.rows import Draw
+    >>> from fastsample.rows import RowSampler
     >>> logits = np.random.default_rng(0).normal(0, 2, (6, 100)).astype(np.float32)
-    >>> draw = Draw(seed=3, top_p=0.9)
+    >>> draw = RowSampler(seed=3, top_p=0.9)
     >>> whole = fastsample.sample(logits, seed=3, top_p=0.9)
     >>> bool((draw(logits[4:], 4) == whole[4:]).all())
     True
@@ -98,8 +100,8 @@ class Draw:
         self.offset = uint64("offset", offset)
         self.errors = errors
         known: dict[str, Any] = {n: v for n, v in parameters.items() if n in NAMES}
-        refuse_unknown("Draw", [n for n in parameters if n not in {*COLUMNS, *NAMES}])
-        make_records(1, "Draw", **known)
+        refuse_unknown("RowSampler", [n for n in parameters if n not in {*COLUMNS, *NAMES}])
+        make_plan(1, "RowSampler", known)
         self.parameters: dict[str, Any] = dict(parameters)
         self._first = 0  # the row that the columns begin with
 
@@ -108,7 +110,7 @@ class Draw:
         """How many rows the columns are for; None without columns."""
         return next((self._first + len(values) for values in self.columns.values()), None)
 
-    def part(self, first: int, stop: int) -> Draw:
+    def part(self, first: int, stop: int) -> RowSampler:
         """Return what draws rows `first` to `stop` alone: its columns have no others."""
         mine = copy.copy(self)
         at = slice(first - self._first, stop - self._first)
@@ -119,7 +121,7 @@ class Draw:
     def __call__(
         self, logits: Any, rows: Ints = 0, threads: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """Draw the tokens of some rows.
+        """RowSampler the tokens of some rows.
 
         Parameters
         ----------
@@ -149,7 +151,7 @@ class Draw:
         if self.rows is not None and numbers.size and int(numbers.max()) >= self.rows:
             raise ValueError(f"columns must have a value for row {numbers.max()}, got {self.rows}")
         given: dict[str, Any] = {"seed": self.seed, "offset": self.offset, **self.parameters}
-        given |= {name: values[numbers - self._first] for name, values in self.columns.items()}
+        given |= {n: _some(values, numbers - self._first) for n, values in self.columns.items()}
         stream = None if "seed" in self.columns else numbers.astype(np.uint64)
         try:
             return np.asarray(
@@ -161,7 +163,7 @@ class Draw:
             raise type(error)(said) from None
 
     def batch(self, batch: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-        """Draw a batch of columns, which is what Ray Data and others map functions over.
+        """RowSampler a batch of columns, which is what Ray Data and others map functions over.
 
         Parameters
         ----------
@@ -185,12 +187,20 @@ class Draw:
 
 def _column(name: str, values: Any) -> npt.NDArray[Any]:
     if name not in COLUMNS:
-        refuse_unknown("columns of Draw", [name])
+        refuse_unknown("columns of RowSampler", [name])
         raise ValueError(f"{name} must be one value, not a column")
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be of shape (N,) as a column, got {array.shape}")
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.empty(len(values), object)
+        array[:] = values
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have a value for each row as a column, got {values!r}")
     return array
+
+
+def _some(column: npt.NDArray[Any], places: npt.NDArray[Any]) -> Any:
+    return column[places].tolist() if column.dtype.hasobject else column[places]
 
 
 def _same_length(columns: Columns) -> None:

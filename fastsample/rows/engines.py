@@ -68,7 +68,8 @@ class Dask:
 
     def wait(self, futures: Iterable[Any]) -> set[Any]:
         """Return those that are done, once there are any."""
-        done: set[Any] = self._wait(list(futures), return_when="FIRST_COMPLETED").done
+        with self._client.as_current():
+            done: set[Any] = self._wait(list(futures), return_when="FIRST_COMPLETED").done
         return done
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .draw import Draw
+from .draw import RowSampler
 from .stored import Stored
 
 
@@ -49,7 +49,7 @@ def cut(gaps: Iterable[range], size: int) -> Iterator[range]:
 
 
 def draw_piece(
-    logits: Stored, draw: Draw, first: int, stop: int, threads: int | None = 1
+    logits: Stored, draw: RowSampler, first: int, stop: int, threads: int | None = 1
 ) -> npt.NDArray[np.int64]:
     """Read a piece of stored rows and draw it.
 
@@ -57,7 +57,7 @@ def draw_piece(
     ----------
     logits : Stored
         What `open_logits` returns.
-    draw : Draw
+    draw : RowSampler
         What to do with it.
     first, stop : int
         The piece: rows from `first` to before `stop`.
@@ -72,9 +72,9 @@ def draw_piece(
 
 
 def draw_pieces(
-    batch: Mapping[str, Any], logits: Stored, draw: Draw
+    batch: Mapping[str, Any], logits: Stored, draw: RowSampler
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Draw pieces that come as a batch of columns: what Ray Data maps over them.
+    """RowSampler pieces that come as a batch of columns: what Ray Data maps over them.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def draw_pieces(
         ``first`` and ``stop`` of each piece.
     logits : Stored
         What `open_logits` returns; its path must lead to the same rows wherever this runs.
-    draw : Draw
+    draw : RowSampler
         What to do with them.
 
     Returns

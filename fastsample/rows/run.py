@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .. import backend
 from ..values import integer
-from .draw import Draw
+from .draw import RowSampler
 from .engines import Dask, Engine, Threads, processors
 from .journal import Fingerprint, TokensFile
 from .pieces import cut, draw_piece
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
 def draw_file(
     logits: Stored,
     output: str | os.PathLike[str],
-    draw: Draw,
+    draw: RowSampler,
     *,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -47,7 +47,7 @@ def draw_file(
     dask: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Drawn:
-    """Draw a token from each stored row and write them all to a file.
+    """RowSampler a token from each stored row and write them all to a file.
 
     Until it ends, the tokens are in ``output.part``, with a journal of the finished pieces beside
     it, by which it can be resumed wherever it was stopped. Tokens do not depend on `memory`,
@@ -59,7 +59,7 @@ def draw_file(
         What `open_logits` returns.
     output : path
         A ``.npy`` file of int64, which is replaced at the end and not before.
-    draw : Draw
+    draw : RowSampler
         Parameters and seed.
     memory : int, default 2**28
         Bytes of logits that are read at a time, by all threads together.
@@ -93,9 +93,9 @@ def draw_file(
     Examples
     --------
     >>> import numpy as np
-    >>> from fastsample.rows import Draw, draw_file, open_logits
+    >>> from fastsample.rows import RowSampler, draw_file, open_logits
     >>> np.save("logits.npy", np.random.default_rng(0).normal(0, 2, (1000, 50)))
-    >>> draw_file(open_logits("logits.npy"), "tokens.npy", Draw(seed=1, top_p=0.9))
+    >>> draw_file(open_logits("logits.npy"), "tokens.npy", RowSampler(seed=1, top_p=0.9))
     Drawn(rows=1000, resumed=0, bad=0)
     >>> np.load("tokens.npy").shape
     (1000,)
@@ -117,7 +117,7 @@ def open_engine(threads: int | None, dask: str | None) -> Engine:
 
 
 def open_output(
-    logits: Stored, output: str | os.PathLike[str], draw: Draw, resume: bool
+    logits: Stored, output: str | os.PathLike[str], draw: RowSampler, resume: bool
 ) -> TokensFile:
     """Check what is wanted, and open the file for it; `fill` does the rest."""
     if draw.rows is not None and draw.rows != len(logits):
@@ -133,7 +133,7 @@ def open_output(
     return file
 
 
-def fingerprint(logits: Stored, draw: Draw) -> Fingerprint:
+def fingerprint(logits: Stored, draw: RowSampler) -> Fingerprint:
     """Return, by name, all that tokens depend on."""
     from .. import __version__
 
@@ -149,12 +149,12 @@ def fingerprint(logits: Stored, draw: Draw) -> Fingerprint:
 def fill(
     file: TokensFile,
     logits: Stored,
-    draw: Draw,
+    draw: RowSampler,
     engine: Engine,
     size: int,
     report: Callable[[int], object],
 ) -> Drawn:
-    """Draw what a file lacks, in pieces of at most so many rows."""
+    """RowSampler what a file lacks, in pieces of at most so many rows."""
     resumed = sum(len(piece) for piece in file.done)
     bad = sum(file.marked(piece).size for piece in file.done)
     for first, tokens in drawn(engine, logits, draw, cut(list(file.gaps), size)):
@@ -174,7 +174,7 @@ def piece_rows(logits: Stored, memory: int, width: int) -> int:
 
 
 def drawn(
-    engine: Engine, logits: Stored, draw: Draw, todo: Iterator[range]
+    engine: Engine, logits: Stored, draw: RowSampler, todo: Iterator[range]
 ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Yield the first row and the tokens of each piece, as they are done.
 

@@ -1,4 +1,5 @@
-/* What a server asks for beside tokens, checked from outside: details of a draw.
+/* What a server asks for beside tokens, checked from outside: details of a draw, and drafts
+ * verified.
  *
  * Valid as C99 and as C++17. Every check runs once for each instruction set of this machine, which
  * have to say the same. Ends with "N passed, 0 failed". */
@@ -175,6 +176,171 @@ static void test_refusals(void) {
   refuse(details, "details.support and details.support_count must both be null, or none");
 }
 
+/* ---- drafts ---- */
+
+enum { kDrafts = kRows - 1 };
+
+/* What two sequences of the same drafts emit, of which the second has another stream. */
+typedef struct Emitted {
+  int64_t tokens[2][kRows + 1], accepted[2];
+} Emitted;
+
+/* Of drafts drawn from lists of all tokens that weigh the same, or where `lists` is null from the
+ * token itself. */
+static fs_status verify(Emitted* out, const int64_t* tokens, int lists, int32_t method) {
+  static int64_t offsets[kDrafts + 1];
+  static int32_t ids[kDrafts * kVocab];
+  static double weights[kDrafts * kVocab];
+  const fs_logits logits = logits_of(kRows);
+  fs_stage stages[3];
+  const fs_chain chain = usual_chain(stages);
+  const fs_source target = {sizeof target, &logits, &chain, 1, NULL};
+  fs_drafts drafts[2];
+  int i, j;
+  for (i = 0; i < kDrafts; ++i) {
+    offsets[i + 1] = (i + 1) * kVocab;
+    for (j = 0; j < kVocab; ++j) {
+      ids[i * kVocab + j] = kVocab - 1 - j;
+      weights[i * kVocab + j] = 2.0;
+    }
+  }
+  memset(out, 0, sizeof *out);
+  for (i = 0; i < 2; ++i) {
+    fs_drafts_init(&drafts[i], sizeof *drafts);
+    drafts[i].count = kDrafts;
+    drafts[i].tokens = tokens;
+    drafts[i].target = &target;
+    drafts[i].seed = 7;
+    drafts[i].stream = (uint64_t)i;
+    drafts[i].offset = 20;
+    if (!lists) continue;
+    drafts[i].offsets = offsets;
+    drafts[i].ids = ids;
+    drafts[i].weights = weights;
+  }
+  return fs_verify(drafts, 2, method, kRows + 1, out->tokens[0], out->accepted);
+}
+
+static int64_t own_token(int row, uint64_t offset) {
+  fs_logits logits = logits_of(1);
+  fs_stage stages[3];
+  const fs_chain chain = usual_chain(stages);
+  fs_draw draw;
+  int64_t token = -1;
+  logits.data = rows[row];
+  fs_draw_init(&draw, sizeof draw);
+  draw.u = fs_uniform(7, 0, offset);
+  CHECK(fs_sample(&logits, &chain, 1, &draw, 1, 0, &token) == FS_OK);
+  return token;
+}
+
+static void test_exact(void) {
+  int64_t own[kRows], other[kDrafts];
+  Emitted out;
+  int i;
+  for (i = 0; i < kRows; ++i) own[i] = own_token(i, 20 + (uint64_t)i);
+  CHECK(verify(&out, own, 0, FS_VERIFY_EXACT) == FS_OK);
+  CHECK(out.accepted[0] == kDrafts);
+  CHECK(memcmp(out.tokens[0], own, sizeof own) == 0);
+  CHECK(out.tokens[0][kRows] == 0); /* beyond what is said to be written */
+  memcpy(other, own, sizeof other);
+  other[0] = (own[0] + 1) % kVocab;
+  CHECK(verify(&out, other, 0, FS_VERIFY_EXACT) == FS_OK);
+  CHECK(out.accepted[0] == 0 && out.tokens[0][0] == own[0]);
+  CHECK(out.tokens[0][1] == -1 && out.tokens[0][kDrafts] == -1);
+}
+
+static void test_methods(Emitted all[4]) {
+  int64_t own[kDrafts];
+  int i, r;
+  for (i = 0; i < kDrafts; ++i) own[i] = own_token(i, 20 + (uint64_t)i);
+  CHECK(verify(&all[0], own, 0, FS_VERIFY_TOKEN) == FS_OK);
+  CHECK(verify(&all[1], own, 1, FS_VERIFY_TOKEN) == FS_OK);
+  CHECK(verify(&all[2], own, 0, FS_VERIFY_BLOCK) == FS_OK);
+  CHECK(verify(&all[3], own, 1, FS_VERIFY_BLOCK) == FS_OK);
+  for (i = 0; i < 4; ++i)
+    for (r = 0; r < 2; ++r) {
+      const int64_t accepted = all[i].accepted[r];
+      CHECK(accepted >= 0 && accepted <= kDrafts);
+      CHECK(memcmp(all[i].tokens[r], own, (size_t)accepted * sizeof *own) == 0);
+      CHECK(all[i].tokens[r][accepted] >= 0 && all[i].tokens[r][accepted] < kVocab);
+    }
+  /* What every list has with one weight of 700 is surely accepted where it is kept. */
+  CHECK(all[1].accepted[0] == kDrafts && all[3].accepted[0] == kDrafts);
+}
+
+static void refuse_drafts(fs_drafts drafts, int64_t stride, const char* message) {
+  int64_t tokens[kRows + 1] = {5}, accepted = 5;
+  CHECK(fs_verify(&drafts, 1, FS_VERIFY_TOKEN, stride, tokens, &accepted) == FS_INVALID_ARGUMENT);
+  if (strstr(fs_last_error(), message) == NULL) printf("not: %s\n", message);
+  CHECK(strstr(fs_last_error(), message) != NULL);
+  CHECK(tokens[0] == 5 && accepted == 5);
+}
+
+static void test_refused_drafts(void) {
+  const fs_logits logits = logits_of(kRows);
+  fs_stage stage;
+  fs_chain chain;
+  fs_source target;
+  const int64_t tokens[kDrafts] = {1, 2}, beyond[kDrafts] = {1, kVocab};
+  const int64_t offsets[kDrafts + 1] = {0, 1, 2};
+  const int32_t ids[2] = {3, 4};
+  const double none[2] = {1.0, 0.0};
+  fs_drafts drafts, good;
+  fs_stage_init(&stage, sizeof stage, FS_STAGE_MIROSTAT);
+  fs_chain_init(&chain, sizeof chain);
+  fs_source_init(&target, sizeof target);
+  chain.stages = &stage;
+  chain.stage_count = 1;
+  target.logits = &logits;
+  target.chains = &chain;
+  target.chain_count = 1;
+  fs_drafts_init(&good, sizeof good);
+  good.count = kDrafts;
+  good.tokens = tokens;
+  good.target = &target;
+  drafts = good;
+  drafts.struct_size = 8;
+  refuse_drafts(drafts, kRows, "drafts.struct_size must be sizeof(fs_drafts)");
+  drafts = good;
+  drafts.count = 4097;
+  refuse_drafts(drafts, kRows, "drafts.count must be in [0, 4096], got 4097");
+  drafts = good;
+  drafts.count = 1;
+  refuse_drafts(drafts, kRows, "target.logits.rows must be 2, got 3");
+  drafts = good;
+  drafts.tokens = beyond;
+  refuse_drafts(drafts, kRows, "drafts.tokens must be in [0, vocab), got 700");
+  drafts = good;
+  drafts.tokens = NULL;
+  refuse_drafts(drafts, kRows, "drafts.tokens must not be null");
+  drafts = good;
+  drafts.target = NULL;
+  refuse_drafts(drafts, kRows, "target must not be null");
+  drafts = good;
+  drafts.offsets = offsets;
+  refuse_drafts(drafts, kRows, "drafts.ids and drafts.weights must not be null");
+  drafts.ids = ids;
+  drafts.weights = none;
+  refuse_drafts(drafts, kRows, "drafts.weights must be of a finite sum > 0, got 0");
+  refuse_drafts(good, kDrafts, "stride must be > 2, the most drafts, got 2");
+  stage.value[0] = 2;
+  refuse_drafts(good, kRows, "mirostat must be off where drafts are verified");
+}
+
+static void test_bad_targets(void) {
+  int64_t own[kDrafts];
+  Emitted out;
+  int i;
+  const float before = rows[1][5];
+  for (i = 0; i < kDrafts; ++i) own[i] = own_token(i, 20 + (uint64_t)i);
+  rows[1][5] = NAN;
+  CHECK(verify(&out, own, 1, FS_VERIFY_EXACT) == FS_BAD_LOGITS);
+  CHECK(strstr(fs_last_error(), "target row 1 must not contain NaN, got one at token 5") != NULL);
+  CHECK(out.accepted[0] == 0 && out.tokens[0][0] == 0);
+  rows[1][5] = before;
+}
+
 static size_t next_isa(const char* names, char isa[16]) {
   size_t length = strcspn(names, ",");
   if (length > 15) length = 15;
@@ -185,6 +351,7 @@ static size_t next_isa(const char* names, char isa[16]) {
 
 int main(void) {
   static Told raw[2], processed[2];
+  static Emitted emitted[2][4];
   const char* names = fs_isas();
   char isa[16];
   int count;
@@ -195,8 +362,13 @@ int main(void) {
     test_details(&raw[count > 0], &processed[count > 0]);
     test_marked();
     test_refusals();
+    test_exact();
+    test_methods(emitted[count > 0]);
+    test_refused_drafts();
+    test_bad_targets();
     if (count == 0) continue;
     CHECK(memcmp(&raw[0], &raw[1], sizeof *raw) == 0);
+    CHECK(memcmp(emitted[0], emitted[1], sizeof *emitted) == 0);
     CHECK(memcmp(&processed[0], &processed[1], sizeof *processed) == 0);
   }
   printf("%d passed, %d failed\n", passed, failed);

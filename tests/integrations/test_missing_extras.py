@@ -11,7 +11,10 @@ import pytest
 
 from fastsample import cli
 
-RUNTIMES = ("llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib", "vllm")
+RUNTIMES = (
+    "llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib", "vllm",
+    "dask", "distributed", "ray", "tqdm", "zarr",
+)  # fmt: skip
 
 
 def test_no_runtime_is_imported():
