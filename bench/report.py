@@ -53,10 +53,11 @@ def short(report: bench.Report, pictures: list[str], targets: bool = False) -> s
     """Return what a reader decides by: the times, the losses, what draws wrongly."""
     about = f"{R}; {TARGETS}" if targets else R
     said = f"{bench.verdict(report)}, {bench.checked(report)}"
+    works = bench.WORKS if targets else bench.CHOSEN
     parts = [
         f"`{bench.best(report)}`, one thread, microseconds a draw. {about}.",
-        markdown_table(bench.summary_table(report, targets)),
-        f"{bench.legend()}.",
+        markdown_table(bench.summary_table(report, targets, works)),
+        f"{bench.legend(report, works)}.",
         *pictures,
         bullets(
             [

@@ -60,7 +60,7 @@ def make_plan(rows: int, function: str, parameters: Mapping[str, Any]) -> Plan:
 
 
 @lru_cache(maxsize=1024, typed=True)
-def _scalar_plan(**parameters: Any) -> Plan:
+def _scalar_plan(module: Any, /, **parameters: Any) -> Plan:
     for name, value in parameters.items():
         if isinstance(value, tuple) and name != "order":
             raise TypeError("a list is no scalar")
@@ -68,7 +68,6 @@ def _scalar_plan(**parameters: Any) -> Plan:
             raise TypeError("an array, which may change, is no key")
     refuse_unknown("", parameters)
     plan = make_plan(1, "", parameters)
-    module = backend.active()
     if plan.rules is not None or plan.coin or plan.moves or not hasattr(module, "plan"):
         return plan
     return plan._replace(draw=module.plan(plan.records), module=module)
@@ -77,7 +76,7 @@ def _scalar_plan(**parameters: Any) -> Plan:
 def plan_of_scalars(parameters: Mapping[str, Any]) -> Plan | None:
     """Return the plan of a call whose parameters are all scalars, or None."""
     try:
-        return _scalar_plan(**parameters)
+        return _scalar_plan(backend.active(), **parameters)
     except TypeError:  # lists or arrays, or a mistake that is worded elsewhere
         return None
 

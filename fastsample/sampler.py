@@ -109,7 +109,7 @@ class Sampler:
 
     __slots__ = (
         "__weakref__", "_draw", "_memory", "_module", "_options", "_own", "_parameters", "_plan",
-        "_rows", "offset", "seed",
+        "_rows", "_sequence", "offset", "seed",
     )  # fmt: skip
 
     offset: int
@@ -140,10 +140,13 @@ class Sampler:
         # Where several rows have parameters of their own, there is nothing to remember.
         several = self._plan.records.size > 1 or isinstance(self._plan.rules, list)
         plain = self._plan.rules is None and self._plan.stateful is None and not self._plan.coin
-        self._memory = None if several or plain else Memory(self._plan)
         # A backend may have a faster way for one row; it is of use while that backend is active.
+        self._draw: Any = self._plan.draw
         self._module = backend.active()
-        self._draw: Any = self._plan.draw if self._memory is None else self._memory.draw
+        self._memory: Memory | None = None
+        self._sequence: Any = None
+        if not several and not plain:
+            self._remember()
         if state is not None:
             self.state = np.asarray(state, np.float64)
         self._own: int | None = None
@@ -260,20 +263,11 @@ class Sampler:
             self._memory.took(token, self.offset, state)
         self.offset = uint64("offset", self.offset) + 1
 
-    def _sequence(self) -> Any:
+    def _make_sequence(self) -> Any:
         """Return what a backend's `step` takes, or None."""
-        if self._memory is None:
-            if self._rows is not None:
-                return None
+        if self._memory is None and self._rows is None:
             self._remember()
-        memory = self._memory
-        return memory.sequence if memory is not None and memory.core else None
-
-    def _drew(self, token: int, offset: int) -> None:
-        """Go on after a backend's `step`."""
-        assert self._memory is not None
-        self._memory.drew(token, offset)
-        self.offset = offset + 1
+        return self._sequence
 
     # ---- the history ----------------------------------------------------------------------------
 
@@ -335,8 +329,9 @@ class Sampler:
         return self._memory
 
     def _remember(self) -> None:
-        self._memory = Memory(self._plan)
-        self._draw, self._module = self._memory.draw, backend.active()
+        self._memory = memory = Memory(self._plan)
+        self._draw, self._module = memory.draw, backend.active()
+        self._sequence = memory.sequence if memory.core else None  # what a backend's `step` takes
 
     # ---- the state, and the beginning -----------------------------------------------------------
 

@@ -12,8 +12,8 @@ from . import backend
 from .arrays import Logits, as_rows
 from .masks import mask
 from .parameters import SupportsArray
-from .reference import find_defect, to_float32
-from .reference.inputs import as_drawn_from
+from .reference import to_float32
+from .reference.inputs import as_drawn_from, defect_of
 from .sampler import Sampler
 from .sampling import Errors, Ids, mark_of, thread_limit
 from .uniforms import words
@@ -79,7 +79,7 @@ def step(
         state = sampler._drawn(row, inputs, True, tokens[i : i + 1], limit)
         if tokens[i] < 0 and not mark:
             edited = as_drawn_from(to_float32(rows[i]), inputs, 0)
-            raise ValueError(find_defect(edited, i, rows[i]))
+            raise ValueError(defect_of(edited, rows[i], inputs, 0, i))
         after.append(state)
     for sampler, token, state in zip(several, tokens.tolist(), after, strict=True):
         if token >= 0:
@@ -94,7 +94,9 @@ def _at_once(
     module = backend.active()
     if not hasattr(module, "Sequence"):
         return False
-    sequences = [sampler._sequence() for sampler in samplers]
+    sequences = [sampler._sequence for sampler in samplers]
+    if None in sequences:
+        sequences = [sampler._make_sequence() for sampler in samplers]
     seeds = words("seed", [sampler.seed for sampler in samplers], len(samplers))
     places = [sampler.offset for sampler in samplers]
     offsets = words("offset", places, len(samplers))
@@ -104,7 +106,10 @@ def _at_once(
         return False
     for sampler, token, offset in zip(samplers, tokens.tolist(), places, strict=True):
         if token >= 0:
-            sampler._drew(token, offset)
+            sampler.offset = offset + 1
+            steps = sampler._memory.steps  # type: ignore[union-attr]
+            if steps is not None:
+                steps.append(offset)
     return True
 
 
@@ -117,10 +122,10 @@ def _checked(samplers: Any, rows: npt.NDArray[Any], single: bool) -> list[Sample
         raise TypeError(f"samplers must be a list of Samplers, got {samplers!r} ({kind})")
     if len(samplers) != len(rows):
         raise ValueError(f"samplers must be {len(rows)}, one for each row, got {len(samplers)}")
-    for i, sampler in enumerate(samplers):
+    for i, sampler in enumerate(samplers if set(map(type, samplers)) != {Sampler} else ()):
         if not isinstance(sampler, Sampler):
             kind = type(sampler).__name__
             raise TypeError(f"samplers must hold Samplers, got {sampler!r} ({kind}) (row {i})")
-    if len({id(sampler) for sampler in samplers}) != len(samplers):
+    if len(set(map(id, samplers))) != len(samplers):
         raise ValueError("samplers must not hold the same one twice")
     return list(samplers)

@@ -122,6 +122,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help=f"fail, rather than skip, where a variant cannot run: {', '.join(VARIANTS)}",
     )
+    parser.addoption(
+        "--default-only",
+        action="store_true",
+        help="leave out the tests that choose a variant: they do the same on any default",
+    )
     parser.addoption("--no-skips", action="store_true", help="fail where anything is skipped")
 
 
@@ -129,6 +134,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--default-only"):
+        return
+    sides: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        sides[{"variant", "fast_variant", "fast_variants"}.isdisjoint(fixtures)].append(item)
+    config.hook.pytest_deselected(items=sides[False])
+    items[:] = sides[True]
 
 
 def pytest_configure(config: pytest.Config) -> None:

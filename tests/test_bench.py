@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastsample import bench, cli
+from fastsample import Sampler, bench, cli, survivors, use_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = 1000  # logits of a row
@@ -68,6 +68,12 @@ def made_up():
             core_result("top_p", "recorded", sampler="NumPy", us=10.0, r_us=10.0),
             core_result("chain", dtype="float16", us=9.0, r_us=10.0, basis_us=10.0),
             core_result("min_p", "constant", us=12.0, r_us=10.0, basis_us=10.0),
+            core_result("adaptive", us=16.0, r_us=10.0, basis_us=12.0),
+            core_result("penalties", us=18.0, r_us=10.0, basis_us=12.0),
+            core_result("dry", "flat", us=26.0, r_us=10.0, basis_us=12.0),
+            core_result("typical", us=130.0, r_us=10.0),
+            core_result("typical", sampler="core avx2", us=999.0, r_us=10.0),
+            core_result("typical", sampler="numba", us=1000.0, r_us=10.0),
         ],
         "calls": [
             {
@@ -76,6 +82,7 @@ def made_up():
                 "us": {"x.max()": 1.0, "noop(x)": 0.1, "Sampler": 0.85, "sample()": 99.0},
             }
         ],
+        "step": [{"sampler": "core avx512", "us": {"step": 13.0, "64 calls": 50.0}}],
         "growth": [
             {"vocab": v, "sampler": "core avx512", "work": "chain", "us": us, "r_us": v / 1e4}
             for v, us in ((8_000, 2.0), (128_000, 8.0), (1_000_000, 160.0))
@@ -131,10 +138,13 @@ def test_smoke_checks_every_case(smoke):
     assert own == {core.name for core in bench.cores()}
     checked = {(r["work"], r["row"], r["dtype"]) for r in report["results"] if r["sampler"] in own}
     assert checked == set(bench.grid(list(bench.ROWS), list(bench.WORKS), bench.DTYPES))
-    assert {r["check"] for r in report["results"]} == {"ok"}
+    said = {r["check"] for r in report["results"] if r["sampler"] not in own}
+    assert {r["check"] for r in report["results"] if r["sampler"] in own} == {"ok"}
+    assert all(check == "ok" or check.startswith("cannot: it has no ") for check in said)
     assert not any("us" in r for r in report["results"])
     assert {b["check"] for b in report["batches"]} == {"ok"}
-    assert f"{len(report['results'])} results checked" in out
+    able = [r for r in report["results"] if r["check"] == "ok"]
+    assert f"{len(able)} results checked" in out
     assert "normal float32: greedy chain" in err
 
 
@@ -249,10 +259,20 @@ def test_a_rival_that_breaks_does_not_end_the_run():
 @pytest.mark.parametrize("row", bench.COMPARED)
 def test_every_work_has_a_target_or_says_so(row):
     report = made_up()
-    report["results"] = [core_result(work, row, us=10.0, r_us=10.0) for work in bench.WORKS]
+    times = {"us": 10.0, "r_us": 10.0, "basis_us": 10.0}
+    report["results"] = [core_result(work, row, **times) for work in bench.WORKS]
     (group,) = (g for title, g in bench.outcomes(report).items() if "AVX-512" in title)
     bounded = {o.work for o in group if o.target is not None}
-    assert bounded == (set() if row in ("flat", "peaked") else set(bench.WORKS))
+    judged = {name for name, work in bench.WORKS.items() if work.normal is not None}
+    assert bounded == (set() if row in ("flat", "peaked") else judged)
+
+
+def test_a_work_without_a_bound_of_its_own_is_bound_beside_another():
+    for name, work in bench.WORKS.items():
+        assert (work.normal is None) == (work.over is not None), name
+        if work.over:
+            assert work.over.base in bench.MAIN
+            assert bench.basis(bench.Case(name, "normal")) == bench.Case(work.over.base, "normal")
 
 
 def test_targets_met_and_missed():
@@ -279,6 +299,16 @@ def test_targets_met_and_missed():
     assert found[in_l2, "V = 8,000", "chain"] == (4.0, 1.5, True)
     assert found[in_l2, "V = 128,000", "chain"] == (1.0, 1.5, False)
     assert found[beyond, "V = 1,000,000", "chain"] == (1.6, 1.5, True)
+    assert found[avx512, "normal", "typical"] == (13.0, 14.0, False)
+    assert found[avx2, "normal", "typical"] == (99.9, None, False)
+    assert found[avx512, "normal", "penalties"] == (1.8, None, False)
+    more = "Beyond min_p alone: (time - its) / R"
+    assert found[more, "normal", "adaptive"] == (0.4, 0.3, True)
+    assert found["Beside the chain alone: time / its", "normal", "penalties"] == (1.5, 1.25, True)
+    beyond_chain = "Beyond the chain alone: microseconds"
+    assert found[beyond_chain, "flat", "dry"] == (14.0, None, False)
+    assert found["64 samplers, V = 16: microseconds", "step", "step"] == (13.0, 12.0, True)
+    assert found["numba: time / core's", "normal", "typical"] == (7.692, 8.0, False)
     calls = "Calls, V = 16: microseconds"
     assert found[calls, "Sampler, above noop(x)", "chain"] == (0.75, 0.8, False)
     assert found[calls, "sample()", "chain"] == (99.0, 4.0, True)
@@ -290,7 +320,7 @@ def test_targets_met_and_missed():
 
 def test_summary_shows_misses_and_losses():
     text = bench.summary(made_up())
-    assert "9 of 17 targets met" in text
+    assert "11 of 22 targets met" in text
     assert "sample(), chain: 99.0! (at most 4)" in text
     assert re.search(r"recorded +top_p .* NumPy +10\.0 +0\.500 LOSS", text)
     assert "core avx512: slower than the fastest exact rival in 1 of 4 cases: top_p 1" in text
@@ -534,9 +564,7 @@ def test_compare_times_every_case_of_an_installation():
     )
     script = load_script("compare")
     assert set(json.loads(done.stdout)) == {f"{r} {w}" for r in script.rows() for w in script.WORKS}
-    assert {w: script.WORKS[w] for w in bench.WORKS} == {
-        w: x.params for w, x in bench.WORKS.items()
-    }
+    assert {w: x.params for w, x in bench.MAIN.items()} == script.WORKS
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -554,3 +582,14 @@ def test_a_plot_without_matplotlib_is_refused_at_once(monkeypatch, capsys):
         cli.main(["bench", "--plot", "x.png"])
     assert exit_.value.code == 2
     assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_a_sampler_is_as_fast_whichever_backend_had_its_parameters_first():
+    params = {"temperature": 0.8125, "top_k": 49}
+    with use_backend("reference"):
+        survivors(np.zeros(8, np.float32), **params)
+    for rival in first_sampler():
+        with rival.active():
+            own = Sampler(**params, seed=1)
+            fresh = Sampler(**params, top_p=0.9375, seed=1)
+        assert (own._draw is None) == (fresh._draw is None)

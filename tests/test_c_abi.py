@@ -189,7 +189,7 @@ def test_as_a_guest(how: str, tmp_path: Path) -> None:
     compiler("C++")
     shared = "OFF" if how == "add_subdirectory" else "ON"
     run(cmake, "-S", CLIENT / "guest", "-B", build, f"-DGUEST={ROOT}", f"-DHOW={how}",
-        f"-DBUILD_SHARED_LIBS={shared}")  # fmt: skip
+        "-DCMAKE_BUILD_TYPE=Debug", f"-DBUILD_SHARED_LIBS={shared}")  # fmt: skip
     run(cmake, "--build", build, "--parallel", "2")
     assert_passed(run(build / "host"))
     run(cmake, "--install", build, "--prefix", prefix)

@@ -236,16 +236,19 @@ def test_a_row_of_which_nothing_is_left_is_bad(variant: str) -> None:
     batch = np.zeros((2, 8), np.float32)
     mask = np.ones((2, 8), bool)
     mask[1] = False
-    for given in (
-        {"allowed": mask},
-        {"allowed_token_ids": [[1], []]},
-        {"suppress_tokens": [None, range(8)]},
-        {"allowed": mask, "vocab_size": 3},
+    nothing, none = "an allowed token, got none", "a finite value, got only -inf"
+    given: dict[str, Any]
+    for given, what in (
+        ({"allowed": mask}, nothing),
+        ({"allowed_token_ids": [[1], []]}, nothing),
+        ({"allowed": mask, "vocab_size": 3}, nothing),
+        ({"suppress_tokens": [None, range(8)]}, none),
+        ({"suppress_tokens": [None, [0, 1]], "vocab_size": 2}, none),
     ):
-        with pytest.raises(ValueError, match=r"^logits row 1 must have "):
-            fs.sample(batch, seed=1, **given)
-        with pytest.raises(ValueError, match=r"^logits row 1 must have "):
-            fs.probs(batch, **given)
+        for call in (fs.sample, fs.probs):
+            with pytest.raises(ValueError, match=r".*") as caught:
+                call(batch, seed=1, **given)
+            assert str(caught.value) == f"logits row 1 must have {what}"
         marked = np.asarray(fs.sample(batch, seed=1, errors="mark", **given))
         assert marked[1] == -1
         assert marked[0] >= 0

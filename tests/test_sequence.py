@@ -323,3 +323,45 @@ def test_what_step_refuses(variant: str) -> None:
     with pytest.raises(ValueError, match=r"^logit_bias must have ids in \[0, 40\), got 50$"):
         fs.step(far, batch)
     assert looks(samplers) == before
+
+
+# ---- the loop around a model ------------------------------------------------------------------
+
+
+def model(ids: Any) -> Float32s:
+    """Logits that depend on the last token of each row and on how many there are."""
+    last = np.atleast_2d(ids)[:, -1]
+    made = np.stack([logits_of(int(token) + 100 * ids.shape[-1]) for token in last])
+    return made[0] if ids.ndim == 1 else made
+
+
+@pytest.mark.parametrize("chain", [PENALTIES, MIROSTAT, ADAPTIVE])
+def test_generate_keeps_history_and_state(variant: str, chain: dict[str, Any]) -> None:
+    given = {name: value for name, value in chain.items() if name != "eos_token_id"}
+    given.pop("min_new_tokens", None)
+    text = fs.generate(model, [4, 7], max_new_tokens=12, do_sample=True, top_k=0, seed=3, **(
+        {n: v for n, v in given.items() if n != "top_k"}
+    ))  # fmt: skip
+    sampler = fs.Sampler(seed=3, **{n: v for n, v in given.items() if n != "top_k"})
+    sampler.start([4, 7])
+    ids = [4, 7]
+    for _ in range(12):
+        ids.append(int(sampler(model(np.array(ids)))))
+    assert text.tolist() == ids
+
+
+def test_generate_in_a_batch(variant: str) -> None:
+    """Rows of their own seeds are texts of their own, also after one has ended."""
+    given: dict[str, Any] = {
+        "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 3,
+        "eos_token_id": list(range(0, VOCAB, 3)), "vocab_size": VOCAB - 1, "do_sample": True,
+    }  # fmt: skip
+    prompts = np.array([[4, 7], [8, 1], [2, 2]])
+    texts = fs.generate(model, prompts, max_new_tokens=15, seed=[3, 4, 5], **given)
+    for prompt, text, seed in zip(prompts, texts, (3, 4, 5), strict=True):
+        alone = fs.generate(model, prompt, max_new_tokens=15, seed=seed, **given)
+        assert text[: alone.size].tolist() == alone.tolist()
+        assert alone.size >= 5
+        assert VOCAB - 1 not in alone
+    greedy = fs.generate(model, [4, 7], max_new_tokens=9, no_repeat_ngram_size=1, top_p=0.5)
+    assert len(set(greedy.tolist())) == greedy.size

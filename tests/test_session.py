@@ -35,6 +35,12 @@ def pytest_from(
     return start(*command, cwd=cwd, **environment)
 
 
+def test_tests_of_all_variants_can_be_left_out(tmp_path: Path) -> None:
+    done = pytest_from(tmp_path, "--default-only", "-k", "softmax")
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr
+    assert " deselected" in done.stdout
+
+
 @pytest.mark.every_variant
 def test_variant_runs(variant: str) -> None:
     assert fs.build_info()["backend"] == variant.partition("-")[0]

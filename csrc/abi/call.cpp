@@ -47,6 +47,7 @@ std::string describe(const Row& row, const fs_logits& logits, int64_t index) {
       }
       return where + "not contain +inf, got one" + at;
     case Defect::kNothingFinite: return where + "have a finite value, got only -inf";
+    case Defect::kNothingAllowed: return where + "have an allowed token, got none";
     default: return where + "not change while it is sampled";
   }
 }

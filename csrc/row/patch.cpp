@@ -92,6 +92,11 @@ void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
     if (ceiling_.drops(x[i], first + i)) x[i] = -INFINITY;
 }
 
+bool Patch::allows_none() const {
+  const uint32_t* bits = bits_.get();
+  return masked_ && std::all_of(bits, bits + blocks_ * kWords, [](uint32_t w) { return w == 0; });
+}
+
 void Patch::lower(Ceiling ceiling) {
   if (ceiling.value > ceiling_.value) return;
   if (ceiling.value == ceiling_.value) {

@@ -87,6 +87,8 @@ class Patch {
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
+  // Whether there is a mask of which nothing is allowed.
+  bool allows_none() const;
   // Patches the copy of a block.
   void apply(const Kernels* kernels, size_t b, float* x) const;
   // From now on values above the ceiling's are gone, and those equal to it whose ids are not in its

@@ -5,7 +5,7 @@
 
 namespace fastsample {
 
-enum class Defect { kNone, kNan, kPositiveInfinity, kNothingFinite };
+enum class Defect { kNone, kNan, kPositiveInfinity, kNothingFinite, kNothingAllowed };
 
 // One row and what the scan found in it. `block_max` belongs to the thread's workspace.
 struct Row : Scanned {

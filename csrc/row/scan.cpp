@@ -30,7 +30,8 @@ void diagnose(Row& row) {
     row.defect = Defect::kPositiveInfinity;
     row.defect_at = infinity_at;
   } else if (row.max == -INFINITY) {
-    row.defect = Defect::kNothingFinite;
+    row.defect =
+        row.patch && row.patch->allows_none() ? Defect::kNothingAllowed : Defect::kNothingFinite;
   }
 }
 

@@ -13,7 +13,7 @@ from ..arrays import MAX_VOCAB
 from ..records import KINDS, Records
 from ..reference import Floats, Ids, Rows, find_defect, to_float32
 from ..reference.details import tell_nothing
-from ..reference.inputs import Inputs, as_drawn_from, of_row
+from ..reference.inputs import Inputs, as_drawn_from, defect_of, of_row
 from ..reference.verification import Draft, Side, row_of
 from . import draw as compiled
 from .details import RAW, Listed, tell
@@ -73,7 +73,7 @@ def uniforms(
 def _defect(rows: Rows, i: int, inputs: Inputs) -> ValueError:
     changed = f"logits row {i} must not change while it is sampled"
     row = as_drawn_from(to_float32(rows[i]), inputs, i)
-    return ValueError(find_defect(row, i, rows[i]) or changed)
+    return ValueError(defect_of(row, rows[i], inputs, i, i) or changed)
 
 
 def _thread_count(threads: int, rows: Rows) -> int:
@@ -192,7 +192,7 @@ def _first_defects(rows: Rows, mark: bool, inputs: Inputs) -> dict[int, str]:
     for i, row in enumerate(rows):
         as_it_came = to_float32(row)
         edited = as_drawn_from(as_it_came, inputs, i)
-        defect = find_defect(edited, i, row)
+        defect = defect_of(edited, row, inputs, i, i)
         if defect is None:
             defect = find_defect(as_it_came, i, row)
             if defect is not None:

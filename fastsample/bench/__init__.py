@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .grid import COMPARED, DTYPES, ROWS, SEED, VOCAB, WORKS, Case, basis, grid, make_row
-from .parts import numba_first_s, run_batches, run_calls, run_growth
+from .grid import COMPARED, DTYPES, ROWS, VOCAB, Case, basis, grid, make_row
+from .parts import numba_first_s, run_batches, run_calls, run_growth, run_steps
+from .prepared import Prepared
 from .report import (
+    CHOSEN,
     Table,
     aligned,
     checked,
@@ -30,7 +32,7 @@ from .report import (
     targets_table,
     verdict,
 )
-from .rivals import RIVALS, Prepared, Rival, cores
+from .rivals import RIVALS, Rival, cores
 from .runner import (
     FORMAT,
     Expected,
@@ -46,12 +48,16 @@ from .runner import (
 )
 from .runtimes import RUNTIMES, Runtime, run_runtimes, runtimes_heading, runtimes_table
 from .targets import GROUPS, Outcome, best, outcomes
+from .works import FAMILY, MAIN, SEED, WORKS, described, params_of
 
 __all__ = [
+    "CHOSEN",
     "COMPARED",
     "DTYPES",
+    "FAMILY",
     "FORMAT",
     "GROUPS",
+    "MAIN",
     "PARTS",
     "RIVALS",
     "ROWS",
@@ -73,6 +79,7 @@ __all__ = [
     "check",
     "checked",
     "cores",
+    "described",
     "detail_tables",
     "details",
     "grid",
@@ -90,6 +97,7 @@ __all__ = [
     "numba_first_s",
     "numeric",
     "outcomes",
+    "params_of",
     "plot",
     "ready",
     "row_tables",
@@ -100,6 +108,7 @@ __all__ = [
     "run_growth",
     "run_parts",
     "run_runtimes",
+    "run_steps",
     "runtimes_heading",
     "runtimes_table",
     "summary",
@@ -108,7 +117,7 @@ __all__ = [
     "verdict",
 ]
 
-PARTS = ("calls", "growth", "batches", "compile")  # beside the rows
+PARTS = ("calls", "step", "growth", "batches", "compile")  # beside the rows
 
 
 def run_parts(
@@ -118,10 +127,15 @@ def run_parts(
     seconds: float,
     vocab: int,
 ) -> Report:
-    """Run parts, out of PARTS; with `seconds` 0 only what is checked."""
+    """Run parts, out of PARTS; with `seconds` 0 only what is checked.
+
+    Growth and batches are of those works that are among the MAIN ones.
+    """
+    works = [work for work in works if work in MAIN]
     pair = [s for s in main_pair(samplers) if not s.missing()]
     steps: dict[str, tuple[str, Callable[[], Any]]] = {
         "calls": ("calls", lambda: run_calls(pair)),
+        "step": ("step", lambda: run_steps(pair)),
         "growth": ("growth", lambda: run_growth(pair, works, seconds)),
         "batches": ("batches", lambda: run_batches(pair, works, seconds, vocab)),
         "compile": ("numba_first_s", numba_first_s),

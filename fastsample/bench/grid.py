@@ -11,31 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import recorded
+from .works import FAMILY, SEED, WORKS
 
 Row: TypeAlias = "npt.NDArray[Any]"
-Params: TypeAlias = "dict[str, Any]"
 VOCAB = 128_256
-SEED = 1
 
-
-class Work(NamedTuple):
-    """Parameters, and what a draw by the core is to reach on an AVX-512 machine."""
-
-    params: Params
-    normal: float  # at most so many times R, on the normal row
-    recorded: float  # the same, on the recorded rows
-    faster: float | None = None  # at least so many times as fast as the fastest rival, at V = VOCAB
-
-
-WORKS = {
-    "greedy": Work({"temperature": 0.0}, 1.2, 1.4),
-    "chain": Work({"temperature": 0.8, "top_k": 50, "top_p": 0.95}, 1.5, 1.8, 5.0),
-    "top_k": Work({"top_k": 1000}, 4.0, 4.0),
-    "min_p": Work({"temperature": 0.8, "min_p": 0.05}, 1.5, 1.8, 8.0),
-    "temperature": Work({"temperature": 0.8}, 3.8, 3.8, 8.0),
-    "top_p": Work({"temperature": 0.8, "top_p": 0.95}, 7.0, 4.5, 30.0),
-    "cold": Work({"temperature": 0.5}, 2.5, 2.5),
-}
 
 # The other targets, each a bound on what its name says.
 AVX2_FACTOR = 2.0  # on AVX2 twice the ratios to R
@@ -49,6 +29,8 @@ SAMPLE_US = 4.0
 TWO_THREADS = 1.8  # times as fast as one, on two free cores
 FREE = 1.9  # times as much as one thread do two that only compute: two cores are free
 NUMBA = 4.0  # times the core
+NUMBA_FAMILY = 8.0
+STEP_US = 12.0  # `step` of 64 samplers, at V = 16
 
 
 def _half_masked(rng: np.random.Generator, v: int) -> Row:
@@ -88,6 +70,7 @@ COMPARED = {
     "recorded": "a model's, median entropy",
     "recorded-flat": "a model's, largest entropy",
 }
+SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
 FLAT = ("normal", "flat")
 HALF_ROWS = ("normal", "recorded")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -102,13 +85,14 @@ class Case(NamedTuple):
 
 
 def grid(rows: Sequence[str], works: Sequence[str], dtypes: Sequence[str]) -> list[Case]:
-    """Return the cases, the work changing fastest; half precision on two kinds of rows."""
+    """Return the cases, the work changing fastest; half precision on two rows, of the MAIN."""
     return [
         Case(work, row, dtype)
         for row in rows
         for dtype in dtypes
         if dtype == "float32" or row in HALF_ROWS
         for work in works
+        if dtype == "float32" or work not in FAMILY
     ]
 
 
@@ -116,7 +100,10 @@ def basis(case: Case) -> Case | None:
     """Return the case whose time a target compares this one with; None where that is R."""
     if case.dtype != "float32":
         return case._replace(dtype="float32")
-    return None if case.row in COMPARED else case._replace(row="normal")
+    if case.row not in COMPARED:
+        return case._replace(row="normal")
+    over = WORKS[case.work].over
+    return case._replace(work=over.base) if over else None
 
 
 @cache

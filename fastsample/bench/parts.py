@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .. import Sampler, backends, sample
+from .. import Sampler, backends, sample, step
 from ..backend import load
-from .grid import SEED, VOCAB, WORKS, make_row
-from .rivals import Prepared, Rival
+from .grid import VOCAB, make_row
+from .prepared import Prepared
+from .rivals import Rival
 from .runner import Report, log, measure, ready
+from .works import SEED, WORKS
 
 CALLS = ("greedy", "min_p", "chain")  # works that take nearly no time on 16 logits
 SIZES = (8_000, 16_000, 32_000, 64_000, VOCAB, 262_144, 524_288, 1_000_000)
@@ -52,14 +55,51 @@ def run_calls(samplers: Sequence[Rival], works: Sequence[str] = CALLS) -> list[R
             with rival.active():
                 calls["Sampler"] = partial(Sampler(**params, seed=SEED), row)
                 calls["sample()"] = partial(sample, row, **params, seed=SEED)
-                times: dict[str, list[float]] = {name: [] for name in calls}
-                for _ in range(25):  # in turns
-                    for name, call in calls.items():
-                        times[name].append(timeit.timeit(call, number=number) / number * 1e6)
-            us = {name: float(np.median(t)) for name, t in times.items()}
+                us = _median_us(calls, number)
             results.append({"sampler": rival.name, "work": work, "us": us})
         log(f"calls: {rival.name}")
     return results
+
+
+def run_steps(samplers: Sequence[Rival]) -> list[Report]:
+    """Time `step` of 64 samplers, each with its own parameters, beside the same by other calls."""
+    rows = np.random.default_rng(SEED).normal(0, 2.5, (BATCH, 16)).astype(np.float32)
+    each: list[dict[str, Any]] = [
+        {"temperature": 0.5 + i / BATCH, "top_k": 50 + i, "top_p": 1.0 - i / (4 * BATCH)}
+        for i in range(BATCH)
+    ]
+    together = {name: [params[name] for params in each] for name in each[0]}
+    results = []
+    for rival in samplers:
+        with rival.active():
+            mine = [Sampler(**params, seed=SEED) for params in each]
+            alone = [
+                partial(Sampler(**params, seed=SEED), row)
+                for params, row in zip(each, rows, strict=True)
+            ]
+            calls: dict[str, Callable[[], object]] = {
+                "step": partial(step, mine, rows),
+                "64 calls": partial(_call_all, alone),
+                "sample, lists": partial(sample, rows, **together, seed=SEED),
+            }
+            us = _median_us(calls, number=20)
+        results.append({"sampler": rival.name, "us": us})
+        log(f"step: {rival.name}")
+    return results
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        call()
+
+
+def _median_us(calls: dict[str, Callable[[], object]], number: int) -> dict[str, float]:
+    """Return the median microseconds of calls too short to be timed one by one, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(25):
+        for name, call in calls.items():
+            times[name].append(timeit.timeit(call, number=number) / number * 1e6)
+    return {name: float(np.median(t)) for name, t in times.items()}
 
 
 def run_growth(

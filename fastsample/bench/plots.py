@@ -12,10 +12,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .grid import COMPARED, WORKS
+from .grid import COMPARED
 from .report import growth_path, heading
 from .runner import Report
 from .targets import best, find
+from .works import MAIN, WORKS
 
 STYLE = {
     "font.size": 10,
@@ -123,7 +124,7 @@ def plot_growth(report: Report, path: str) -> None:
         layout = ConstrainedLayoutEngine(rect=(0, FOOT / 5.8, 1, 1 - FOOT / 5.8))
         figure = Figure(figsize=(10, 5.8), layout=layout)
         ax = figure.subplots()
-        for work, colour in zip(WORKS, WORK_COLOURS, strict=True):
+        for work, colour in zip(MAIN, WORK_COLOURS, strict=True):
             points = [(g["vocab"], 1e3 * g["us"] / g["vocab"]) for g in mine if g["work"] == work]
             if points:
                 ax.plot(*zip(*points, strict=True), "o-", ms=4, color=colour, label=work)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
-from .grid import COMPARED, FREE, WORKS
-from .runner import Report
+from .grid import COMPARED, FREE, SUMMARISED
+from .prepared import LACKS
+from .runner import CANNOT, Report
 from .targets import Outcome, best, faster_target, fastest_other, find, kind, outcomes, r_target
+from .works import WORKS, described
 
 Table: TypeAlias = "tuple[list[str], list[list[str]]]"  # header, lines
 
 MARKS = "!*"  # of a missed target, of an inexact sampler
-SUMMARISED = ("normal", "recorded")  # rows of the summary: synthetic and real
+#: Works by which a reader decides.
+CHOSEN = (
+    *("greedy", "chain", "min_p", "temperature", "top_p"),
+    *("typical", "mirostat", "xtc", "penalties", "dry"),
+)
+WIDTH = 105  # of a table's text
 
 
 def growth_path(path: Path) -> Path:
@@ -37,7 +44,7 @@ def mark(value: float, target: float | None, at_least: bool = False) -> str:
     return number(value) + "!" * Outcome("", "", value, target, at_least).missed
 
 
-def summary_table(report: Report, targets: bool = True) -> Table:
+def summary_table(report: Report, targets: bool = True, works: Collection[str] = WORKS) -> Table:
     """Tabulate the fastest sampler of fastsample on two rows, and the fastest exact rival.
 
     With `targets` also what each is to reach, and a mark where it does not.
@@ -45,7 +52,7 @@ def summary_table(report: Report, targets: bool = True) -> Table:
     header = ["row", "work", "us", "x R", "at most", "fastest other", "its us", "factor"]
     lines = []
     for r in find(report, sampler=best(report), dtype="float32"):
-        if r["row"] in SUMMARISED:
+        if r["row"] in SUMMARISED and r["work"] in works:
             bound, least, other = r_target(r), faster_target(r), fastest_other(report, r)
             if not targets:
                 bound = least = None
@@ -141,11 +148,25 @@ def batches_table(report: Report) -> Table:
     return [size, *works], [[name, *cells] for name, cells in lines.items()]
 
 
+def pieces(table: Table) -> Iterator[Table]:
+    """Cut a table, between columns, into such as fit a line; each has the first column."""
+    first, *columns = zip(*_lines(table), strict=True)
+    widths = [3 + max(map(len, column)) for column in columns]
+    while columns:
+        count, room = 0, WIDTH - max(map(len, first))
+        while count < len(columns) and (count == 0 or sum(widths[: count + 1]) <= room):
+            count += 1
+        lines = [list(line) for line in zip(first, *columns[:count], strict=True)]
+        said = [line for line in lines[1:] if set(line[1:]) - {"", "-"}]
+        yield lines[0], said
+        columns, widths = columns[count:], widths[count:]
+
+
 def detail_tables(report: Report) -> list[Table]:
     """Return all tables but the summary's."""
     tables = [group_table(title, group) for title, group in outcomes(report).items()]
     tables += [growth_table(report), batches_table(report), *row_tables(report)]
-    return [table for table in tables if table[1]]
+    return [piece for table in tables if table[1] for piece in pieces(table)]
 
 
 def losses(report: Report) -> list[str]:
@@ -165,10 +186,15 @@ def notes(report: Report) -> list[str]:
     """Say what was skipped, what was drawn wrongly, and how long numba compiles."""
     lines = [f"{n}: skipped, {s['skipped']}" for n, s in report["samplers"].items() if s["skipped"]]
     places: dict[str, list[str]] = {}
+    lacking: dict[str, dict[str, None]] = {}
     for r in report["results"]:
-        if r["check"] != "ok":
+        sampler, lacks = r["sampler"], r["check"].removeprefix(CANNOT + LACKS)
+        if lacks != r["check"]:
+            lacking.setdefault(sampler, {})[lacks] = None
+        elif r["check"] != "ok":
             said = places.setdefault(f"{r['sampler']}: {r['check']}", [])
             said.append(f"{kind(r)} {r['work']}")
+    lines += [f"{sampler}: has no {', '.join(names)}" for sampler, names in lacking.items()]
     for text, found in places.items():
         where = found[0] if len(found) == 1 else f"{len(found)} cases, such as {found[0]}"
         lines.append(f"{text}: {where}")
@@ -192,12 +218,10 @@ def notes(report: Report) -> list[str]:
     return lines
 
 
-def legend() -> str:
+def legend(report: Report, chosen: Collection[str] = WORKS) -> str:
     """Say what the names of works and of the summary's rows mean."""
-    works = [
-        f"{name}: {' '.join(f'{key}={value:g}' for key, value in work.params.items())}"
-        for name, work in WORKS.items()
-    ]
+    timed = {r["work"] for r in find(report)}
+    works = [described(name) for name in WORKS if name in timed and name in chosen]
     rows = [f"{row}: {COMPARED[row]}" for row in SUMMARISED]
     return "; ".join([*works, *rows])
 
@@ -217,7 +241,7 @@ def _at(result: Report) -> str:
 
 def checked(report: Report) -> str:
     """Say how many results were checked."""
-    count = sum(not r["check"].startswith(("cannot", "failed")) for r in report["results"])
+    count = sum(not r["check"].startswith((CANNOT, "failed")) for r in report["results"])
     return f"{count} results checked against the reference"
 
 
@@ -267,7 +291,7 @@ def summary(report: Report, width: int = 98) -> str:
     parts = [textwrap.fill(heading(report), width)]
     if find(report):
         title = f"{best(report)}, one thread; R is x.max() of the row; ! misses its target"
-        parts += [title, aligned(summary_table(report)), textwrap.fill(legend(), width)]
+        parts += [title, aligned(summary_table(report)), textwrap.fill(legend(report), width)]
     if outcomes(report):
         parts += [aligned(targets_table(report))]
     said = [checked(report), *([verdict(report)] if outcomes(report) else [])]

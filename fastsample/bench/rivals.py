@@ -10,26 +10,24 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import Sampler, build_info, use_backend
 from ..backend import load
 from ..parameters import OFF
-from .grid import SEED, Params, Row
+from .grid import Row
+from .llama_chain import prepare_llama_cpp
+from .numpy_forms import prepare_numpy
+from .prepared import FOUR, Prepared, refuse_others
+from .warpers import one_thread, prepare_transformers
+from .works import SEED, Params
 
 Active: TypeAlias = "Callable[[], AbstractContextManager[Any]]"  # makes a backend the one in use
-
-
-class Prepared(NamedTuple):
-    """A sampler made ready for one row and its parameters; `draw` takes its own uniform."""
-
-    draw: Callable[[], Any]
-    before: Callable[[], object] | None = None  # before each draw, not timed: no part of sampling
-    build: Callable[[], object] | None = None  # a part of `draw` that is also shown apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,31 +47,40 @@ class Rival:
         return f"not installed: pip install {' '.join(absent)}" if absent else self.why_not
 
 
+def _four(params: Params) -> tuple[Any, ...]:
+    """Return temperature, top_k, top_p and min_p, whether they are on or off."""
+    return tuple({**OFF, **params}[name] for name in FOUR)
+
+
 def prepare_own(row: Row, params: Params) -> Prepared:
-    """Call `Sampler`, on whatever backend is active."""
-    return Prepared(partial(Sampler(**params, seed=SEED), row))
+    """Call `Sampler`, on whatever backend is active; each draw finds the history and the state."""
+    own = {
+        name: value for name, value in params.items() if name not in ("history", "prompt_length")
+    }
+    sampler = Sampler(**own, seed=SEED)
+    draw, state = partial(sampler, row), sampler.state
+    if "history" in params:
+        sampler.start(params["history"], prompt_length=params["prompt_length"])
+    elif state is None:
+        return Prepared(draw)
+    steps = count()
 
+    def before() -> None:
+        step = next(steps)
+        if state is not None:
+            sampler.state = state
+        elif step:
+            sampler.rollback(1)
+        sampler.offset = step
 
-def prepare_numpy(row: Row, params: Params) -> Prepared:
-    """Run partition, sort, cumsum and searchsorted."""
-    from ..cli.demo import numpy_draw
-
-    full = OFF | params | {"order": ("temperature", "top_k", "top_p", "min_p")}
-    rng = np.random.default_rng(SEED)
-    return Prepared(lambda: numpy_draw(row, rng.random(), full))
-
-
-def _torch(row: Row) -> tuple[Any, Any]:
-    torch = import_module("torch")
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    return torch, torch.from_numpy(row)
+    return Prepared(draw, before)
 
 
 def prepare_torch(row: Row, params: Params) -> Prepared:
     """Run topk or sort, cumsum, multinomial: what decoding loops write by hand."""
-    torch, logits = _torch(row)
-    t, k, p, m = (OFF | params).values()
+    refuse_others(params)
+    torch, logits = one_thread(row)
+    t, k, p, m = _four(params)
 
     def draw() -> int:
         if t == 0.0:
@@ -94,65 +101,14 @@ def prepare_torch(row: Row, params: Params) -> Prepared:
     return Prepared(draw)
 
 
-def prepare_transformers(row: Row, params: Params) -> Prepared:
-    """Run the warpers of `generate`, then multinomial."""
-    torch, logits = _torch(row)
-    hf = import_module("transformers.generation.logits_process")
-    scores, (t, k, p, m) = logits[None], (OFF | params).values()
-    if t == 0.0:
-        return Prepared(lambda: int(scores.argmax(-1)))
-    warpers = [hf.TemperatureLogitsWarper(t)] if t != 1.0 else []
-    warpers += [hf.TopKLogitsWarper(k)] if k else []
-    warpers += [hf.TopPLogitsWarper(p)] if p < 1.0 else []
-    warpers += [hf.MinPLogitsWarper(m)] if m > 0.0 else []
-
-    def draw() -> int:
-        x = scores
-        for warper in warpers:
-            x = warper(None, x)
-        return int(torch.multinomial(torch.softmax(x, -1), 1))
-
-    return Prepared(draw)
-
-
-def prepare_llama_cpp(row: Row, params: Params) -> Prepared:
-    """Run llama.cpp's chain; each draw needs its array of candidates built anew."""
-    import ctypes
-
-    lib = import_module("llama_cpp")
-    t, k, p, m = (OFF | params).values()
-    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-    # Temperature after top-k keeps the same tokens, and scales 50 logits, not the vocabulary.
-    stages = [lib.llama_sampler_init_top_k(k)] if k else []
-    stages += [lib.llama_sampler_init_temp(t)] if t not in (0.0, 1.0) else []
-    stages += [lib.llama_sampler_init_top_p(p, 1)] if p < 1.0 else []
-    stages += [lib.llama_sampler_init_min_p(m, 1)] if m > 0.0 else []
-    last = lib.llama_sampler_init_dist(SEED) if t else lib.llama_sampler_init_greedy()
-    for stage in [*stages, last]:
-        lib.llama_sampler_chain_add(chain, stage)
-    data = np.empty(row.size, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-    pointer = data.ctypes.data_as(lib.llama_token_data_p)
-    candidates = lib.llama_token_data_array(data=pointer)
-    ids, reference = np.arange(row.size, dtype=np.int32), ctypes.byref(candidates)
-
-    def build() -> None:
-        data["id"], data["logit"] = ids, row
-        candidates.size, candidates.selected, candidates.sorted = row.size, -1, False
-
-    def draw() -> int:
-        build()
-        lib.llama_sampler_apply(chain, reference)
-        return int(data["id"][candidates.selected])
-
-    return Prepared(draw, build=build)
-
-
 def prepare_mlx_lm(row: Row, params: Params) -> Prepared:
     """Run the filters of mlx-lm's sampler in the order of the others, on the processor."""
+    refuse_others(params, {*FOUR, "xtc_probability", "xtc_threshold"})
     mx, filters = import_module("mlx.core"), import_module("mlx_lm.sample_utils")
     mx.set_default_device(mx.cpu)
     mx.random.seed(SEED)
-    logits, (t, k, p, m) = mx.array(row), (OFF | params).values()
+    logits, (t, k, p, m) = mx.array(row), _four(params)
+    xtc = params.get("xtc_probability", 0.0)
 
     def draw() -> int:
         if t == 0.0:
@@ -164,6 +120,8 @@ def prepare_mlx_lm(row: Row, params: Params) -> Prepared:
             x = filters.apply_top_p(x, p)
         if m > 0.0:
             x = filters.apply_min_p(x, m)
+        if xtc:
+            x = filters.apply_xtc(x, xtc, params.get("xtc_threshold", 0.1), [])
         return int(mx.random.categorical(x))
 
     return Prepared(draw)
@@ -193,9 +151,8 @@ ONNX_DECODER = {
 
 def prepare_onnxruntime_genai(row: Row, params: Params) -> Prepared:
     """Let ONNX Runtime GenAI draw from a model's logits; running the model is not timed."""
-    t, k, p, m = (OFF | params).values()
-    if m > 0.0:
-        raise NotImplementedError("it has no min_p")
+    refuse_others(params, {"temperature", "top_k", "top_p"})
+    t, k, p, _ = _four(params)
     onnx, genai = import_module("onnx"), import_module("onnxruntime_genai")
     model = import_module("onnx.parser").parse_model(ONNX_MODEL)
     model.graph.initializer.append(onnx.numpy_helper.from_array(row, "row"))
@@ -223,12 +180,13 @@ def prepare_onnxruntime_genai(row: Row, params: Params) -> Prepared:
 
 def prepare_vllm(row: Row, params: Params) -> Prepared:
     """Run the sampler of vLLM for CPUs on a batch of one request; it writes to its logits."""
-    torch, logits = _torch(row)
+    refuse_others(params)
+    torch, logits = one_thread(row)
     platform = import_module("vllm.platforms").current_platform
     if not platform.is_cpu():
         raise NotImplementedError("this vLLM is not for CPUs")
     platform.import_kernels()
-    t, k, p, m = (OFF | params).values()
+    t, k, p, m = _four(params)
     processors = import_module("vllm.v1.sample.logits_processor")
     config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=1))
     min_p = processors.MinPLogitsProcessor(config, torch.device("cpu"), False)

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -18,48 +18,52 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import build_info, survivors
+from .. import build_info, survivors, use_backend
 from ..arrays import as_rows
-from ..chains import make_records
-from ..parameters import OFF
-from ..reference import survivors_of, to_float32, uniform
-from .grid import COMPARED, SEED, VOCAB, WORKS, Case, Params, Row, basis, make_row
-from .rivals import Active, Prepared, Rival
+from ..reference import to_float32, uniform
+from ..reference.edits import apply, edits_of
+from ..reference.edits.edit import Edit
+from .grid import COMPARED, SUMMARISED, VOCAB, Case, Row, basis, make_row
+from .prepared import Prepared
+from .rivals import Active, Rival
+from .works import EDITS, MAIN, SEED, Params, params_of
 
 Report: TypeAlias = "dict[str, Any]"
 FORMAT = 2  # of a report
+CANNOT = "cannot: "  # what a check says before the reason
 CHECKED = 16  # draws compared one by one
 # The bound on a cumulative probability: a weight is rounded to 2^-27 of its block's largest, and
 # its exponential is within 2 ULP of 2^-23.
 MASS_ERROR = 1e-6
 
 
+CUTS = ("top_p", "typical_p")  # parameters that are a mass
+
+
 class Expected:
     """What the reference says of one case."""
 
-    def __init__(self, row: Row, params: Params) -> None:
+    def __init__(self, row: Row, params: Params, edits: Iterable[Edit] = ()) -> None:
         rows, _ = as_rows(row)
-        self.row = to_float32(rows)[0]
-        self.ids, probs = self._survivors(params)
+        self.row = apply(to_float32(rows)[0], edits)
+        params = {name: value for name, value in params.items() if name not in EDITS}
+        self.ids, probs = _survivors(self.row, params)
         self.cdf = np.zeros(self.row.size + 1)
         self.cdf[1 + self.ids] = probs
         np.cumsum(self.cdf, out=self.cdf)
-        # Rounding may move the cut of top-p by less than this much mass.
+        # Rounding may move the cut by less than this much mass.
         self.inner = self.outer = self.ids
-        if "top_p" in params:
-            self.inner, self.outer = (
-                self._survivors(params | {"top_p": params["top_p"] + bound})[0]
-                for bound in (-MASS_ERROR, MASS_ERROR)
-            )
+        for name in CUTS:
+            if name in params:
+                self.inner, self.outer = (
+                    _survivors(self.row, params | {name: params[name] + bound})[0]
+                    for bound in (-MASS_ERROR, MASS_ERROR)
+                )
 
-    def _survivors(self, params: Params) -> Any:
-        every = OFF | {"min_tokens_to_keep": 1, "order": "hf"} | params
-        return survivors_of(self.row, make_records(1, **every)[0])
-
-    def wrong(self, row: Row, params: Params, draw: Callable[[], Any]) -> str | None:
-        """Say what an exact sampler got wrong, or None; `draw` must be at offset 0 of SEED."""
+    def wrong(self, row: Row, params: Params, ready: Prepared) -> str | None:
+        """Say what an exact sampler got wrong, or None; it must be at offset 0 of SEED."""
         for offset in range(CHECKED):
-            token, u = draw(), uniform(SEED, 0, offset)
+            token, u = ready.next(), uniform(SEED, 0, offset)
             low, high = self.cdf[token] - MASS_ERROR, self.cdf[token + 1] + MASS_ERROR
             if not low <= u * self.cdf[-1] < high or token not in self.outer:
                 return f"drew {token} at u = {u}"
@@ -69,14 +73,34 @@ class Expected:
         return f"kept {kept.size} tokens, the reference {self.ids.size}"
 
     def outside(self, tokens: Sequence[int]) -> int:
-        """Count tokens less probable than any survivor: which of two equal ones is kept is free."""
-        return int(np.sum(self.row[list(tokens)] < self.row[self.outer[-1]]))
+        """Count tokens less or more probable than any survivor.
+
+        Which of two equal ones is kept is free.
+        """
+        drawn, kept = self.row[list(tokens)], self.row[self.outer]
+        return int(np.sum((drawn < kept.min()) | (drawn > kept.max())))
+
+
+def _survivors(row: Row, params: Params) -> Any:
+    with use_backend("reference"):
+        return survivors(row, **params)
+
+
+@cache  # a long history takes the reference a while
+def edits(work: str, vocab: int) -> tuple[Edit, ...]:
+    """Return what the history and the biases of a work do to rows of a size."""
+    params = params_of(work, vocab)
+    given = {name: params[name] for name in EDITS if name in params}
+    given["logit_bias"] = tuple(params.get("logit_bias", {}).items())
+    history = np.asarray(params.get("history", ()), np.int64).tolist()
+    return tuple(edits_of(history, params.get("prompt_length", 0), vocab, given).values())
 
 
 @lru_cache(maxsize=1)  # the samplers of one case follow each other
 def expected(case: Case, vocab: int = VOCAB) -> Expected:
     """Return what the reference says of a case of the grid."""
-    return Expected(make_row(case.row, case.dtype, vocab), WORKS[case.work].params)
+    row = make_row(case.row, case.dtype, vocab)
+    return Expected(row, params_of(case.work, row.size), edits(case.work, row.size))
 
 
 def zipf_row(vocab: int) -> Row:
@@ -90,24 +114,24 @@ def draws(ready: Prepared, least: int, seconds: float = 0.0) -> list[int]:
     tokens: list[int] = []
     start = time.perf_counter()
     while len(tokens) < least or (len(tokens) < 1000 and time.perf_counter() - start < seconds):
-        if ready.before:
-            ready.before()
-        tokens.append(ready.draw())
+        tokens.append(ready.next())
     return tokens
 
 
 @cache
 def outside_short(rival: Rival, work: str, count: int = 500) -> int:
     """Count draws outside the survivors of a short row, where many can be had of any sampler."""
-    row, params = zipf_row(2048), WORKS[work].params
-    return Expected(row, params).outside(draws(rival.prepare(row, params), count))
+    row = zipf_row(2048)
+    params = params_of(work, row.size)
+    said = Expected(row, params, edits(work, row.size))
+    return said.outside(draws(rival.prepare(row, params), count))
 
 
 def check(rival: Rival, ready: Prepared, case: Case, seconds: float, vocab: int = VOCAB) -> str:
     """Return "ok", or what is wrong with a sampler's draws; it must be active."""
     if rival.exact:
         row = make_row(case.row, case.dtype, vocab)
-        wrong = expected(case, vocab).wrong(row, WORKS[case.work].params, ready.draw)
+        wrong = expected(case, vocab).wrong(row, params_of(case.work, row.size), ready)
         return f"wrong: {wrong}" if wrong else "ok"
     tokens = draws(ready, CHECKED, seconds)
     outside = expected(case, vocab).outside(tokens), outside_short(rival, case.work)
@@ -166,13 +190,14 @@ def ready(rival: Rival, row: Row, params: Params) -> tuple[Prepared, Active]:
 
 def _attempt(rival: Rival, case: Case, seconds: float, vocab: int) -> tuple[str, Prepared | None]:
     """Return what `check` says of a sampler, and the sampler where it can be timed."""
-    row, params = make_row(case.row, case.dtype, vocab), WORKS[case.work].params
+    row = make_row(case.row, case.dtype, vocab)
+    params = params_of(case.work, row.size)
     try:
         with rival.active():
             prepared = rival.prepare(row, params)
             status = check(rival, prepared, case, min(0.1, seconds), vocab)
     except NotImplementedError as error:
-        return f"cannot: {error}", None
+        return f"{CANNOT}{error}", None
     except Exception as error:  # of another's library, which must not end the run
         if rival.exact:
             raise
@@ -187,8 +212,7 @@ def run_case(
 
     With `seconds` 0 nothing is timed.
     """
-    row, params = make_row(case.row, case.dtype, vocab), WORKS[case.work].params
-    other = basis(case)
+    row, other = make_row(case.row, case.dtype, vocab), basis(case)
     results, calls = [], {}
     for rival in samplers:
         status, prepared = _attempt(rival, case, seconds, vocab)
@@ -201,7 +225,7 @@ def run_case(
                 calls[f"{rival.name} build"] = Prepared(prepared.build), nullcontext
             if other and rival.exact:
                 same = make_row(other.row, other.dtype, vocab)
-                calls[f"{rival.name} basis"] = ready(rival, same, params)
+                calls[f"{rival.name} basis"] = ready(rival, same, params_of(other.work, same.size))
     if not seconds:
         return results
     calls["R"] = Prepared(make_row(case.row, "float32", vocab).max), nullcontext
@@ -280,7 +304,7 @@ def usable(samplers: Sequence[Rival], report: Report) -> list[Rival]:
         report["samplers"][rival.name] = entry
         if not entry["skipped"]:
             try:
-                draws(ready(rival, make_row("normal", vocab=512), WORKS["chain"].params)[0], 1)
+                draws(ready(rival, make_row("normal", vocab=512), params_of("chain", 512))[0], 1)
                 entry["versions"] = {p: version(p) for p in rival.needs.values()}
                 found.append(rival)
             except Exception as error:  # an installation that is broken is not the others' fault
@@ -302,7 +326,7 @@ def run(
     """Run the cases and return the report.
 
     The samplers that targets are about get every case; the others get float32 on the rows of
-    COMPARED, and with `everywhere` on all.
+    COMPARED, those of SUMMARISED where a work is not of the MAIN, and with `everywhere` on all.
     """
     report: Report = {"format": FORMAT, "machine": machine(), "samplers": {}, "results": []}
     start, done = time.perf_counter(), 0
@@ -312,7 +336,8 @@ def run(
         log(f"{row} {dtype}:", end="")
         for case in group:
             log(f" {case.work}", end="")
-            shared = dtype == "float32" and (everywhere or row in COMPARED)
+            compared = COMPARED if case.work in MAIN else SUMMARISED
+            shared = dtype == "float32" and (everywhere or row in compared)
             chosen = able if shared else main_pair(able)
             report["results"] += run_case(case, chosen, seconds, vocab)
             done += 1

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .grid import SEED, WORKS, Params
 from .report import Table, number
 from .runner import Report, log, machine
+from .works import SEED, WORKS, Params
 
 KIND, FORMAT = "runtimes", 1
 PROMPT = "The weather today is"

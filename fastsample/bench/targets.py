@@ -15,14 +15,24 @@ from .grid import (
     GROWTH,
     HALF,
     NUMBA,
+    NUMBA_FAMILY,
     SAMPLE_US,
     SAMPLER_US,
+    STEP_US,
     TWO_THREADS,
     VOCAB,
     WISHED_TOP_P,
-    WORKS,
 )
 from .runner import Report
+from .works import FAMILY, WORKS
+
+JUDGED = ("normal", "recorded", "recorded-flat")  # rows that bounds of the core are about
+#: What a work takes over that of another work.
+OVER: dict[str, Callable[[Report], float]] = {
+    "R more": lambda r: float((r["us"] - r["basis_us"]) / r["r_us"]),
+    "times": lambda r: float(r["us"] / r["basis_us"]),
+    "us more": lambda r: float(r["us"] - r["basis_us"]),
+}
 
 
 class Outcome(NamedTuple):
@@ -81,9 +91,12 @@ def r_target(result: Report) -> float | None:
     factor = {"core avx512": 1.0, "core avx2": AVX2_FACTOR}.get(result["sampler"])
     work = WORKS[result["work"]]
     bounds = {"normal": work.normal, "recorded": work.recorded, "recorded-flat": work.recorded}
-    if factor is None or result["row"] not in bounds or result["dtype"] != "float32":
+    bound = bounds.get(result["row"])
+    if factor is None or bound is None or result["dtype"] != "float32":
         return None
-    return factor * bounds[result["row"]]
+    if result["work"] in FAMILY and factor != 1.0:
+        return None
+    return factor * bound
 
 
 def faster_target(result: Report) -> float | None:
@@ -114,6 +127,17 @@ def _faster(report: Report) -> Outcomes:
         other = fastest_other(report, r)
         if other:
             yield Outcome(kind(r), r["work"], other["us"] / r["us"], faster_target(r), True)
+
+
+def _over(how: str) -> Callable[[Report], Outcomes]:
+    def outcomes(report: Report) -> Outcomes:
+        for r in find(report, sampler=best(report), dtype="float32"):
+            over = WORKS[r["work"]].over
+            if over and over.how == how and r["row"] in COMPARED:
+                bound = over.bound if r["row"] in JUDGED else None
+                yield Outcome(r["row"], r["work"], OVER[how](r), bound)
+
+    return outcomes
 
 
 def _half(report: Report) -> Outcomes:
@@ -160,6 +184,13 @@ def _calls(report: Report) -> Outcomes:
                     yield Outcome(name, c["work"], us[name])
 
 
+def _steps(report: Report) -> Outcomes:
+    for s in report.get("step", []):
+        if s["sampler"] == best(report):
+            for name, us in s["us"].items():
+                yield Outcome(name, "step", us, STEP_US if name == "step" else None)
+
+
 def _batches(report: Report) -> Outcomes:
     for b in report.get("batches", []):
         if "us" in b and b["sampler"] == best(report):
@@ -188,7 +219,7 @@ def _numba(report: Report) -> Outcomes:
     for (sampler, where, work), us in times.items():
         core = times.get((best(report), where, work))
         if sampler == "numba" and core and best(report).startswith("core"):
-            yield Outcome(where, work, us / core, NUMBA)
+            yield Outcome(where, work, us / core, NUMBA_FAMILY if work in FAMILY else NUMBA)
 
 
 # What the values of each group are, and where they come from.
@@ -197,11 +228,15 @@ GROUPS: dict[str, Callable[[Report], Outcomes]] = {
     "The same, if it can be had": _wished,
     "Core on AVX2: time / R": _to_r("core avx2"),
     "Times as fast as the fastest exact rival": _faster,
+    "Beyond min_p alone: (time - its) / R": _over("R more"),
+    "Beside the chain alone: time / its": _over("times"),
+    "Beyond the chain alone: microseconds": _over("us more"),
     "16-bit rows: time / float32's": _half,
     "Adversarial rows: time / normal row's": _adversarial,
     "Growth in L2: (time/V) / the smallest": _growth_in_l2,
     "Growth beyond L2: time / R": _growth_beyond,
     "Calls, V = 16: microseconds": _calls,
+    "64 samplers, V = 16: microseconds": _steps,
     "64 rows: times as fast as on one thread": _batches,
     "numba: time / core's": _numba,
 }

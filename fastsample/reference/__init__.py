@@ -17,7 +17,7 @@ from . import details as told
 from .chain import Step, draw, state_after, uniform, walk
 from .distribution import Distribution, Floats, Ids
 from .history import History
-from .inputs import Inputs, as_drawn_from, coin_of, of_row, state_of
+from .inputs import Inputs, as_drawn_from, coin_of, defect_of, of_row, state_of
 from .row import Rows, find_defect, to_float32
 from .verification import verify
 
@@ -98,7 +98,7 @@ def sample_details(
     for i in range(len(rows)):
         row = _row(rows, i, inputs)
         as_it_came = to_float32(rows[i])
-        defect = find_defect(row, i, rows[i])
+        defect = defect_of(row, rows[i], inputs, i, i)
         if logprobs == told.RAW and defect is None:
             defect = find_defect(as_it_came, i, rows[i])
         if defect is not None:
@@ -157,7 +157,7 @@ def survivors(
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return ids and probabilities of what is kept of one row, by falling logit and rising id."""
     row = _row(rows, 0, inputs)
-    defect = find_defect(row, index, rows[0])
+    defect = defect_of(row, rows[0], inputs, 0, index)
     if defect is not None:
         raise ValueError(defect)
     d = _walk(row, params, 0, inputs)

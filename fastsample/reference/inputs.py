@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy.typing as npt
+
 from . import edits, mask
 from .distribution import State
 from .edits.edit import Edit
-from .row import Floats32
+from .row import Floats32, find_defect
 
 Inputs = Mapping[str, Any]
 
@@ -42,6 +44,15 @@ def as_drawn_from(row: Floats32, inputs: Inputs, i: int) -> Floats32:
     if "allowed" in inputs:
         row = mask.apply(row, mask.allowed_of(row.size, inputs["allowed"][i]))
     return row
+
+
+def defect_of(
+    row: Floats32, given: npt.NDArray[Any], inputs: Inputs, i: int, index: int
+) -> str | None:
+    """Say what is wrong with a row as it is drawn from, or None; its number is `index`."""
+    mine = inputs["allowed"][i] if "allowed" in inputs else None
+    none_allowed = mine is not None and not mask.allowed_of(row.size, mine).any()
+    return find_defect(row, index, given, none_allowed=none_allowed)
 
 
 def coin_of(inputs: Inputs, i: int) -> float | None:

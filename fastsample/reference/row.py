@@ -19,7 +19,9 @@ def to_float32(rows: Rows) -> Floats32:
         return rows.astype(np.float32)
 
 
-def find_defect(row: Floats32, index: int, given: npt.NDArray[Any] | None = None) -> str | None:
+def find_defect(
+    row: Floats32, index: int, given: npt.NDArray[Any] | None = None, *, none_allowed: bool = False
+) -> str | None:
     """Say what is wrong with a row of logits, or None; `given` is the row as it came."""
     must = f"logits row {index} must"
     for name, wrong in (("NaN", np.isnan(row)), ("+inf", row == np.inf)):
@@ -30,6 +32,8 @@ def find_defect(row: Floats32, index: int, given: npt.NDArray[Any] | None = None
         if name == "+inf" and value < np.inf:  # which is not infinite yet
             return f"{must} not go beyond float32, got {value!r} at token {token}"
         return f"{must} not contain {name}, got one at token {token}"
+    if none_allowed:
+        return f"{must} have an allowed token, got none"
     if row.max() == -np.inf:
         return f"{must} have a finite value, got only -inf"
     return None

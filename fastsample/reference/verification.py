@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ..records import Records, steps
 from .chain import Step, uniform, walk
 from .distribution import Floats, Ids
-from .inputs import Inputs, as_drawn_from, coin_of
-from .row import Floats32, Rows, find_defect, to_float32
+from .inputs import Inputs, as_drawn_from, coin_of, defect_of
+from .row import Floats32, Rows, to_float32
 
 TOKEN, EXACT, BLOCK = 1, 2, 3
 DRAWN, ACCEPTED, REFUSED = 0, 2, 3  # what uniforms are for
@@ -61,7 +61,7 @@ def probs_of(side: Side, i: int, name: str) -> Floats:
 def row_of(side: Side, i: int, name: str) -> Floats32:
     """Return row i as it is edited and masked."""
     row = as_drawn_from(to_float32(side.rows[i]), side.inputs, i)
-    defect = find_defect(row, i, side.rows[i])
+    defect = defect_of(row, side.rows[i], side.inputs, i, i)
     if defect is not None:
         raise ValueError(defect.replace("logits", name, 1))
     return row

@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for arch in x86_64 aarch64; do
   export ARCH=$arch AR="$python -m ziglang ar"
-  export CXX="$python -m ziglang c++ -target $arch-macos.11.0" CXXFLAGS="-Wall -Wextra -Werror"
+  export CXX="$python -m ziglang c++ -target $arch-macos.11.0" CXXFLAGS="-Wall -Wextra -Werror -O1"
   docs/examples/vendor.sh csrc "$work/$arch"
   # As C++, which it is too: the runtime of C++ comes with that.
   $CXX -DFASTSAMPLE_STATIC -Icsrc -std=c++17 -x c++ tests/c/client.c -x none \
