@@ -13,7 +13,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import build_info
-from .options import KINDS, add_sampling_options, refuse, sampling_parameters
+from ..parameters import DEFAULTS
+from .options import KINDS, add_sampling_options, as_json, refuse, sampling_parameters
 from .screen import Screen
 from .values import ModelFile, Number, Text
 
@@ -35,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chat", action="store_true", help="answer PROMPT, by the model's chat template"
     )
-    add_sampling_options(parser, LLAMA_CPP, "llama.cpp")
+    add_sampling_options(parser, LLAMA_CPP, "llama.cpp", names=LLAMA_CPP)
     text = "repeats a text (default: a random one, which is shown)"
     parser.add_argument("--seed", type=KINDS["seed"], metavar="N", help=text)
     most = Number(1, MOST_TOKENS)
@@ -96,7 +97,7 @@ def generate(args: argparse.Namespace) -> None:
 
     with closing(llm):
         llm.order = parameters["order"]
-        chain = {name: parameters[name] for name in LLAMA_CPP}
+        chain = {name: parameters.get(name, DEFAULTS[name]) for name in LLAMA_CPP}
         show("" if args.chat else args.prompt)
         since = perf_counter()
         for piece in write(
@@ -112,7 +113,7 @@ def generate(args: argparse.Namespace) -> None:
         "model": llm.model_path,
         "prompt": args.prompt,
         "chat": args.chat,
-        "parameters": parameters,
+        "parameters": as_json(parameters),
         "seed": seed,
         "text": "".join(text for text, _ in drawn),
         "finish_reason": drawn[-1][1],
