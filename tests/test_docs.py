@@ -57,7 +57,10 @@ def test_public_names() -> None:
 def test_examples(variant: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Of the installed object, not of a path: a path could be the source folder's.
     monkeypatch.chdir(tmp_path)
-    examples = doctest.DocTestFinder(recurse=False).find(getattr(fs, name), name, globs={})
+    public = getattr(fs, name)
+    if inspect.isclass(public) and issubclass(public, tuple):
+        pytest.skip("what a function returns is shown where the function is")
+    examples = doctest.DocTestFinder(recurse=False).find(public, name, globs={})
     assert sum(len(test.examples) for test in examples) > 0
     report: list[str] = []
     runner = doctest.DocTestRunner(verbose=False)
