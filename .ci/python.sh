@@ -130,7 +130,8 @@ runtimes() {
   # A skip is a failure: everything is installed.
   HYPOTHESIS_PROFILE=ci-short "$python" -m pytest -q -p no:cacheprovider --no-skips --durations=10 \
     tests/integrations --ignore-glob='*/test_vllm*.py' --ignore-glob='*/test_rows*.py' \
-    tests/test_explain.py tests/test_cli.py tests/test_docs.py
+    tests/test_explain.py tests/test_explain_plot.py tests/test_explain_stages.py tests/test_cli.py \
+    tests/test_docs.py
   # These also test packages that are not installed here.
   HYPOTHESIS_PROFILE=ci-short "$python" -m pytest -q -p no:cacheprovider \
     tests/test_inputs.py tests/test_bench.py
