@@ -51,7 +51,7 @@ sanitized() {
 
 asan() { sanitized asan address,undefined . -DFUZZ_RUNS=20000; }
 
-tsan() { sanitized tsan thread '^(threads|late)$'; }
+tsan() { sanitized tsan thread '^(threads|late|sampler)$'; }
 
 # Guesses decide how long a search takes, and nothing else.
 random_guesses() {
@@ -63,8 +63,9 @@ fuzzing() {
   export CC=clang CXX=clang++
   build_library libfuzzer -DFASTSAMPLE_SANITIZE=fuzzer-no-link,address,undefined
   local flags="-fsanitize=address,undefined -fno-sanitize-recover=all"
-  run_programs libfuzzer '^fuzz$' -DFUZZ_COVERAGE=ON -DCMAKE_C_FLAGS="$flags" \
-    -DCMAKE_CXX_FLAGS="$flags" -DFUZZ_RUNS='-max_total_time=45;-max_len=600;-timeout=20;-seed=1'
+  run_programs libfuzzer '^fuzz' -DFUZZ_COVERAGE=ON -DCMAKE_C_FLAGS="$flags" \
+    -DCMAKE_CXX_FLAGS="$flags" -DFUZZ_RUNS='-max_total_time=45;-max_len=600;-timeout=20;-seed=1' \
+    -DFUZZ_SAMPLER_RUNS='-max_total_time=30;-max_len=600;-timeout=20;-seed=1'
 }
 
 # AArch64 under an emulator: NEON against scalar.
@@ -75,7 +76,8 @@ neon() {
     "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu"
   )
   build_library neon "${cross[@]}" -DFASTSAMPLE_WERROR=ON -DBUILD_SHARED_LIBS=ON
-  run_programs neon '^(client|serving|threads|fuzz)$' "${cross[@]}" -DFUZZ_RUNS=3000
+  run_programs neon '^(client|serving|sampler|threads|fuzz|fuzz_sampler)$' "${cross[@]}" \
+    -DFUZZ_RUNS=3000 -DFUZZ_SAMPLER_RUNS=300
   grep -q 'instruction sets: neon,scalar' "$work/neon.log" || die "NEON did not run"
 }
 

@@ -349,7 +349,7 @@ FASTSAMPLE_API fs_status fs_sampler_start(fs_sampler* sampler, const int32_t* id
 FASTSAMPLE_API fs_status fs_sampler_push(fs_sampler* sampler, const int32_t* ids, int64_t count);
 /* Takes back the last `count` ids of the history. What fs_step has drawn is drawn again the same,
  * for the offset goes back to that of the first of them. A prompt that is reached becomes shorter.
- * Refused where a stage with a state is on. */
+ * Refused where a stage with a state is on, unless the temperature is 0. */
 FASTSAMPLE_API fs_status fs_sampler_rollback(fs_sampler* sampler, int64_t count);
 /* As new, with this seed, stream and offset. */
 FASTSAMPLE_API fs_status fs_sampler_reset(fs_sampler* sampler, uint64_t seed, uint64_t stream,

@@ -68,8 +68,10 @@ def stand_in_for_llama_cpp() -> None:
         def _init_sampler(
             self, temp: Any, top_k: Any, top_p: Any, min_p: Any, logits_processor: Any,
             repeat_penalty: Any, frequency_penalty: Any, presence_penalty: Any, grammar: Any,
-            mirostat_mode: Any, typical_p: Any,
+            mirostat_mode: Any, mirostat_tau: Any, mirostat_eta: Any, typical_p: Any,
         ) -> None: ...  # fmt: skip
+
+        def create_completion(self) -> None: ...
 
     module: Any = ModuleType("llama_cpp")
     module.Llama = Llama

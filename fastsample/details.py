@@ -178,7 +178,7 @@ def draw(
     >>> logits = [3.0, 2.5, 2.0, 1.0]
     >>> drawn = fastsample.draw(logits, top_logprobs=2, top_k=3, u=0.6)
     >>> drawn.token, round(drawn.logprob, 4), drawn.rank
-    (1, -1.2462, 2)
+    (1, -1.2466, 2)
     >>> drawn.top_ids
     array([0, 1], dtype=int32)
     >>> kept = fastsample.draw(logits, logprobs="processed", support=True, top_k=3, u=0.6)

@@ -1,240 +1,243 @@
-"""What each stage does to one row of logits, as numbers. Depends on NumPy and the package alone.
+"""What edits and each stage do to one row of logits, as numbers. Depends on NumPy and the package.
 
 `fastsample explain` shows them on a terminal (``cli/explain_text.py``) or as a picture
-(``cli/explain_plot.py``). Nothing here samples by rules of its own: what a stage keeps is what
-`fastsample.survivors` returns with the later stages off, and the token is `fastsample.sample`'s.
+(``cli/explain_plot.py``). Nothing here samples by rules of its own: what a stage keeps is what the
+backend keeps with the later stages off, and the token is `fastsample.sample`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from . import backend
 from .arrays import as_rows
-from .chains import stages_on
-from .orders import Order, parse_order
-from .parameters import OFF
+from .explanations import Draw, Explanation, Segment, Stage, Token
+from .inputs import Histories, edits_of, histories, inputs_of
+from .orders import parse_order
+from .parameters import DEFAULT_ORDER, DEFAULTS, EDITING, TABLE, Parameters
+from .plans import make_plan, start_of
+from .records import KINDS, STAGE, STATES, record_type
+from .records import steps as steps_of
 from .reference import to_float32, uniform
-from .sampling import sample, survivors
+from .reference.distribution import Distribution
+from .reference.inputs import as_drawn_from
+from .reference.stages import TABLE as STAGES
+from .rules import KINDS as RULES
+from .rules import Rules, make_rules
+from .sampling import sample
+from .signatures import documented
+from .uniforms import coins
 from .values import integer
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-@dataclass(frozen=True)
-class Token:
-    """A token that is shown.
-
-    Attributes
-    ----------
-    rank : int
-        Its place by falling logit, from 1.
-    id : int
-    text : str
-    logit : float
-    model : float
-        Its probability at T = 1.
-    prob : float
-        Its probability at the temperature of the draw, before anything is cut.
-    final : float
-        Its probability in the distribution that is drawn from; 0 if it was cut.
-    cut_by : str or None
-        The stage that removed it.
-    """
-
-    rank: int
-    id: int
-    text: str
-    logit: float
-    model: float
-    prob: float
-    final: float
-    cut_by: str | None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage saw and kept.
-
-    Attributes
-    ----------
-    name : str
-        "temperature", "top_k", "top_p", "min_p"; "greedy" at T = 0, where no other plays a part;
-        "softmax" where no stage is on.
-    value : float
-        Its parameter.
-    temperature : float
-        Of the probabilities that it saw; for "temperature", of those that it made.
-    entered, kept : int
-        How many tokens it saw, and left.
-    mass : float
-        Probability of what it kept, of what it saw.
-    threshold : float or None
-        top_p: the cumulative probability to reach; min_p: the least probability to have.
-    held : bool
-        Whether min_tokens_to_keep made it keep more than its rule says.
-    before, cumulative, after : tuple of float or None
-        For each shown token: its probability as the stage saw it, that of all tokens down to it,
-        and its probability afterwards. None for a token that is not there any more.
-    """
-
-    name: str
-    value: float
-    temperature: float
-    entered: int
-    kept: int
-    mass: float
-    threshold: float | None
-    held: bool
-    before: tuple[float | None, ...]
-    cumulative: tuple[float | None, ...]
-    after: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A part of the line from 0 to 1 on which the uniform falls.
-
-    Attributes
-    ----------
-    token : int or None
-        Place in `Explanation.tokens`; None for a run of tokens that are not shown.
-    count : int
-        How many tokens it stands for.
-    low, high : float
-        The uniforms in [low, high) draw it.
-    """
-
-    token: int | None
-    count: int
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The draw: the inverse of the cumulative distribution, by rising id, at one uniform.
-
-    Attributes
-    ----------
-    seed, offset : int or None
-        Where the uniform came from; None if it was given.
-    u : float
-        The uniform, in [0, 1).
-    token : int
-        Place of the drawn token in `Explanation.tokens`.
-    low, high : float
-        The uniforms in [low, high) draw this token, to the rounding of float32 probabilities.
-    segments : tuple of Segment
-        All of [0, 1), by rising id.
-    """
-
-    seed: int | None
-    offset: int | None
-    u: float
-    token: int
-    low: float
-    high: float
-    segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What the parameters do to one row; ``dataclasses.asdict`` gives what JSON holds.
-
-    Attributes
-    ----------
-    parameters : dict
-        All of `sample`'s parameters of the distribution.
-    vocabulary, masked, kept : int
-        How many tokens the row has, how many are ``-inf``, and how many can be drawn.
-    mass : float
-        Probability of what can be drawn, of all at the temperature of the draw.
-    entropy : float
-        Of the distribution that is drawn from, in bits.
-    stages : tuple of Stage
-        Those that are on, in the order that they run.
-    tokens : tuple of Token
-        The most probable ones, by falling logit; the drawn one last if it is not among them.
-    draw : Draw
-    """
-
-    parameters: dict[str, Any]
-    vocabulary: int
-    masked: int
-    kept: int
-    mass: float
-    entropy: float
-    stages: tuple[Stage, ...]
-    tokens: tuple[Token, ...]
-    draw: Draw
-
-    @property
-    def drawn(self) -> Token:
-        """The drawn token."""
-        return self.tokens[self.draw.token]
-
+__all__ = ["Draw", "Explanation", "Segment", "Stage", "Token", "explain"]
 
 Ids = npt.NDArray[np.int64]
 Probs = npt.NDArray[np.float64]
+Row = npt.NDArray[np.float32]
 
-# What the rule alone keeps, of falling probabilities. Only to tell whether min_tokens_to_keep held
-# more, which is asked where a stage kept exactly that many.
-_RULE: dict[str, Callable[[Probs, float], float]] = {
-    "top_k": lambda p, k: k,
-    "top_p": lambda p, mass: float(1 + np.sum(np.cumsum(p) < mass)),
-    "min_p": lambda p, share: float(np.sum(p >= share * p[0])),
+#: Lists that other parameters look at, and those that edit by themselves.
+_HELPING = frozenset(kind.ids for kind in RULES.values() if kind.ids)
+_EDITORS = frozenset(n for n in EDITING if TABLE[n].listed) - _HELPING
+
+_GREEDY = ("temperature", (0.0, 0.0, 1.0), False)
+
+
+class Step(NamedTuple):
+    """A stage of a chain; a joint one cuts what the one before it cut."""
+
+    name: str
+    numbers: tuple[float, ...]
+    joint: bool = False
+
+
+class _Kept(NamedTuple):
+    """What is left of a row: ids by falling logit, and their probabilities."""
+
+    ids: Ids
+    probs: Probs
+
+
+class _Walk(NamedTuple):
+    """A row on its way through a chain: as it came, as it is edited, and what else is needed."""
+
+    given: Row
+    row: Row
+    at_least: int
+    inputs: Mapping[str, Any]
+    coin: float | None
+    state: tuple[float, ...]
+
+    def survivors(self, steps: Sequence[Step], at_least: int = 0) -> _Kept:
+        """Return what the backend keeps of the edited row."""
+        records = np.zeros(1, record_type(len(steps)))
+        records["min_tokens_to_keep"] = at_least or self.at_least
+        for i, (name, numbers, joint) in enumerate(steps):
+            stage = records["stages"][:, i]
+            stage["struct_size"], stage["kind"] = STAGE.itemsize, KINDS.index(name) + 1
+            stage["joint"] = joint
+            stage["value"][:, : len(numbers)] = numbers
+        ids, probs = backend.active().survivors(self.given[None], records, **self._inputs(steps))
+        return _Kept(ids, probs / probs.sum(dtype=np.float64))
+
+    def _inputs(self, steps: Sequence[Step]) -> dict[str, Any]:
+        names = {step.name for step in steps}
+        unneeded = set()
+        if not names & STATES.keys():
+            unneeded.add("state")
+        if "xtc" not in names:
+            unneeded.add("coin")
+        return {name: value for name, value in self.inputs.items() if name not in unneeded}
+
+    def distribution(self, kept: _Kept, temperature: float) -> Distribution:
+        """Return what a stage sees, of which its file says what the rule is."""
+        x = self.row[kept.ids].astype(np.float64)
+        return Distribution(kept.ids, x, self.row.size, self.at_least, temperature, self.coin,
+                            self.state)  # fmt: skip
+
+
+def _sigma(d: Distribution, n: float) -> float:
+    return float(d.q[0]) * math.exp(-n * float(np.std(d.x)) / d.temperature)
+
+
+def _mirostat(d: Distribution, version: float, tau: float, eta: float) -> float | None:
+    mu = d.state[0] if d.state else 2.0 * tau
+    return min(2.0**-mu, 1.0) if version == 2 else None
+
+
+#: The probability that a stage compares with, where its rule has one.
+_THRESHOLDS: dict[str, Callable[..., float | None]] = {
+    "top_p": lambda d, p: p,
+    "typical_p": lambda d, p: math.exp(-d.entropy),
+    "min_p": lambda d, m: m * float(d.q[0]),
+    "epsilon_cutoff": lambda d, e: e,
+    "eta_cutoff": lambda d, e: min(e, math.sqrt(e) * math.exp(-d.entropy)),
+    "top_a": lambda d, a: a * float(d.q[0]) ** 2,
+    "p_less": lambda d, on: float(np.sum(d.q**2)),
+    "top_n_sigma": _sigma,
+    "xtc": lambda d, probability, threshold: threshold,
+    "mirostat": _mirostat,
 }
 
 
-def running_stages(parameters: dict[str, Any]) -> list[str]:
+def _is_off(step: Step) -> bool:
+    return STAGES[step.name].off(*step.numbers)
+
+
+def _chain(record: np.void) -> list[Step]:
     """Return the stages that are on, in the order that they run."""
-    if parameters["temperature"] == 0:
-        return ["temperature"]  # no other plays a part
-    return stages_on(parameters)
+    chain = [Step(*step) for step in steps_of(record)]
+    if any(step.name == "temperature" and step.numbers[0] == 0.0 for step in chain):
+        return [Step(*_GREEDY)]  # no other plays a part
+    return [step for step in chain if not _is_off(step)]
 
 
-def _survivors(row: npt.NDArray[np.float32], parameters: dict[str, Any]) -> tuple[Ids, Probs]:
-    ids, probs = survivors(row, **parameters)
-    return ids, probs / probs.sum(dtype=np.float64)
+def _dense(kept: _Kept, size: int) -> Probs:
+    """Return probabilities by id; NaN for what is not there."""
+    dense = np.full(size, np.nan)
+    dense[kept.ids] = kept.probs
+    return dense
 
 
-def _stage(name: str, parameters: dict[str, Any], seen: Probs, left: Probs, ranks: Ids) -> Stage:
-    """Describe a stage by the probabilities before and after it, both by falling logit."""
-    value = float(parameters.get(name, 1.0))
-    rule = _RULE.get(name)
-    at_least = parameters["min_tokens_to_keep"]
-    cumulative = np.cumsum(seen)
+def _at(values: Probs, shown: Ids) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(v) else v for v in values[shown].tolist())
 
-    def shown(values: Probs) -> tuple[float | None, ...]:
-        # Every stage keeps a prefix of the ranking.
-        return tuple(float(values[r]) if r < values.size else None for r in ranks)
 
+def _by_rule(name: str, d: Distribution, seen: _Kept) -> Ids:
+    """Return places of what a stage saw, in the order in which it keeps them."""
+    if name != "typical_p":
+        return np.arange(seen.ids.size)
+    with np.errstate(divide="ignore"):
+        distance = np.abs(-np.log(seen.probs) - d.entropy)
+    return np.argsort(distance, kind="stable")
+
+
+def _stage(walk: _Walk, step: Step, seen: _Kept, left: _Kept, t: float, shown: Ids) -> Stage:
+    """Describe a stage by what it saw at the temperature t, and what it left."""
+    name, size = step.name, walk.row.size
+    d = walk.distribution(seen, t)
+    made = STAGES[name].apply(d, *step.numbers).temperature if name == "temperature" else t
+    alone = [Step("temperature", (t, 0.0, 1.0)), step._replace(joint=False)]
+    held = False
+    if walk.at_least > 1 and name != "temperature":
+        masked = np.full(size, -np.inf, np.float32)
+        masked[seen.ids] = walk.row[seen.ids]
+        one = walk._replace(given=masked, inputs={n: v for n, v in walk.inputs.items()
+                                                  if n in ("coin", "state")})  # fmt: skip
+        held = one.survivors(alone, 1).ids.size < left.ids.size
+    by_rule = _by_rule(name, d, seen)
+    sums = np.empty(seen.ids.size)
+    sums[by_rule] = np.minimum(np.cumsum(seen.probs[by_rule]), 1.0)
+    threshold = _THRESHOLDS.get(name)
+    before = _dense(seen, size)
     return Stage(
-        name="greedy" if name == "temperature" and value == 0 else name,
-        value=value,
-        temperature=parameters["temperature"] or 1.0,
-        entered=seen.size,
-        kept=left.size,
-        mass=min(float(cumulative[left.size - 1]), 1.0),
-        threshold={"top_p": value, "min_p": value * float(seen[0])}.get(name),
-        held=rule is not None and left.size == at_least and rule(seen, value) < at_least,
-        before=shown(seen),
-        cumulative=shown(np.minimum(cumulative, 1.0)),
-        after=shown(left),
+        name="greedy" if made == 0.0 else name,
+        value=step.numbers[0],
+        numbers=step.numbers,
+        temperature=made or 1.0,
+        entered=seen.ids.size,
+        kept=left.ids.size,
+        mass=min(float(before[left.ids].sum()), 1.0),
+        threshold=None if threshold is None else threshold(d, *step.numbers),
+        coin=walk.coin if name == "xtc" and 0.0 < step.numbers[0] < 1.0 else None,
+        held=held,
+        before=_at(before, shown),
+        cumulative=_at(_dense(_Kept(seen.ids, sums), size), shown),
+        after=_at(_dense(left, size), shown),
     )
 
 
-def _segments(final: Ids, probs: Probs, shown: list[int]) -> tuple[Segment, ...]:
+def _plain(name: str, value: float, raw: _Kept, left: _Kept, size: int, shown: Ids) -> Stage:
+    """Describe what is not a stage of a chain: the edits, or a softmax alone."""
+    before = _dense(raw, size)
+    sums = _Kept(raw.ids, np.minimum(np.cumsum(raw.probs), 1.0))
+    return Stage(
+        name=name, value=value, numbers=(value,), temperature=1.0,
+        entered=raw.ids.size, kept=left.ids.size,
+        mass=min(float(before[left.ids].sum()), 1.0),
+        threshold=None, coin=None, held=False,
+        before=_at(before, shown), cumulative=_at(_dense(sums, size), shown),
+        after=_at(_dense(left, size), shown),
+    )  # fmt: skip
+
+
+def _edited_by(
+    given: Mapping[str, Any], history: Any, prompt_length: Any, vocab: int
+) -> dict[str, Ids]:
+    """Return the ids that each parameter edits, by asking each alone."""
+    past = histories(1, True, history, prompt_length)
+    edited = {}
+    for name in (n for n in given if n not in _HELPING):
+        if TABLE[name].off is None and not TABLE[name].listed:
+            continue
+        others = {n: v for n, v in given.items() if TABLE[n].off is None and n not in _EDITORS}
+        rules = make_rules(1, others | {name: given[name]})
+        if not isinstance(rules, Rules):
+            rules = rules[0]
+        if rules.allowed is not None:
+            edited[name] = np.setdiff1d(np.arange(vocab), rules.allowed)
+            continue
+        made = edits_of(rules, past, 1, vocab)
+        if rules.rules:
+            edited[name] = made["edits"]["id"].astype(np.int64) if made else np.empty(0, np.int64)
+    return edited
+
+
+def _segments(kept: _Kept, shown: list[int]) -> tuple[Segment, ...]:
     """Return the line from 0 to 1 by rising id, with runs of tokens that are not shown as one."""
-    by_id = np.argsort(final)
+    by_id = np.argsort(kept.ids)
     places = {token: place for place, token in enumerate(shown)}
     # A shown token is a group of its own, whatever stands beside it.
     groups = groupby(
-        zip(final[by_id].tolist(), probs[by_id].tolist(), strict=True),
+        zip(kept.ids[by_id].tolist(), kept.probs[by_id].tolist(), strict=True),
         key=lambda pair: places.get(pair[0]),
     )
     segments, high = [], 0.0
@@ -246,20 +249,27 @@ def _segments(final: Ids, probs: Probs, shown: list[int]) -> tuple[Segment, ...]
     return tuple(segments)
 
 
+def _ranks(row: Row) -> Ids:
+    """Return each token's place by falling logit, from 1."""
+    ranks = np.empty(row.size, np.int64)
+    ranks[np.argsort(-row, kind="stable")] = np.arange(1, row.size + 1)
+    return ranks
+
+
+@documented()
 def explain(
     logits: Any,
     names: Sequence[str] | Callable[[int], str] = str,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    min_tokens_to_keep: int = 1,
-    order: Order = "hf",
     seed: int | None = None,
     offset: int = 0,
     u: float | None = None,
+    u_xtc: float | None = None,
+    history: Histories = None,
+    prompt_length: int | None = None,
+    state: Any = None,
     top: int = 10,
+    **parameters: Unpack[Parameters],
 ) -> Explanation:
     """Explain one draw: what each stage sees, keeps and removes, and where the uniform fell.
 
@@ -269,14 +279,17 @@ def explain(
         As in `sample`, one row.
     names : sequence of V str, or function from id to str, default str
         What the tokens are called.
-    temperature, top_k, top_p, min_p, min_tokens_to_keep, order
-        As in `sample`, scalars.
+    {parameters}
     seed : int, optional
         As in `sample`; 0 where `u` is not given either.
     offset : int, default 0
         As in `sample`.
     u : float, optional
         The uniform itself, in [0, 1).
+    {u_xtc}
+    {history}
+    state : float64 array, shape (S,), optional
+        As in `sample`, but it is not moved; by default the start.
     top : int, default 10
         How many of the most probable tokens to list; >= 1.
 
@@ -297,78 +310,117 @@ def explain(
     [('top_k', 4, 3), ('top_p', 3, 2)]
     >>> report.drawn.text, round(report.drawn.final, 2)
     ('A', 0.62)
+    >>> report = explain([3.0, 2.5, 2.0, 1.0], repetition_penalty=2.0, history=[0, 3], u=0.4)
+    >>> [(token.id, token.given_logit, token.logit) for token in report.tokens]
+    [(1, 2.5, 2.5), (2, 2.0, 2.0), (0, 3.0, 1.5), (3, 1.0, 0.5)]
     """
     rows, single = as_rows(logits)
     if not single:
         raise ValueError(f"logits must be 1-D, got shape {rows.shape}")
-    row = to_float32(rows)[0]
+    given = to_float32(rows)[0]
     if not callable(names):
-        if len(names) != row.size:
-            raise ValueError(f"names must be {row.size}, one for each logit, got {len(names)}")
+        if len(names) != given.size:
+            raise ValueError(f"names must be {given.size}, one for each logit, got {len(names)}")
         names = names.__getitem__
     if integer("top", top) < 1:
         raise ValueError(f"top must be >= 1, got {top}")
-    parameters: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": 0 if top_k is None else top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "min_tokens_to_keep": min_tokens_to_keep,
-        "order": parse_order(order),
-    }
     if u is None and seed is None:
         seed = 0
-    drawn = sample(row, **parameters, seed=seed, offset=offset, u=u)
+    plan = make_plan(1, "explain", parameters)
+    if plan.stateful is not None and state is None:
+        state = start_of(plan, 1)[0]
+    moved = None if state is None else np.array(state)
+    past: dict[str, Any] = {"history": history, "prompt_length": prompt_length}
+    drawn = sample(given, seed=seed, offset=offset, u=u, u_xtc=u_xtc, state=moved,
+                   **past, **parameters)  # fmt: skip
+    inputs = inputs_of(plan, given[None], True, history, prompt_length, None, None, state)
+    coin = None
+    if plan.coin:
+        inputs["coin"] = coins(1, seed, offset, None, u_xtc)
+        coin = float(inputs["coin"][0])
+    walk = _Walk(
+        given,
+        as_drawn_from(given, inputs, 0),
+        int(plan.records["min_tokens_to_keep"][0]),
+        inputs,
+        coin,
+        () if state is None else tuple(np.array(state).tolist()),
+    )
+    chain = _chain(plan.records[0])
+    edits = {n: v for n, v in parameters.items() if n in EDITING}
+    edited = _edited_by(edits, history, prompt_length, given.size) if plan.rules else {}
 
-    on = running_stages(parameters)
-    chain = [parameters | OFF | {s: parameters[s] for s in on[:i]} for i in range(len(on) + 1)]
-    results = [_survivors(row, setting) for setting in chain]
-    ranking, model = results[0]
-    final, probs = results[-1]
-    _, tempered = _survivors(row, parameters | OFF | {"temperature": temperature or 1.0})
+    raw = walk._replace(inputs={}).survivors(())
+    whole = walk.survivors(())
+    # Before each stage, what it saw at which temperature; and what it left.
+    seen, base, temperature, around = whole, list[Step](), 1.0, []
+    left, until = whole, base
+    for step in chain:
+        if not step.joint:
+            seen, base = left, until
+        own = walk.survivors([*base, step._replace(joint=False)])
+        around.append((step, seen, own, temperature))
+        if step.name == "temperature":
+            d = walk.distribution(seen, 1.0)
+            temperature = STAGES["temperature"].apply(d, *step.numbers).temperature or 1.0
+        until = [*until, step]
+        left = walk.survivors(until)
+    final = left
+    tempered = _dense(walk.survivors([Step("temperature", (temperature, 0.0, 1.0))]), given.size)
 
-    leading = np.arange(min(top, ranking.size))
-    ranks = np.union1d(leading, np.flatnonzero(ranking == drawn))
-    shown = ranking[ranks].tolist()
-    stages = [
-        _stage(stage, setting, seen, left, ranks)
-        for stage, setting, (_, seen), (_, left) in zip(
-            on, chain[1:], results[:-1], results[1:], strict=True
-        )
-    ]
+    ranks, given_ranks = _ranks(walk.row), _ranks(given)
+    finite = np.isfinite(given)
+    leading = finite & ((ranks <= top) & np.isfinite(walk.row) | (given_ranks <= top))
+    leading[drawn] = True
+    shown = np.flatnonzero(leading)
+    shown = shown[np.argsort(ranks[shown])]
+    stages = [_stage(walk, *one[:3], one[3], shown) for one in around]
+    if plan.rules:
+        changed = np.unique(np.concatenate([np.empty(0, np.int64), *edited.values()]))
+        made = _plain("edits", changed.size, raw, whole, given.size, shown)
+        stages.insert(0, made)
+    elif not stages:
+        stages = [_plain("softmax", 1.0, whole, whole, given.size, shown)]
+
+    model, drawable = _dense(raw, given.size), _dense(final, given.size)
     tokens = tuple(
         Token(
-            rank=rank + 1,
+            rank=int(ranks[token]),
             id=token,
             text=names(token),
-            logit=float(row[token]),
-            model=float(model[rank]),
-            prob=float(tempered[rank]),
-            final=float(probs[rank]) if rank < final.size else 0.0,
-            cut_by=next((stage.name for stage in stages if rank >= stage.kept), None),
+            logit=float(walk.row[token]) if np.isfinite(walk.row[token]) else None,
+            given_rank=int(given_ranks[token]),
+            given_logit=float(given[token]),
+            edited_by=tuple(name for name, ids in edited.items() if token in ids),
+            model=float(model[token]),
+            prob=float(np.nan_to_num(tempered[token])),
+            final=float(np.nan_to_num(drawable[token])),
+            cut_by=next((stage.name for stage in stages if stage.after[place] is None), None),
         )
-        for rank, token in zip(ranks.tolist(), shown, strict=True)
+        for place, token in enumerate(shown.tolist())
     )
-    segments = _segments(final, probs, shown)
-    place = shown.index(drawn)
-    own = next(segment for segment in segments if segment.token == place)
-    drawable = probs[probs > 0]
+    segments = _segments(final, shown.tolist())
+    place = shown.tolist().index(drawn)
+    mine = next(segment for segment in segments if segment.token == place)
+    probs = final.probs[final.probs > 0]
     return Explanation(
-        parameters=parameters,
-        vocabulary=row.size,
-        masked=row.size - ranking.size,
-        kept=final.size,
-        mass=min(float(tempered[: final.size].sum()), 1.0),
-        entropy=max(float(-drawable @ np.log2(drawable)), 0.0),
-        stages=tuple(stages) or (_stage("softmax", parameters, probs, probs, ranks),),
+        parameters={n: v for n, v in DEFAULTS.items() if n not in EDITING}
+        | {**parameters, "order": parse_order(parameters.get("order", DEFAULT_ORDER))},
+        edits={name: ids.size for name, ids in edited.items()},
+        vocabulary=given.size,
+        masked=given.size - raw.ids.size,
+        kept=final.ids.size,
+        mass=min(float(tempered[final.ids].sum()), 1.0),
+        entropy=max(float(-probs @ np.log2(probs)), 0.0),
+        stages=tuple(stages),
         tokens=tokens,
         draw=Draw(
             seed=seed,
             offset=None if seed is None else offset,
-            u=float(u) if u is not None else uniform(cast(int, seed), 0, offset),
+            u=float(u) if u is not None else uniform(int(seed or 0), 0, offset),
             token=place,
-            low=own.low,
-            high=own.high,
+            low=mine.low,
+            high=mine.high,
             segments=segments,
         ),
     )

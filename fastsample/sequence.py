@@ -139,7 +139,8 @@ class Memory:
     def reset(self) -> None:
         """Take back what has followed the tokens of the start, and the state."""
         if self.steps is not None:
-            self.pop(len(self.steps) - self._begun)
+            self.sequence.start(self.tokens[: self._begun], self._prompt)
+            del self.steps[self._begun :]
         self.restart()
 
     @property

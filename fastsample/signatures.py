@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -126,6 +127,8 @@ def _filled(doc: str | None) -> str | None:
     if not doc:  # which `python -OO` drops
         return doc
     entries = {"{parameters}": "\n".join([*map(_entry, TABLE), _order()])}
+    if "{references}" not in doc:  # which the citations would lead to
+        entries["{parameters}"] = re.sub(r"\s+\[\d\]_", "", entries["{parameters}"])
     entries |= {"{references}": _REFERENCES, **_SHARED}
     lines = []
     for line in doc.splitlines():

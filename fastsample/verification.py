@@ -257,7 +257,7 @@ def verify(
     >>> import numpy as np
     >>> import fastsample
     >>> logits = np.array([[3.0, 2.5, 2.0], [0.0, 9.0, 0.0], [1.0, 0.0, 5.0]], np.float32)
-    >>> fastsample.verify([0, 2], logits, draft="onehot", seed=1)
+    >>> fastsample.verify([0, 2], logits, draft="onehot", seed=3)
     Verified(tokens=array([ 0,  1, -1]), accepted=1)
     """
     if not isinstance(method, str) or method not in _METHODS:

@@ -180,6 +180,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     for program in ("client", "client_cpp", "sampler", "serving", "threads", "allocations"):
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
+    assert_passed(run(tmp_path / "fuzz_sampler", "1000"))
 
 
 @pytest.mark.parametrize("how", ["add_subdirectory", "FetchContent"])

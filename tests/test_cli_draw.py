@@ -68,7 +68,7 @@ def test_the_command_takes_columns_and_flags(capsys):
 def test_the_command_takes_lists_and_histories(capsys):
     history = np.random.default_rng(0).integers(0, 600, (N, 9))
     np.savez("c.npz", history=history)
-    options = ["--repetition-penalty=1.3", "--suppress-tokens=[1, 2]", "--logit-bias={3: -1e999}"]
+    options = ["--repetition-penalty=1.3", "--suppress-tokens=1,2", "--logit-bias=3:-inf"]
     given = {"repetition_penalty": 1.3, "suppress_tokens": [1, 2], "logit_bias": {3: -np.inf}}
     command = ["logits.npy", "-o", "tokens.npy", "--seed=1", *options]
     assert main(*command, "--columns=c.npz") == 0
@@ -78,7 +78,7 @@ def test_the_command_takes_lists_and_histories(capsys):
     assert main(*command) == 1
     assert "history must be given" in capsys.readouterr().err
     assert main("logits.npy", "-o", "tokens.npy", "--suppress-tokens=1,x") == 2
-    assert "argument --suppress-tokens: must be a list of ids, got" in capsys.readouterr().err
+    assert "argument --suppress-tokens: must be ids with commas between" in capsys.readouterr().err
 
 
 def test_the_command_stops_at_a_bad_row_or_counts_them(capsys):

@@ -13,20 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastsample import cli
+from fastsample import cli, recorded
 from fastsample.cli import values
 from fastsample.parameters import OF_STAGE, TABLE
 
 RUN = "import sys; from fastsample.cli import main; sys.exit(main())"
 GGUF = "model.gguf"
 
+#: A few of whose tokens are enough.
+SMALL = recorded.load()
+
 #: The stages of rows that stand alone.
 ROWS = [stage for stage in OF_STAGE if stage not in ("mirostat", "adaptive")]
 
 #: What each command needs to run, and to be quick about it.
 BASES = {
-    "demo": ["--prompt", "1"],
-    "explain": ["--logits", "3,2.5,2,1"],
+    "demo": ["--prompt", "1", "--order", ",".join(OF_STAGE), "--history", "0,1"],
+    "explain": ["--logits", "3,2.5,2,1", "--order", ",".join(OF_STAGE), "--history", "0,1"],
     "generate": ["PROMPT"],
     "draw": [
         "LOGITS",
@@ -91,6 +94,8 @@ def _begin_is_enough(monkeypatch, tmp_path):
         np.save(file, np.zeros((1, 4), np.float16))
     monkeypatch.setattr(cli.draw, "open_engine", reached)
     monkeypatch.setattr(cli.demo, "MEASURE_SECONDS", 0.0)
+    small = SMALL._replace(logits=SMALL.logits[:, :64], pieces=SMALL.pieces[:64])
+    monkeypatch.setattr(recorded, "load", lambda: small)
     monkeypatch.setattr(cli.bench, "_measure", reached)
     monkeypatch.setattr(cli.generate, "load", reached)
     monkeypatch.setattr(cli.explain, "model_rows", reached)
@@ -148,7 +153,7 @@ def test_a_number_is_refused_beyond_both_ends(call, command, action):
         return
     refused = [bool(call(arguments(command, action, text))[0]) for text in ("-2", "nan", "1e400")]
     rule = TABLE.get(action.dest)
-    assert refused == [rule is None or rule.low > -2, True, True]
+    assert refused == [rule is None or rule.listed or rule.low > -2, True, True]
 
 
 @pytest.mark.parametrize(("command", "action"), FILES)
@@ -208,6 +213,16 @@ def test_an_option_is_no_value(call):
         code, err = call(["explain", "--text", option])
         assert code == 2
         assert "argument --text: expected one argument" in err
+
+
+def test_commands_have_an_option_for_each_parameter():
+    """`generate` has those of FastLlama, `draw` those of rows that stand alone."""
+    given = {name: {a.dest for a in parser._actions} for name, parser in commands().items()}
+    assert given["explain"] >= {*TABLE, "order", "history", "prompt_length"} <= given["demo"]
+    alone = {n for n, rule in TABLE.items() if rule.stage not in ("mirostat", "adaptive")}
+    assert given["draw"] >= alone
+    llama = {"typical_p", "xtc_probability", "dry_multiplier", "mirostat", "repetition_penalty"}
+    assert given["generate"] >= {"temperature", "top_k", "top_p", "min_p", "logit_bias"} | llama
 
 
 def test_a_prompt_of_words_is_pointed_to_where_it_goes(call):

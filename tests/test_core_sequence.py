@@ -223,9 +223,11 @@ def test_bad_steps() -> None:
     sequence, other = (core.Sequence(make_records(1, "test"), ()) for _ in range(2))
     rows, tokens = rows_of(6, 2, 16), np.full(2, 99, np.int64)
     assert not core.step([sequence, sequence], rows, None, None, False, tokens)
-    for sequences in ([sequence], [sequence, None], [sequence, other, sequence]):
+    for others in ([sequence, None], [sequence, core.History()], [sequence, 3]):
+        assert not core.step(others, rows, None, None, False, tokens)
+    for others in ([sequence], [sequence, other, sequence]):
         with pytest.raises(TypeError):
-            core.step(sequences, rows, None, None, False, tokens)
+            core.step(others, rows, None, None, False, tokens)
     assert tokens.tolist() == [99, 99]
     assert (len(sequence), len(other)) == (0, 0)
     assert core.step([sequence, other], rows, None, None, False, tokens)
@@ -273,3 +275,24 @@ def test_bad_histories() -> None:
             call()
     assert history.tokens().tolist() == [1, 2, 3]
     np.testing.assert_array_equal(history.edits(VOCAB), before)
+
+
+def test_greedy_draws_leave_a_state_and_can_be_taken_back() -> None:
+    greedy = {"temperature": 0.0, "mirostat": 2, "order": "llama.cpp"}
+    sequence = core.Sequence(make_records(1, "test", **greedy), RULES)
+    rows = rows_of(9, 4)
+    drawn = [sequence.draw(row, 1, step) for step, row in enumerate(rows)]
+    np.testing.assert_array_equal(sequence.state, [10.0])
+    assert sequence.pop(3) == 1
+    assert [sequence.draw(row, 1, 1 + step) for step, row in enumerate(rows[1:])] == drawn[1:]
+
+
+def test_a_sampler_with_rules_and_a_state_is_reset() -> None:
+    given: dict[str, Any] = {"mirostat": 2, "order": "llama.cpp", "repetition_penalty": 1.2}
+    sampler = fastsample.Sampler(**given, seed=1)
+    sampler.start([1, 2])
+    rows = rows_of(10, 5)
+    drawn = [sampler(row) for row in rows]
+    sampler.reset()
+    assert sampler.history.tolist() == [1, 2]
+    assert [sampler(row) for row in rows] == drawn

@@ -70,6 +70,7 @@ fs_sampler::fs_sampler(const fs_chain& from, const fs_rule* rules, int64_t rule_
   for (const fs_stage& stage : stages) {
     const Stage& what = stage_of(stage.kind);
     if (what.is_off(stage.value)) continue;
+    greedy |= stage.kind == FS_STAGE_TEMPERATURE && stage.value[0] == 0.0;
     if (what.start) stateful = &stage;
     has_coin |= stage.kind == FS_STAGE_XTC;
   }
@@ -89,6 +90,7 @@ fs_sampler::fs_sampler(const fs_sampler& from)
     : stages(from.stages),
       chain(from.chain),
       has_coin(from.has_coin),
+      greedy(from.greedy),
       history(from.history),
       largest_id(from.largest_id),
       masked(from.masked),
@@ -173,7 +175,7 @@ fs_status fs_sampler_rollback(fs_sampler* sampler, int64_t count) {
     const size_t size = sampler->history.ids().size();
     if (count < 0 || uint64_t(count) > size)
       return invalid(must("count", "from 0 to the length of the history", count));
-    if (sampler->stateful)
+    if (sampler->stateful && !sampler->greedy)
       return invalid(std::string("a sampler whose ") + fs_stage_name(sampler->stateful->kind) +
                      " has a state must not be rolled back");
     sampler->history.pop(size_t(count));

@@ -26,6 +26,7 @@ struct fs_sampler {
   fs_chain chain;
   const fs_stage* stateful = nullptr;  // the stage that has a state and is on, or null
   bool has_coin = false;
+  bool greedy = false;  // so that a state stays as it is
   fastsample::History history;
   int32_t largest_id = -1;        // that a row must have
   bool masked = false;            // whether only some ids are allowed,

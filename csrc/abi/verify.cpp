@@ -1,5 +1,8 @@
 // The C ABI of verification: which drafts of sequences stay, and what follows them.
-#include <vector>
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <string>
 
 #include "abi/batch.h"
 #include "abi/fields.h"
@@ -50,10 +53,10 @@ std::string check_lists(const fs_drafts& drafts, int64_t vocab) {
     if (last <= first || last - first > vocab)
       return must("drafts.offsets", "rising, by no more than there are tokens", last);
     double total = 0.0;
-    std::vector<int32_t> ids(drafts.ids + first, drafts.ids + last);
-    std::sort(ids.begin(), ids.end());
-    if (ids.front() < 0 || ids.back() >= vocab ||
-        std::adjacent_find(ids.begin(), ids.end()) != ids.end())
+    int32_t* ids = workspaces().own.share_ids.reserve(size_t(last - first));
+    int32_t* end = std::copy(drafts.ids + first, drafts.ids + last, ids);
+    std::sort(ids, end);
+    if (ids[0] < 0 || end[-1] >= vocab || std::adjacent_find(ids, end) != end)
       return "drafts.ids must differ and be in [0, vocab)";
     for (int64_t k = first; k < last; ++k) {
       if (!(drafts.weights[k] >= 0.0)) return must("drafts.weights", ">= 0", drafts.weights[k]);

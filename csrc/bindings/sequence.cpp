@@ -102,9 +102,10 @@ bool step(const py::list& sequences, const py::array& rows, const py::object& se
   std::vector<fs_sampler*> samplers(size_t(count), nullptr);
   py::detail::make_caster<Sequence> caster;
   for (py::ssize_t i = 0; i < count; ++i) {
-    if (!caster.load(PyList_GET_ITEM(sequences.ptr(), i), false))
-      misuse("sequences must hold sequences");
-    samplers[size_t(i)] = py::detail::cast_op<const Sequence&>(caster).get();
+    if (!caster.load(PyList_GET_ITEM(sequences.ptr(), i), false)) return false;
+    const auto* sequence = py::detail::cast_op<const Sequence*>(caster);
+    if (!sequence) return false;  // None
+    samplers[size_t(i)] = sequence->get();
   }
   if (!seeds.is_none() || !offsets.is_none()) {
     constexpr const char* kWhat = "seeds and offsets must be uint64 of length B";

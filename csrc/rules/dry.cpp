@@ -106,7 +106,9 @@ void for_matches(const int32_t* window, size_t n, size_t longest, size_t least,
     if (i < right) {
       length = std::min<size_t>(right - i, z[i - left]);
     } else {
-      for (const size_t end = next_of(*last, window, n, i); i < end; ++i) keep(i, 0);
+      const size_t next = next_of(*last, window, n, i);
+      if (i < longest) std::fill(&z[i], z.data() + std::min(next, longest), 0u);
+      i = next;
       if (i == n) return;
     }
     if (i + length >= right) {

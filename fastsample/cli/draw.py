@@ -37,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     output = OutputFile(".npy")
     add("-o", "--output", type=output, metavar="FILE.npy", required=True, help=text)
     add("--tensor", type=Text(), metavar="NAME", help="which tensor of LOGITS, if it has several")
-    add_sampling_options(parser, {}, others=PARAMETERS)
+    add_sampling_options(parser, names=PARAMETERS)
     text = "row r draws stream r of it (default: a random one, which is shown)"
     add("--seed", type=KINDS["seed"], metavar="N", help=text)
     text = "the step that all rows draw (default 0)"
@@ -76,7 +76,7 @@ def progress_bar(total: int, done: int) -> Any:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """RowSampler a token from each row of stored logits, and write them to a file.
+    """Draw a token from each row of stored logits, and write them to a file.
 
     A run that was stopped, by whatever, goes on with --resume. Tokens are those of one call of
     `sample` on all rows, however they are read.

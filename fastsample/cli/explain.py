@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import recorded
-from ..chains import stages_on
 from ..explain import Explanation, explain
-from ..parameters import OFF
+from ..parameters import NAMES, TABLE
 from . import explain_text
-from .options import KINDS, Prompt, add_sampling_options, option, refuse, sampling_parameters
+from .options import (
+    KINDS,
+    Prompt,
+    add_history_options,
+    add_sampling_options,
+    as_json,
+    label_of,
+    option,
+    past_of,
+    refuse,
+    sampling_parameters,
+)
 from .screen import Screen, fold
 from .stories import STORIES, Example
 from .values import ModelFile, Number, OutputFile, Text, shown
@@ -55,6 +66,13 @@ class Row(NamedTuple):
     title: str
     logits: npt.NDArray[np.float32]
     names: Callable[[int], str] | Sequence[str]
+    history: Sequence[int] | None = None
+    prompt_length: int | None = None
+
+    @property
+    def past(self) -> dict[str, Any]:
+        """The tokens so far, as `explain` takes them."""
+        return {"history": self.history, "prompt_length": self.prompt_length}
 
 
 class Setting(NamedTuple):
@@ -113,8 +131,10 @@ def story_row(source: int | Example) -> Row:
     """Return the logits of a recorded prompt, or of an example's probabilities."""
     if isinstance(source, int):
         return recorded_row(source)
-    logits = np.log(np.array([*source.probs.values()], np.float32))
-    return Row("example", source.text, _before(source.text), logits, [*source.probs])
+    logits = np.log(np.array([*source.probs.values()], np.float32)) + np.float32(source.level)
+    names = [*source.probs]
+    past = [names.index(word) for word in source.text.split()] if source.loops else None
+    return Row("example", source.text, _before(source.text), logits, names, past)
 
 
 def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
@@ -152,14 +172,14 @@ def model_rows(texts: Sequence[str], model: str | None) -> list[Row]:
                 _before(text),
                 logits,
                 lambda i: recorded.visible(llm.detokenize([i], special=True) or b"<%d>" % i),
+                ids,
+                len(ids),
             )
         )
     return rows
 
 
-def label_of(parameters: dict[str, Any]) -> str:
-    """Return the stages that are on, as text."""
-    return ", ".join(f"{s}={parameters[s]:g}" for s in stages_on(parameters)) or "no stage"
+OF_SETTING = (*NAMES, "seed", "offset", "u", "u_xtc")
 
 
 def parse_setting(text: str) -> dict[str, Any]:
@@ -167,14 +187,17 @@ def parse_setting(text: str) -> dict[str, Any]:
     values: dict[str, str] = {}
     for item in text.split(","):
         name, sign, value = (part.strip() for part in item.partition("="))
-        if sign and (name in KINDS or name == "order"):
+        last = next(reversed(values), "")
+        if sign and name in OF_SETTING:
             values[name] = value
-        elif not sign and "order" in values:  # whose value has commas itself
-            values["order"] += f",{name}"
+        elif not sign and (last == "order" or (last in TABLE and TABLE[last].listed)):
+            values[last] += f",{name}"  # whose value has commas itself
         else:
+            near = get_close_matches(name, OF_SETTING, n=1)
+            hint = f": did you mean {near[0]!r}?" if near and sign else ""
             raise ValueError(
-                f"must be settings like 'top_k=3;top_p=0.85', of {', '.join([*KINDS, 'order'])}, "
-                f"got {shown(item.strip())}"
+                "must be settings like 'top_k=3;top_p=0.85', of the names of parameters, "
+                f"got {shown(item.strip())}{hint}"
             )
     kinds: dict[str, Callable[[str], Any]] = {**KINDS, "order": str}
     try:
@@ -183,15 +206,17 @@ def parse_setting(text: str) -> dict[str, Any]:
         raise ValueError(f"{failed} {error}") from None
 
 
+DRAWN_BY = ("seed", "offset", "u", "u_xtc")
+
+
 def setting_of(args: argparse.Namespace, text: str | None) -> Setting:
     """Return the setting that the options say, or a part of --compare instead of them."""
     own = {} if text is None else parse_setting(text)
-    without = {"u": ["seed", "offset"], "seed": ["u"]}  # one source of the uniform
+    without = {"u": ["seed", "offset"], "seed": ["u", "u_xtc"]}  # one source of uniforms
     cleared = {name: None for given in own for name in without.get(given, ())}
     chosen = argparse.Namespace(**vars(args) | cleared | own)
-    at_least = 1 if chosen.min_tokens_to_keep is None else chosen.min_tokens_to_keep
-    parameters = sampling_parameters(chosen) | {"min_tokens_to_keep": at_least}
-    draw = {n: getattr(chosen, n) for n in ("seed", "offset", "u") if vars(chosen)[n] is not None}
+    parameters = sampling_parameters(chosen)
+    draw = {n: vars(chosen)[n] for n in DRAWN_BY if vars(chosen)[n] is not None}
     if "u" not in draw:
         draw = {"seed": 0} | draw
     elif "offset" in draw:
@@ -218,10 +243,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "logits themselves, as in 3,2.5,2,1"
     rows.add_argument("--logits", type=parse_logits, action="append", metavar="X,...", help=text)
     rows.add_argument("--tokens", type=Text(), metavar="A,...", help="names for --logits")
-    add_sampling_options(parser, OFF)
-    text = "no stage leaves fewer tokens (default 1)"
-    least = KINDS["min_tokens_to_keep"]
-    parser.add_argument("--min-tokens-to-keep", type=least, metavar="N", help=text)
+    add_sampling_options(parser)
+    add_history_options(parser, "; of --text, its own")
     draw = parser.add_argument_group("the draw")
     source = draw.add_mutually_exclusive_group()
     source.add_argument("--seed", type=KINDS["seed"], metavar="N", help="default 0")
@@ -229,6 +252,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     draw.add_argument("--offset", type=KINDS["offset"], metavar="N", help=text)
     text = "the uniform itself, in [0, 1)"
     source.add_argument("--u", type=KINDS["u"], metavar="X", help=text)
+    text = "the uniform of the coin of --xtc-probability, which goes with --u"
+    draw.add_argument("--u-xtc", type=KINDS["u_xtc"], metavar="X", help=text)
     several = parser.add_argument_group("side by side")
     text = "settings, as in 'temperature=0.5;temperature=1.5,top_k=40'"
     several.add_argument("--compare", metavar="SETTINGS", help=text)
@@ -251,7 +276,9 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     rows = [recorded_row(n) for n in args.prompt or ()]
     rows += model_rows(args.text, args.model) if args.text else []
     rows += [given_row(text, args.tokens) for text in args.logits or ()]
-    return rows or [recorded_row(2)]
+    rows = rows or [recorded_row(2)]
+    past = past_of(args)
+    return rows if args.history is None else [row._replace(**past) for row in rows]
 
 
 def check_plot(panels: int, bars: int) -> None:
@@ -279,7 +306,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         story, compare = STORIES.get(args.story), args.compare
         if story is not None:
-            for name in ("prompt", "text", "logits", "compare", *OFF, "min_tokens_to_keep"):
+            for name in ("prompt", "text", "logits", "compare", "history", *TABLE):
                 if getattr(args, name) is not None:
                     raise ValueError(f"story must not come with {option(name)}: it has its own")
             compare = story.compare
@@ -292,7 +319,10 @@ def run(args: argparse.Namespace) -> None:
             check_plot(max(count, 1) * len(settings), args.top)
         rows = list(map(story_row, story.rows)) if story is not None else rows_of(args)
         grid = [
-            [explain(r.logits, r.names, **s.parameters, **s.draw, top=args.top) for s in settings]
+            [
+                explain(r.logits, r.names, **s.parameters, **s.draw, **r.past, top=args.top)
+                for s in settings
+            ]
             for r in rows
         ]
     except (ImportError, TypeError, ValueError) as error:
@@ -314,7 +344,8 @@ def run(args: argparse.Namespace) -> None:
             )
     if args.json:
         explanations = [
-            {"row": row.label, "text": row.text, "setting": label} | asdict(e)
+            {"row": row.label, "text": row.text, "setting": label}
+            | {**asdict(e), "parameters": as_json(e.parameters)}
             for row, across in zip(rows, grid, strict=True)
             for label, e in zip(labels, across, strict=True)
         ]

@@ -17,9 +17,11 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 
 from ..explain import Explanation, Stage, Token
+from ..parameters import OF_STAGE
 from ..recorded import visible
-from .explain_text import counted, percent
+from .looks import coin_says, counted, largest, percent
 from .screen import cells, fold
+from .values import written
 
 KEPT, CUT, DRAWN, LINE, INK = "#2b6cb0", "#cbd5e0", "#dd6b20", "#c53030", "#2d3748"
 SEGMENTS = ("#bcd4ec", "#dde9f5")  # neighbours differ
@@ -140,43 +142,78 @@ def _colour(e: Explanation, place: int, kept: bool) -> str:
 def _bars(
     axes: Axes, e: Explanation, stage: Stage, start: Sequence[float], width: Sequence[float | None]
 ) -> None:
-    for place, (token, left, length) in enumerate(zip(e.tokens, start, width, strict=True)):
+    for place, (left, length) in enumerate(zip(start, width, strict=True)):
         if length is not None:
-            colour = _colour(e, place, token.rank <= stage.kept)
+            colour = _colour(e, place, stage.after[place] is not None)
             axes.barh(place, 100 * length, left=100 * left, height=0.72, color=colour)
+
+
+#: What is drawn as it is made, with a dotted bar of what it was.
+MADE = {"temperature": "T = 1", "edits": "before", "adaptive": "before"}
 
 
 def _draw_stage(axes: Axes, e: Explanation, stage: Stage) -> Head:
     """Draw what a stage saw: kept, cut, and the threshold between; return what to say of it."""
-    zeros = [0.0] * len(e.tokens)
-    if stage.name == "temperature":
-        _bars(axes, e, stage, zeros, stage.after)
-        seen = [100 * p for p in stage.before if p is not None]
-        axes.barh(range(len(seen)), seen, height=0.72, fill=False, edgecolor=INK, linestyle=":")
-        title, note = f"temperature {stage.value:g}", ["dotted: T = 1"]
-    else:
-        title = f"{stage.name} {stage.value:g}"
-        note = [f"kept {stage.kept:,} of {stage.entered:,}", f"{percent(stage.mass)} of p"]
+    title = f"{_parameter(stage)} {stage.value:g}"
+    note = [f"kept {stage.kept:,} of {stage.entered:,}", f"{percent(stage.mass)} of p"]
     if stage.name == "top_p":
         pairs = zip(stage.cumulative, stage.before, strict=True)
         _bars(axes, e, stage, [(s or 0.0) - (p or 0.0) for s, p in pairs], stage.before)
-        sums = [100 * s for s in stage.cumulative[: stage.entered] if s is not None]
-        axes.plot(sums, range(len(sums)), color=INK, linewidth=1.5, marker="o", markersize=4)
+        sums = [(100 * s, i) for i, s in enumerate(stage.cumulative) if s is not None]
+        style: dict[str, Any] = {"color": INK, "linewidth": 1.5, "marker": "o", "markersize": 4}
+        axes.plot([s for s, _ in sums], [i for _, i in sums], **style)
         axes.axvline(100 * stage.value, color=LINE, linestyle="--")
         axes.set_xlim(0, 104)
         axes.set_xlabel("cumulative p, %")
+        return [title], note
+    zeros = [0.0] * len(e.tokens)
+    if stage.name in MADE:
+        _bars(axes, e, stage, zeros, stage.after)
+        was = [(i, 100 * p) for i, p in enumerate(stage.before) if p is not None]
+        places, lengths = [i for i, _ in was], [p for _, p in was]
+        axes.barh(places, lengths, height=0.72, fill=False, edgecolor=INK, linestyle=":")
+        note = [f"dotted: {MADE[stage.name]}"]
     else:
-        if stage.name != "temperature":
-            _bars(axes, e, stage, zeros, stage.before)
-        if stage.threshold is not None:
-            axes.axvline(100 * stage.threshold, color=LINE, linestyle="--")
-        elif stage.name == "top_k" and stage.kept < len(e.tokens):
-            axes.axhline(stage.kept - 0.5, color=LINE, linestyle="--")
-        axes.set_xlim(0, 108 * max(stage.before[0] or 0.0, stage.after[0] or 0.0))
-        axes.set_xlabel(f"p at T = {stage.temperature:g}, %")
-    if stage.name in ("softmax", "greedy"):
-        title = {"softmax": "no stage", "greedy": "temperature 0: greedy"}[stage.name]
-    return [title], note
+        _bars(axes, e, stage, zeros, stage.before)
+    scale = largest(stage)
+    if stage.threshold is not None and stage.threshold <= 1.08 * scale:
+        axes.axvline(100 * stage.threshold, color=LINE, linestyle="--")
+    elif stage.name == "top_k":
+        there = [i for i, p in enumerate(stage.before) if p is not None]
+        if stage.kept < len(there):
+            axes.axhline(there[stage.kept] - 0.5, color=LINE, linestyle="--")
+    axes.set_xlim(0, 108 * scale)
+    axes.set_xlabel(f"p at T = {stage.temperature:.4g}, %")
+    special = NOTES.get(stage.name)
+    return ([title], note) if special is None else special(e, stage, title, note)
+
+
+def _parameter(stage: Stage) -> str:
+    return OF_STAGE[stage.name][0] if stage.name in OF_STAGE else stage.name
+
+
+def _of_edits(e: Explanation, stage: Stage, title: str, note: list[str]) -> Head:
+    names = [f"{name} {written(e.parameters[name])}" for name in e.edits]
+    return [*names], [f"{counted(int(stage.value))} edited", *note]
+
+
+def _of_temperature(e: Explanation, stage: Stage, title: str, note: list[str]) -> Head:
+    made = f"T = {stage.temperature:.4g}"
+    return [title], [made, *note] if stage.numbers[1] > 0 else note
+
+
+#: What is said of a stage beside what it kept.
+NOTES: dict[str, Callable[[Explanation, Stage, str, list[str]], Head]] = {
+    "edits": _of_edits,
+    "temperature": _of_temperature,
+    "softmax": lambda e, s, title, note: (["no stage"], note),
+    "greedy": lambda e, s, title, note: (["temperature 0: greedy"], note),
+    "typical_p": lambda e, s, title, note: ([title], [*note, "line: the entropy"]),
+    "xtc": lambda e, s, title, note: (
+        [title, f"threshold {s.numbers[1]:g}"],
+        [*note, *filter(None, [coin_says(s)])],
+    ),
+}
 
 
 def _write_heads(
@@ -307,12 +344,13 @@ def draw_grid(
     for band, title, across in zip(bands[:, 0], titles, grid, strict=True):
         band.suptitle(write(_one_line(title, TITLE)), **HEADLINE)
         panels = band.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in across)
-        names = [_name(write(t.text)) for t in across[0].tokens[:leading]]
+        leading = min(len(e.leading) for e in across)
+        names = [_name(write(across[0].tokens[i].text)) for i in across[0].leading[:leading]]
         heads = []
         for axes, label, e in zip(panels, labels, across, strict=False):
-            for place, t in enumerate(e.tokens[:leading]):
-                axes.barh(place, t.prob, height=0.72, color=_colour(e, place, t.cut_by is None))
+            for place, at in enumerate(e.leading[:leading]):
+                t = e.tokens[at]
+                axes.barh(place, t.prob, height=0.72, color=_colour(e, at, t.cut_by is None))
                 _label_bar(axes, place, t)
             note = [f"kept {counted(e.kept)}", f"{percent(e.mass)} of p"]
             note.append(f"draws {_name(write(e.drawn.text))}")
@@ -323,7 +361,7 @@ def draw_grid(
             axes.spines.bottom.set_visible(False)
         for axes in panels[len(labels) :]:
             axes.set_visible(False)
-        longest = max(max(e.tokens[0].prob, e.tokens[0].final) for e in across)
+        longest = max(max(t.prob, t.final) for e in across for t in e.tokens)
         panels[0].set_xlim(0, (1.2 + 0.1 * columns) * longest)  # with room for the numbers
         _name_tokens(panels, names)
     _legend(figure, Patch(fill=False, edgecolor=INK, linestyle=":", label="renormalised"))

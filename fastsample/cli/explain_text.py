@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-from ..explain import Explanation, Stage, Token
+from ..explain import Explanation, Stage
+from .looks import counted, look_of, percent
 from .screen import BAR, Screen, cells, fold
+from .values import written
 
 NAME = 14  # columns of a token's text
 SIDE, SIDE_CUT = 24, 30  # least columns of a setting beside others; with what is left by cuts
 DRAWN, CUT, TITLE = "1;32", "2", "1"  # ANSI styles
-
-
-def percent(p: float) -> str:
-    """Return a probability in at most six columns."""
-    if 0 < p < 0.0001:
-        return "<0.01%"
-    return f"{p:.2%}" if p < 0.0995 else f"{p:.1%}"
-
-
-def counted(n: int) -> str:
-    """Return a number of tokens."""
-    return f"{n:,} token{'s' * (n != 1)}"
 
 
 def bar(low: float, high: float, room: int, *, cut: bool = False, line: float | None = None) -> str:
@@ -42,81 +31,6 @@ def bar(low: float, high: float, room: int, *, cut: bool = False, line: float | 
     return "".join(columns)
 
 
-class Look(NamedTuple):
-    """How a stage is shown: its rule in words, two columns of numbers, and its bars.
-
-    Numbers and bars are those of the token at a place; a bar is (low, high, line).
-    """
-
-    rule: Callable[[Stage], str]
-    heads: Callable[[Stage], tuple[str, str]]
-    numbers: Callable[[Stage, Token, int], tuple[str, str]]
-    bar: Callable[[Stage, int], tuple[float, float, float | None]]
-
-
-def _first(stage: Stage) -> float:
-    """Return the largest probability that a stage saw or made: the scale of its bars."""
-    return max(stage.before[0] or 0.0, stage.after[0] or 0.0)
-
-
-def _seen(stage: Stage, place: int) -> float:
-    return stage.before[place] or 0.0
-
-
-def _sum(stage: Stage, place: int) -> float:
-    return stage.cumulative[place] or 0.0
-
-
-def _plain_bar(stage: Stage, place: int) -> tuple[float, float, float | None]:
-    return 0.0, _seen(stage, place) / _seen(stage, 0), None
-
-
-LOOKS = {
-    "softmax": Look(
-        rule=lambda s: "no stage is on: every token can be drawn",
-        heads=lambda s: ("logit", "p"),
-        numbers=lambda s, t, i: (f"{t.logit:.2f}", percent(_seen(s, i))),
-        bar=_plain_bar,
-    ),
-    "greedy": Look(
-        rule=lambda s: "temperature 0 takes the most probable token, whatever else is set",
-        heads=lambda s: ("logit", "p"),
-        numbers=lambda s, t, i: (f"{t.logit:.2f}", percent(_seen(s, i))),
-        bar=_plain_bar,
-    ),
-    "temperature": Look(
-        rule=lambda s: (
-            f"temperature {s.value:g} divides the logits: the distribution gets "
-            f"{'sharper' if s.value < 1 else 'flatter'}"
-        ),
-        heads=lambda s: ("T = 1", f"T = {s.value:g}"),
-        numbers=lambda s, t, i: (percent(_seen(s, i)), percent(s.after[i] or 0.0)),
-        bar=lambda s, i: (0.0, (s.after[i] or 0.0) / _first(s), _seen(s, i) / _first(s)),
-    ),
-    "top_k": Look(
-        rule=lambda s: f"top_k {s.value:g} keeps the {counted(int(s.value))} of the largest logits",
-        heads=lambda s: ("rank", "p"),
-        numbers=lambda s, t, i: (f"{t.rank}", percent(_seen(s, i))),
-        bar=_plain_bar,
-    ),
-    "top_p": Look(
-        rule=lambda s: f"top_p {s.value:g} keeps the first tokens that together reach {s.value:g}",
-        heads=lambda s: ("p", "sum"),
-        numbers=lambda s, t, i: (percent(_seen(s, i)), percent(_sum(s, i))),
-        bar=lambda s, i: (_sum(s, i) - _seen(s, i), _sum(s, i), s.value),
-    ),
-    "min_p": Look(
-        rule=lambda s: (
-            f"min_p {s.value:g} keeps what has {s.value:g} of the first one's p or more: "
-            f"{percent(s.threshold or 0.0)}"
-        ),
-        heads=lambda s: ("p", "ratio"),
-        numbers=lambda s, t, i: (percent(_seen(s, i)), f"{_seen(s, i) / _seen(s, 0):.3f}"),
-        bar=lambda s, i: (0.0, _seen(s, i) / _seen(s, 0), s.value),
-    ),
-}
-
-
 def hidden(e: Explanation, stage: Stage) -> Iterator[tuple[str, int, float]]:
     """Yield what became of tokens that are not shown: "kept" or "cut", how many, their mass."""
     for fate, total, mass in (
@@ -125,8 +39,8 @@ def hidden(e: Explanation, stage: Stage) -> Iterator[tuple[str, int, float]]:
     ):
         shown = [
             p
-            for t, p in zip(e.tokens, stage.before, strict=True)
-            if p is not None and (t.rank <= stage.kept) == (fate == "kept")
+            for p, after in zip(stage.before, stage.after, strict=True)
+            if p is not None and (after is not None) == (fate == "kept")
         ]
         if total > len(shown):
             yield fate, total - len(shown), max(mass - sum(shown), 0.0)
@@ -134,34 +48,43 @@ def hidden(e: Explanation, stage: Stage) -> Iterator[tuple[str, int, float]]:
 
 def show_stage(screen: Screen, e: Explanation, stage: Stage) -> None:
     """Show a stage: its rule, what it keeps, and a bar for each token that it saw."""
-    look = LOOKS[stage.name]
+    look = look_of(stage)
     for part in fold(look.rule(stage), screen.width):
         screen.line(part, TITLE)
-    if stage.name not in ("softmax", "temperature"):
+    if stage.name == "edits":
+        for name, count in e.edits.items():
+            value = written(e.parameters[name])
+            for part in fold(f"{name} {value}: {counted(count)}", screen.width):
+                screen.line(part)
+    elif stage.name not in ("softmax", "temperature", "adaptive"):
         least = f" (min_tokens_to_keep {e.parameters['min_tokens_to_keep']})" if stage.held else ""
         screen.line(
             f"kept {stage.kept:,} of {counted(stage.entered)}{least}, with "
             f"{percent(stage.mass)} of the probability at T = {stage.temperature:g}"
         )
-    room = screen.width - 4 - NAME - 9 - 10 - 3 - 1 - 6
+    fates = 7 if stage.name == "edits" else 6  # columns
+    room = screen.width - 4 - NAME - 9 - 10 - 3 - 1 - fates
     cutting = stage.entered > stage.kept
 
     def row(name: str, numbers: tuple[str, str], drawing: str, fate: str, style: str) -> None:
         mark = "▸" if style == DRAWN else " "
         left = f"  {mark} {screen.cell(name, NAME)}{numbers[0]:>9}{numbers[1]:>10}   "
-        screen.line(f"{left}{screen.cell(drawing, room + 1)}{fate:>6}", style)
+        screen.line(f"{left}{screen.cell(drawing, room + 1)}{fate:>{fates}}", style)
 
     row("token", look.heads(stage), "", "", "")
     for place, token in enumerate(e.tokens):
         if stage.before[place] is None:
             continue
-        cut = token.rank > stage.kept
+        cut = stage.after[place] is None
+        fate = "cut" if cut else "kept"
+        if stage.name == "edits":
+            fate = "banned" if cut else "edited" if token.edited_by else ""
         low, high, line = look.bar(stage, place)
         row(
             token.text,
             look.numbers(stage, token, place),
             bar(low, high, room, cut=cut, line=line),
-            ("cut" if cut else "kept") if cutting else "",
+            fate if cutting or stage.name == "edits" else "",
             DRAWN if place == e.draw.token else CUT if cut else "",
         )
     for fate, n, mass in hidden(e, stage):
@@ -226,7 +149,7 @@ def show_beside(screen: Screen, labels: list[str], explanations: list[Explanatio
     room = (screen.width - 2 - NAME) // (SIDE_CUT if cutting else SIDE)
     lines = -(-len(labels) // room)
     room = -(-len(labels) // lines)  # as many on each
-    scale = max(e.tokens[0].prob for e in explanations)
+    scale = max(t.prob for e in explanations for t in e.tokens)
     for i in range(0, len(labels), room):
         _show_columns(screen, labels[i : i + room], explanations[i : i + room], scale, cutting)
 
@@ -256,16 +179,16 @@ def _show_columns(
     heads = [heading_lines(screen.encodable(label), width - 2) for label in labels]
     for i in range(max(map(len, heads))):
         row("" if i else "token", [head[i] if i < len(head) else "" for head in heads], TITLE)
-    leading = min(sum(t.rank == i + 1 for i, t in enumerate(e.tokens)) for e in explanations)
-    for place, token in enumerate(explanations[0].tokens[:leading]):
+    leading = min(len(e.leading) for e in explanations)
+    for i in range(leading):
         columns = []
         for e in explanations:
-            t = e.tokens[place]
+            t = e.tokens[e.leading[i]]
             drawing = bar(0.0, t.prob / scale, room, cut=t.cut_by is not None)
             after = percent(t.final) if t.cut_by is None else "cut"
             becomes = f"{arrow}{after:>6}" if cutting else ""
             columns.append(f"{screen.encodable(drawing)}{percent(t.prob):>6}{becomes}")
-        row(token.text, columns)
+        row(t.text, columns)
     facts: dict[str, Callable[[Explanation], str]] = {
         "others": lambda e: _others(e, leading),
         "kept": lambda e: f"{counted(e.kept)}, {percent(e.mass)}",
@@ -279,7 +202,8 @@ def _show_columns(
 
 def _others(e: Explanation, leading: int) -> str:
     """Say what became of the tokens below the leading ones."""
-    kept, all_ = max(e.kept - leading, 0), e.vocabulary - e.masked - leading
+    of_these = sum(e.tokens[place].cut_by is None for place in e.leading[:leading])
+    kept, all_ = e.kept - of_these, e.vocabulary - e.masked - leading
     return f"{f'{kept:,}' if kept else 'none'} of {all_:,} kept" if all_ else "none"
 
 

@@ -13,7 +13,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import build_info
-from .options import KINDS, add_sampling_options, refuse, sampling_parameters
+from ..parameters import DEFAULTS, TABLE
+from .options import KINDS, add_sampling_options, as_json, refuse, sampling_parameters
 from .screen import Screen
 from .values import ModelFile, Number, Text
 
@@ -21,6 +22,18 @@ if TYPE_CHECKING:  # the extra may be absent
     from ..integrations.llama_cpp import FastLlama
 
 LLAMA_CPP = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+#: What llama-cpp-python takes for a completion, and what a `FastLlama` has as attributes.
+NAMES = {
+    **{name: name for name in (*LLAMA_CPP, "typical_p", "mirostat_tau", "mirostat_eta")},
+    **{name: name for name in ("frequency_penalty", "presence_penalty", "logit_bias")},
+    "mirostat": "mirostat_mode",
+    "repetition_penalty": "repeat_penalty",
+}
+ATTRIBUTES = [
+    name
+    for name, rule in TABLE.items()
+    if rule.stage in ("top_n_sigma", "xtc", "adaptive") or name.startswith(("dynatemp_", "dry_"))
+]
 CHAT_TEMPLATE = 512  # tokens that a chat's template may add
 MOST_TOKENS = 65_536  # whose keys and values some memory must hold
 # More than a few for each processor only wait for each other; more than 512 crash llama.cpp.
@@ -35,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chat", action="store_true", help="answer PROMPT, by the model's chat template"
     )
-    add_sampling_options(parser, LLAMA_CPP, "llama.cpp")
+    add_sampling_options(parser, LLAMA_CPP, "llama.cpp", names=[*NAMES, *ATTRIBUTES])
     text = "repeats a text (default: a random one, which is shown)"
     parser.add_argument("--seed", type=KINDS["seed"], metavar="N", help=text)
     most = Number(1, MOST_TOKENS)
@@ -82,6 +95,8 @@ def generate(args: argparse.Namespace) -> None:
     """Write text with a local model, token by token, and show what sampling costs."""
     seed = secrets.randbits(31) if args.seed is None else args.seed
     try:
+        if args.mirostat:  # which llama.cpp runs without its usual cuts
+            args.stages = {"temperature": LLAMA_CPP["temperature"]}
         parameters = sampling_parameters(args)
         if seed == 2**32 - 1:
             raise ValueError(f"seed must not be {seed}, which means a random one to llama.cpp")
@@ -96,7 +111,10 @@ def generate(args: argparse.Namespace) -> None:
 
     with closing(llm):
         llm.order = parameters["order"]
-        chain = {name: parameters[name] for name in LLAMA_CPP}
+        for name in ATTRIBUTES:
+            setattr(llm, name, parameters.get(name, DEFAULTS[name]))
+        given = {n: DEFAULTS[n] for n in LLAMA_CPP} | parameters
+        chain = {NAMES[name]: value for name, value in given.items() if name in NAMES}
         show("" if args.chat else args.prompt)
         since = perf_counter()
         for piece in write(
@@ -112,7 +130,7 @@ def generate(args: argparse.Namespace) -> None:
         "model": llm.model_path,
         "prompt": args.prompt,
         "chat": args.chat,
-        "parameters": parameters,
+        "parameters": as_json(parameters),
         "seed": seed,
         "text": "".join(text for text, _ in drawn),
         "finish_reason": drawn[-1][1],

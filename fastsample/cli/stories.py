@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..explain import Explanation
-from .explain_text import counted, percent
+from ..explain import Explanation, Token
+from .looks import counted, percent, surprise
 
 Grid = Sequence[Sequence[Explanation]]  # explanations by row and by setting
 
@@ -16,6 +16,8 @@ class Example(NamedTuple):
 
     text: str
     probs: dict[str, float]
+    level: float = 0.0  # the logit of a certain token; logits of models are positive
+    loops: bool = False  # whether the words of the text are its history
 
 
 class Story(NamedTuple):
@@ -101,8 +103,82 @@ def _order(texts: Sequence[str], grid: Grid) -> list[str]:
     ]
 
 
+def _repetition(texts: Sequence[str], grid: Grid) -> list[str]:
+    ((plain, penalised, dry),) = grid
+    first = plain.tokens[0].id
+    before, at, after = (
+        next(t for t in e.tokens if t.id == first) for e in (plain, penalised, dry)
+    )
+    r, m = penalised.parameters["repetition_penalty"], dry.parameters["dry_multiplier"]
+    return [
+        f'"{texts[0]}" is about to go round again: "{before.text}" has {percent(before.prob)}, '
+        f"and {counted(plain.kept)} can be drawn.",
+        f"repetition_penalty={r:g} divides the logits of all "
+        f"{penalised.edits['repetition_penalty']} words that have occurred. "
+        f'"{at.text}" falls from {before.logit:.2f} to {at.logit:.2f}, to {percent(at.prob)}; but '
+        f'so does every common word, such as "{_common(plain, penalised)}".',
+        f"DRY with dry_multiplier={m:g} looks for what would go on with a repetition: only "
+        f'"{after.text}" would make the repeated part longer. It falls to {after.logit:.2f}, to '
+        f"{percent(after.prob)}, and no other word is touched.",
+        f"u = {plain.draw.u:.4f} draws in turn {', '.join(map(_named, grid[0]))}.",
+    ]
+
+
+def _common(plain: Explanation, penalised: Explanation) -> str:
+    """Return the most probable word that is penalised, after the first."""
+    edited = {t.id for t in penalised.tokens if t.edited_by}
+    return next(t.text for t in plain.tokens[1:] if t.id in edited)
+
+
+def _words(tokens: Sequence[Token]) -> str:
+    return ", ".join(f'"{t.text}"' for t in tokens)
+
+
+def _xtc(texts: Sequence[str], grid: Grid) -> list[str]:
+    ((plain, tails, heads),) = grid
+    probability, threshold = (tails.parameters[n] for n in ("xtc_probability", "xtc_threshold"))
+    gone = [t for t in heads.tokens if t.cut_by == "xtc"]
+    stays = next(t for t in heads.tokens if t.cut_by is None)
+    coins = [stage.coin or 0.0 for e in (tails, heads) for stage in e.stages if stage.name == "xtc"]
+    return [
+        f'After "{texts[0]}" {counted(len(gone) + 1)} have {percent(threshold)} or more. Without '
+        f"xtc all {counted(plain.kept)} can be drawn.",
+        f"With xtc_probability={probability:g} a coin is tossed for each draw. Of seed "
+        f"{tails.draw.seed} it is {coins[0]:.4f}, not below {probability:g}: nothing happens, and "
+        f"{counted(tails.kept)} are kept.",
+        f"Of seed {heads.draw.seed} it is {coins[1]:.4f}: the top choices "
+        f"{_words(gone)} are excluded, and "
+        f'"{stays.text}", the least probable of those above the line, stays; {heads.kept:,} are '
+        "kept.",
+        f'What is left is renormalised: "{stays.text}" rises from {percent(stays.prob)} to '
+        f"{percent(stays.final)}.",
+    ]
+
+
+def _typical(texts: Sequence[str], grid: Grid) -> list[str]:
+    ((top, typical),) = grid
+    p, (stage,) = typical.parameters["typical_p"], typical.stages
+    first = typical.tokens[0]
+    return [
+        f'After "{texts[0]}" the entropy is {surprise(stage.threshold or 1.0):.2f} bits: a token '
+        f"of {percent(stage.threshold or 0.0)} surprises as much as is to be expected.",
+        f"top_p={p:g} keeps the most probable {counted(top.kept)}.",
+        f"typical_p={p:g} keeps the {counted(typical.kept)} whose surprise is nearest to the "
+        f'entropy. "{first.text}", with {percent(first.prob)}, surprises by only '
+        f"{surprise(first.prob):.2f} bits, and is cut: what is kept is a band, not the top.",
+        f"u = {top.draw.u:.4f} draws {_named(top)} and {_named(typical)}.",
+    ]
+
+
 PEAKED = Example("The sun rises in the", {"east": 0.70, "morning": 0.16, "sky": 0.10, "west": 0.04})
 FLAT = Example("My favourite colour is", {"blue": 0.30, "green": 0.27, "red": 0.23, "black": 0.20})
+LOOP = Example(
+    "the cat sat on the mat and the cat sat on the",
+    {"mat": 0.57, "cat": 0.12, "rug": 0.10, "sofa": 0.07, "floor": 0.06, "sat": 0.03,
+     "on": 0.02, "and": 0.02, "the": 0.01},
+    level=12.0,
+    loops=True,
+)  # fmt: skip
 
 STORIES = {
     "top-p": Story(
@@ -140,5 +216,27 @@ STORIES = {
         compare="temperature=2,top_p=0.9,order=hf;temperature=2,top_p=0.9,order=llama.cpp",
         seed=10,
         tell=_order,
+    ),
+    "repetition": Story(
+        "no penalty, a repetition penalty and DRY on a text that loops",
+        rows=(LOOP,),
+        compare="temperature=1;repetition_penalty=1.2;dry_multiplier=0.8",
+        seed=12,
+        tell=_repetition,
+    ),
+    "xtc": Story(
+        "the coin of xtc, and what it excludes",
+        rows=(9,),
+        compare="temperature=1;xtc_probability=0.5,xtc_threshold=0.06,order=llama.cpp,seed=16;"
+        "xtc_probability=0.5,xtc_threshold=0.06,order=llama.cpp,seed=2",
+        seed=1,
+        tell=_xtc,
+    ),
+    "typical-p": Story(
+        "top_p keeps the top, typical_p a band",
+        rows=(7,),
+        compare="top_p=0.5;typical_p=0.5",
+        seed=8,
+        tell=_typical,
     ),
 }

@@ -6,11 +6,11 @@ argparse names the option. Depends on the package, NumPy and the standard librar
 
 from __future__ import annotations
 
-import ast
 import os
+import re
 import stat
 from argparse import ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from .. import sample
 from ..chains import checked
 from ..parameters import TABLE
+from ..values import flag, integer
+from .lists import FORMS
 
 SHOWN = 40  # characters of a value that an error repeats
 
@@ -29,6 +31,17 @@ def shown(text: str) -> str:
         float(text)
         return short if text.isascii() and text == text.strip() else ascii(short)
     return ascii(short)
+
+
+def written(value: Any) -> str:
+    """Return a parameter's value as an option has it."""
+    if isinstance(value, dict):
+        return ",".join(f"{written(key)}:{bias:g}" for key, bias in value.items())
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    if isinstance(value, list):
+        return ",".join(map(written, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Number:
@@ -64,47 +77,59 @@ class Number:
         raise ArgumentTypeError(f"{self.requirement}, got {shown(text)}{self.hint}")
 
 
-class Parameter:
-    """A number that `sample` takes, in the range that `sample` has."""
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
 
-    def __init__(self, name: str, convert: type[int] | type[float]) -> None:
-        self.name, self.convert = name, convert
+
+#: What reads a text for what converts a parameter; and the parameters that no table has.
+_READ: dict[Any, Callable[[str], Any]] = {integer: int, flag: _flag}
+_OTHERS: dict[str, Callable[[str], Any]] = {"seed": int, "offset": int, "u": float, "u_xtc": float}
+
+
+class Parameter:
+    """What `sample` takes under a name, in the range that `sample` has."""
+
+    def __init__(self, name: str) -> None:
+        self.name, rule = name, TABLE.get(name)
+        self.convert = _READ.get(rule.convert, float) if rule else _OTHERS[name]
+        self.form = FORMS.get(rule.convert) if rule else None
+
+    @property
+    def metavar(self) -> str:
+        """What help shows in place of a value."""
+        kinds: dict[Any, str] = {int: "N", float: "X"}
+        return self.form.metavar if self.form else kinds.get(self.convert, "BOOL")
+
+    def _read(self, text: str) -> Any:
+        try:
+            return self.form.read(text) if self.form else self.convert(text)
+        except ValueError:
+            kinds: dict[Any, str] = {int: "an integer", float: "a number"}
+            must = self.form.must if self.form else kinds.get(self.convert, "true or false")
+            raise ArgumentTypeError(f"must be {must}, got {shown(text)}") from None
 
     def _check(self, value: Any) -> None:
-        if self.name in TABLE:  # by itself: whether it goes with others is seen when all are there
-            checked(self.name, value)
-        else:
+        rule = TABLE.get(self.name)
+        if rule is None:
             sample([0.0], **({"seed": 0} if self.name == "offset" else {}) | {self.name: value})
+        elif rule.listed:
+            rule.convert(self.name, value, "")
+        else:  # by itself: whether it goes with others is seen when all are there
+            checked(self.name, value)
 
     def __call__(self, text: str) -> Any:
-        """Return the number."""
-        try:
-            value = self.convert(text)
-        except ValueError:
-            kind = "an integer" if self.convert is int else "a number"
-            raise ArgumentTypeError(f"must be {kind}, got {shown(text)}") from None
+        """Return the value."""
+        value = self._read(text)
         try:
             self._check(value)
         except (TypeError, ValueError) as error:
-            said = str(error).removeprefix(f"{self.name} ").rpartition(", got ")[0] or str(error)
-            raise ArgumentTypeError(f"{said}, got {shown(text)}") from None
-        return value
-
-
-class Literal:
-    """A list or mapping of ids that `sample` takes, as Python writes it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, text: str) -> Any:
-        """Return it."""
-        try:
-            value = ast.literal_eval(text)
-            TABLE[self.name].convert(self.name, value, "")
-        except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
-            must = TABLE[self.name].requirement
-            raise ArgumentTypeError(f"must be {must}, got {shown(text)}") from None
+            said, _, got = str(error).rpartition(", got ")
+            # A number is repeated as it was written; of a list, what is wrong in it.
+            got = got if self.form else shown(text)
+            said = re.sub(rf"^{self.name} | of {self.name}\b", "", said or str(error))
+            raise ArgumentTypeError(f"{said}, got {got}") from None
         return value
 
 

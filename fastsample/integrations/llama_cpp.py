@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import inspect
-import math
 import random
 import re
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -24,6 +22,7 @@ import numpy.typing as npt
 
 from ..arrays import to_array, widen
 from ..orders import Order
+from ..parameters import DEFAULTS, EDITING, TABLE
 from ..sampler import Sampler
 from ..values import any_integer, plain, uint64
 from . import how_to_get
@@ -37,18 +36,25 @@ except ImportError as error:
 Row = npt.NDArray[np.float32]
 Edit = Callable[[Row], Any]  # what it returns replaces the row; may work in place
 
-#: What fastsample lacks, and the value that asks for none of it.
-_LACKING = {"grammar": None, "mirostat_mode": 0, "typical_p": 1.0}
-_CHAIN = ("top_k", "top_p", "min_p")
+_CUTS = ("top_k", "typical_p", "top_p", "min_p")
+_MIROSTAT = ("mirostat_mode", "mirostat_tau", "mirostat_eta")
 _PENALTIES = ("repeat_penalty", "frequency_penalty", "presence_penalty")
-_NUMBERS = ("typical_p", "mirostat_mode", "mirostat_tau", "mirostat_eta", *_PENALTIES)
+_NUMBERS = ("typical_p", *_MIROSTAT, *_PENALTIES)
+#: What llama-cpp-python calls otherwise.
+_OURS = {"mirostat_mode": "mirostat", "repeat_penalty": "repetition_penalty"}
+#: What it has no names for: these are attributes of a `FastLlama`.
+_MORE = tuple(
+    name
+    for name, rule in TABLE.items()
+    if rule.stage in ("top_n_sigma", "xtc", "adaptive") or name.startswith(("dynatemp_", "dry_"))
+)
 _RANDOM = -1  # a seed from the operating system
 
 
 def _hook_signature() -> inspect.Signature:
     """Return the signature of the private method that FastLlama overrides."""
     signature = inspect.signature(getattr(Llama, "_init_sampler", lambda: None))
-    needed = {"self", "temp", "logits_processor", *_CHAIN, *_PENALTIES, *_LACKING}
+    needed = {"self", "temp", "logits_processor", "grammar", *_CUTS, *_MIROSTAT, *_PENALTIES}
     missing = sorted(needed - set(signature.parameters))
     if missing:
         raise ImportError(
@@ -121,8 +127,29 @@ def _number(name: str, value: Any) -> float:
 
 def _check_numbers(given: Mapping[str, Any]) -> None:
     for name in _NUMBERS:
-        if name in given:
-            _number(name, given[name])
+        if name not in given:
+            continue
+        _number(name, given[name])
+        rule = TABLE[_OURS.get(name, name)]
+        number = rule.convert(name, given[name], "")
+        if not rule.low <= number <= rule.high:  # as NaN is not
+            raise ValueError(f"{name} must be {rule.requirement}, got {given[name]!r}")
+
+
+def _stages(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the stages that llama-cpp-python runs, of those that it is given."""
+    temperature = _number("temperature", given["temp"])
+    if temperature < 0:
+        return {}
+    names = _MIROSTAT if given["mirostat_mode"] else _CUTS
+    return {"temperature": temperature, **{_OURS.get(name, name): given[name] for name in names}}
+
+
+def _penalties(given: Mapping[str, Any], last: int) -> dict[str, Any]:
+    """Return llama.cpp's penalties that are on."""
+    values = {_OURS.get(name, name): given[name] for name in _PENALTIES}
+    found = {name: value for name, value in values.items() if value != DEFAULTS[name]}
+    return found | {"penalty_last_n": last} if found and last > 0 else {}
 
 
 def _seed(seed: Any) -> int:
@@ -131,6 +158,11 @@ def _seed(seed: Any) -> int:
     if number in (_RANDOM, llama_cpp.LLAMA_DEFAULT_SEED):
         return _RANDOM
     return uint64("seed", number)
+
+
+def _own(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a `FastLlama` has beside `Llama`."""
+    return {name: given[name] for name in ("order", *_MORE) if name in given}
 
 
 class _SeedOfCall(int):
@@ -149,16 +181,20 @@ class FastLlama(Llama):
     *args, **kwargs
         As for ``llama_cpp.Llama``. Without `seed`, and with -1, 0 or 4294967295, every completion
         that is given no seed of its own draws with another one of the operating system; with a
-        seed, these take theirs from a sequence that it begins.
+        seed, these take theirs from a sequence that it begins. The attributes from `order` to
+        `dry_sequence_breakers` may be given as keywords too.
 
     Attributes
     ----------
     order : str or tuple of str, default "llama.cpp"
-        The order of the stages, as in `fastsample.sample`; set it before a completion.
+        The order of the stages, as in `fastsample.sample`.
+    top_n_sigma, xtc_probability, xtc_threshold, dynatemp_range, dynatemp_exponent, adaptive_target
+        As in `fastsample.sample`, and off unless set. Each counts from the next completion on.
+    adaptive_decay, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, dry_sequence_breakers
+        Likewise.
     delegated : tuple of str
-        The parameters of the latest completion for which llama.cpp's own sampler draws, because
-        fastsample lacks them: "grammar", "mirostat_mode" or "typical_p". Empty where fastsample
-        draws.
+        ("grammar",) where the latest completion had a grammar, with which llama.cpp's own sampler
+        draws. Empty where fastsample draws.
     draws : int
         Tokens that fastsample drew in the latest completion, the one that ended it included.
     sampling_seconds : float
@@ -173,10 +209,13 @@ class FastLlama(Llama):
     -----
     The n-th token of a completion, from 0, is ``fastsample.Sampler(..., seed=seed, offset=n)`` of
     its logits. Seeds may be in [0, 2**64); as in llama.cpp -1 and 4294967295 mean one from the
-    operating system. A completion's own seed changes nothing for those after it. A temperature
-    below 0 draws from all tokens at temperature 1, as in llama-cpp-python. Penalties,
-    ``logits_processor`` and ``logit_bias`` work on a copy of the logits, the bias after the
-    processors.
+    operating system. A completion's own seed changes nothing for those after it.
+
+    A temperature below 0 draws from all tokens at temperature 1, as in llama-cpp-python. The
+    penalties look at the last tokens that the completion has drawn, as many as
+    ``last_n_tokens_size``, and not at the prompt. With DRY on, the prompt belongs to what is looked
+    at, by the penalties too. With `mirostat_mode`, top_k, typical_p, top_p and min_p play no part.
+    ``logits_processor`` works on a copy of the logits, before biases and penalties.
 
     Examples
     --------
@@ -193,8 +232,16 @@ class FastLlama(Llama):
     order: Order = "llama.cpp"
     delegated: tuple[str, ...] = ()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> FastLlama:
+        """Refuse what is wrong before there is an object, which `Llama` could not close yet."""
+        Sampler(**{"order": cls.order, **_own(kwargs)})
+        made: FastLlama = super().__new__(cls)
+        return made
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        own = _own(kwargs)
+        super().__init__(*args, **{n: value for n, value in kwargs.items() if n not in own})
+        self.__dict__.update(own)
         self._of_call: int | None = None
         self._begin(_seed(self._seed))
 
@@ -220,7 +267,7 @@ class FastLlama(Llama):
         return getattr(self._sampler, "seconds", 0.0)
 
     def __getstate__(self) -> Any:
-        return super().__getstate__() | {"seed": self._of_object}
+        return super().__getstate__() | {"seed": self._of_object} | _own(vars(self))
 
     def _begin(self, seed: int) -> None:
         self._of_object = seed
@@ -257,24 +304,28 @@ class FastLlama(Llama):
         bound.apply_defaults()
         given = bound.arguments
         seed, self._of_call = self._of_call, None
-        temperature = _number("temperature", given["temp"])
+        _number("temperature", given["temp"])
         _check_numbers(given)
         processors = _processors(given["logits_processor"])
-        penalties = _Penalties(self.last_n_tokens_size, *(given[name] for name in _PENALTIES))
-        self.delegated = tuple(n for n, off in _LACKING.items() if given[n] != off)
+        self.delegated = () if given["grammar"] is None else ("grammar",)
         if self.delegated:
             return super()._init_sampler(*args, **kwargs)
-        chain = {"temperature": temperature, **{name: given[name] for name in _CHAIN}}
+        stages, own = _stages(given), {"order": self.order, **_own(vars(self))}
+        if not stages:
+            own = {name: value for name, value in own.items() if name in EDITING}
         seed = self._of_object if seed is None else seed
+        for process in processors:
+            if isinstance(process, _Bias):
+                own["logit_bias"] = process.biases
         sampler = Sampler(
-            **(chain if not temperature < 0 else {}),
-            order=self.order,
+            **stages,
+            **own,
+            **_penalties(given, self.last_n_tokens_size),
             seed=None if seed == _RANDOM else seed,
         )
-        edits = [self._edit(process) for process in processors]
-        if penalties.active:
-            edits.append(penalties)
-        return _Draws(self.n_vocab(), sampler, edits, penalties.drawn)
+        edits = [self._edit(process) for process in processors if not isinstance(process, _Bias)]
+        prompt = (lambda: self._input_ids) if own.get("dry_multiplier") else None
+        return _Draws(self.n_vocab(), sampler, edits, prompt)
 
     def _edit(self, process: Callable[[Any, Row], Any]) -> Edit:
         """Return an edit that says of a processor what is wrong with its result."""
@@ -295,6 +346,10 @@ class FastLlama(Llama):
         return edit
 
 
+for _name_of_more in _MORE:
+    setattr(FastLlama, _name_of_more, DEFAULTS[_name_of_more])
+
+
 def _name(process: Any) -> str:
     return getattr(process, "__qualname__", type(process).__qualname__)
 
@@ -313,7 +368,7 @@ def _processors(processors: Any) -> list[Any]:
 
 
 class _Bias:
-    """llama-cpp-python's logit_bias as a processor."""
+    """llama-cpp-python's logit_bias, in the place of a processor."""
 
     def __init__(self, bias: Any, vocab: int) -> None:
         if not isinstance(bias, Mapping):
@@ -321,14 +376,16 @@ class _Bias:
                 f"logit_bias must be a dict of ids and numbers, got {bias!r} "
                 f"({type(bias).__name__})"
             )
-        self._ids = np.array([_bias_id(token, vocab) for token in bias], np.int64)
-        self._values = np.array([_number("logit_bias", value) for value in bias.values()])
-        if (np.isnan(self._values) | (self._values == np.inf)).any():
+        self.biases = {
+            _bias_id(token, vocab): _number("logit_bias", value) for token, value in bias.items()
+        }
+        if not all(value < np.inf for value in self.biases.values()):  # as NaN is not
             raise ValueError(f"logit_bias must be finite or -inf, got {bias!r}")
 
     def __call__(self, ids: Any, row: Row) -> Row:
+        """Return a row with the biases, for llama.cpp's own sampler."""
         row = row.copy()
-        row[self._ids] = row[self._ids] + self._values  # in float64, rounded once
+        row[list(self.biases)] += np.array(list(self.biases.values()))
         return row
 
 
@@ -344,10 +401,16 @@ def _bias_id(token: Any, vocab: int) -> int:
 class _Draws:
     """What ``Llama.generate`` asks for tokens; counts them, and the time that they take."""
 
-    def __init__(self, vocab: int, sampler: Sampler, edits: list[Edit], drawn: deque[int]) -> None:
+    def __init__(
+        self,
+        vocab: int,
+        sampler: Sampler,
+        edits: list[Edit],
+        prompt: Callable[[], Any] | None = None,
+    ) -> None:
         self.draws = 0
         self.seconds = 0.0
-        self._vocab, self._sampler, self._edits, self._drawn = vocab, sampler, edits, drawn
+        self._vocab, self._sampler, self._edits, self._prompt = vocab, sampler, edits, prompt
         self._address = 0
         self._row = np.empty(0, np.float32)
 
@@ -357,8 +420,10 @@ class _Draws:
         since = perf_counter()
         if address != self._address:
             self._row = self._view(address)
+        if self._prompt is not None:  # there is one now: the model has read it
+            self._sampler.start(self._prompt(), prompt_length=0)
+            self._prompt = None
         token = int(self._sampler(self._edited() if self._edits else self._row))
-        self._drawn.append(token)
         self.draws += 1
         self.seconds += perf_counter() - since
         return token
@@ -375,27 +440,4 @@ class _Draws:
         with np.errstate(over="ignore"):  # which the draw says better
             for edit in self._edits:
                 row[:] = edit(row)
-        return row
-
-
-class _Penalties:
-    """llama.cpp's penalties, on the last tokens that the completion has drawn."""
-
-    def __init__(self, last: int, repeat: float, frequency: float, presence: float) -> None:
-        for name, value in zip(_PENALTIES, (repeat, frequency, presence), strict=True):
-            if not math.isfinite(_number(name, value)):
-                raise ValueError(f"{name} must be finite, got {value!r}")
-        if repeat <= 0:
-            raise ValueError(f"repeat_penalty must be > 0, got {repeat!r}")
-        self._repeat, self._frequency, self._presence = repeat, frequency, presence
-        self.active = last > 0 and (repeat, frequency, presence) != (1.0, 0.0, 0.0)
-        self.drawn: deque[int] = deque(maxlen=max(last, 0))
-
-    def __call__(self, row: Row) -> Row:
-        """Lower the logits of what has been drawn."""
-        if self.drawn:
-            ids, counts = np.unique(self.drawn, return_counts=True)
-            x = row[ids]
-            x = np.where(x <= 0, x * self._repeat, x / self._repeat)
-            row[ids] = x - (counts.astype(np.float32) * self._frequency + self._presence)
         return row

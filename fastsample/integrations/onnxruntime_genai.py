@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..orders import Order
 from ..sampler import Sampler
+from ..sampling import sample
 from . import how_to_get
 
 try:
@@ -139,7 +140,10 @@ class FastGenerator(og.Generator):
             self.sampler = Sampler(**parameters, order=order, seed=seed)
         if options["do_sample"]:
             _let_the_runtime_check(model, params, options)
-        self._penalty = np.float32(options["repetition_penalty"])
+        self._penalised: dict[str, Any] | None = None
+        if parameters is not None and options["repetition_penalty"] != 1.0:
+            penalty = float(options["repetition_penalty"])
+            self._penalised = {**parameters, "order": order, "repetition_penalty": penalty}
         # The runtime copies the options. Greedy, it takes the one token that is left to it.
         params.set_search_options(do_sample=False)
         try:
@@ -154,9 +158,7 @@ class FastGenerator(og.Generator):
             return
         logits = self.get_logits()
         rows = logits[:, -1]  # the array is a copy
-        if self._penalty != 1.0:
-            self._penalize(rows)
-        tokens = self.sampler(rows)
+        tokens = self.sampler(rows) if self._penalised is None else self._drawn(rows)
         logits.fill(-np.inf)
         rows[np.arange(len(rows)), tokens] = 0.0
         self.set_logits(logits)
@@ -167,8 +169,17 @@ class FastGenerator(og.Generator):
                 "not be set to draw with fastsample"
             )
 
-    def _penalize(self, rows: npt.NDArray[np.float32]) -> None:
-        for i, row in enumerate(rows):
-            seen = np.unique(self.get_sequence(i))
-            x = row[seen]
-            row[seen] = np.where(x < 0, x * self._penalty, x / self._penalty)
+    def _drawn(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Draw with the sequences that the runtime has so far."""
+        assert self.sampler is not None
+        tokens = np.empty(len(rows), np.int64)
+        sample(
+            rows,
+            **self._penalised or {},
+            history=[self.get_sequence(row) for row in range(len(rows))],
+            seed=self.sampler.seed,
+            offset=self.sampler.offset,
+            out=tokens,
+        )
+        self.sampler.offset += 1
+        return tokens

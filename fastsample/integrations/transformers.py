@@ -13,9 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..orders import Order
+from ..plans import start_of
+from ..rules import Rules
 from ..sampler import Sampler
-from ..sampling import survivors
+from ..sampling import sample, survivors
 from . import how_to_get
 
 try:
@@ -27,17 +32,27 @@ except ImportError as error:
         f"this needs transformers and torch ({error}): {how_to_get('transformers')}"
     ) from error
 
-# What `generate` would apply where the draw has been made already, and the values that turn it off.
-_LACKING: dict[str, tuple[Any, ...]] = {
-    "top_h": (None,),
-    "typical_p": (None, 1.0),
-    "epsilon_cutoff": (None, 0.0),
-    "eta_cutoff": (None, 0.0),
+# What `generate` has where a parameter is None: the stage is off.
+_OFF = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0,
+        "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}  # fmt: skip
+
+# The edits of a configuration, and the values that turn `generate`'s own off.
+_EDITS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "bad_words_ids": None,
+          "sequence_bias": None, "suppress_tokens": None, "min_length": 0,
+          "min_new_tokens": None}  # fmt: skip
+
+# What else makes a logits processor of `generate`: it has to see edited logits, or to have the last
+# word, and so leaves all edits to `generate`. With the values that turn it off.
+_OTHERS: dict[str, tuple[Any, ...]] = {
+    "encoder_repetition_penalty": (None, 1.0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "remove_invalid_values": (None, False),
+    "exponential_decay_length_penalty": (None,),
+    "begin_suppress_tokens": (None,),
     "watermarking_config": (None,),
 }
-
-# What `generate` has where a parameter is None: the stage is off.
-_OFF = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0}
 
 
 class _TorchSeeds:
@@ -77,8 +92,8 @@ class FastSampleLogitsProcessor(LogitsProcessor):
     offset : int, default 0
         The step of the first call; each call advances it.
     **parameters
-        temperature, top_k, top_p, min_p, min_tokens_to_keep and order of `fastsample.Sampler`, with
-        its defaults: `top_k` is off.
+        Those of `fastsample.Sampler`, with its defaults: `top_k` is off. The history of a row is
+        its ``input_ids``, of which the prompt is what the first call is given.
 
     Attributes
     ----------
@@ -101,13 +116,42 @@ class FastSampleLogitsProcessor(LogitsProcessor):
 
     def __init__(self, *, seed: Any = None, offset: int = 0, **parameters: Any) -> None:
         self.sampler = Sampler(**parameters, seed=seed, offset=offset)
+        self._parameters = parameters
+        plan = self.sampler._plan
+        rules = [plan.rules] if isinstance(plan.rules, Rules) else plan.rules or ()
+        self._looks_back = plan.moves or any(rule.needs_history for rule in rules)
+        self._padding: list[int] = []  # how many tokens before each row's text only pad it
+        self._length = self._prompt = 0  # of a row in the last call, and in the first of its text
+        self._state: Any = None
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
         """Return new scores, of the shape and on the device of those given, which stay as is."""
-        tokens = torch.from_numpy(self.sampler(scores.detach().cpu()))
+        rows = scores.detach().cpu()
+        drawn_ids = self._drawn(input_ids, rows) if self._looks_back else self.sampler(rows)
+        tokens = torch.from_numpy(drawn_ids)
         # New: `generate` may keep the tensor it gave as the raw logits.
         drawn = torch.full_like(scores, -torch.inf)
         return drawn.scatter_(1, tokens[:, None].to(scores.device), 0.0)
+
+    def _drawn(self, input_ids: torch.Tensor, rows: torch.Tensor) -> npt.NDArray[np.int64]:
+        """Draw where the text so far plays a part."""
+        texts, plan = input_ids.detach().cpu().numpy(), self.sampler._plan
+        if texts.shape[1] != self._length + 1:  # another text begins
+            self._prompt = texts.shape[1]
+            self._state = start_of(plan, len(texts)) if plan.moves else None
+        self._length = texts.shape[1]
+        padding = self._padding or [0] * len(texts)
+        tokens: npt.NDArray[np.int64] = sample(
+            rows,
+            **self._parameters,
+            history=[text[begin:] for text, begin in zip(texts, padding, strict=True)],
+            prompt_length=[self._prompt - begin for begin in padding],
+            state=self._state,
+            seed=self.sampler.seed,
+            offset=self.sampler.offset,
+        )
+        self.sampler.offset += 1
+        return tokens
 
 
 class _Recorder(FastSampleLogitsProcessor):
@@ -115,27 +159,85 @@ class _Recorder(FastSampleLogitsProcessor):
 
     def __init__(self, *, seed: Any, renormalize: bool, **parameters: Any) -> None:
         super().__init__(seed=seed, **parameters)
-        self.parameters, self.renormalize = parameters, renormalize
+        self.renormalize = renormalize
         self.scores: list[torch.Tensor] = []
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
         warped = torch.full_like(scores, -torch.inf)
         for row, logits in enumerate(scores.detach().cpu()):
-            ids = torch.from_numpy(survivors(logits, **self.parameters)[0]).to(scores.device)
-            warped[row, ids] = scores[row, ids] / (self.parameters["temperature"] or 1.0)
+            ids = torch.from_numpy(survivors(logits, **self._parameters)[0]).to(scores.device)
+            warped[row, ids] = scores[row, ids] / (self._parameters["temperature"] or 1.0)
         self.scores.append(torch.log_softmax(warped, -1) if self.renormalize else warped)
         return super().__call__(input_ids, scores)
 
 
-def _parameters(config: Any) -> dict[str, Any]:
-    """Return the arguments of `Sampler`; refuse what fastsample does not have."""
-    for name, off in _LACKING.items():
-        value = getattr(config, name, None)
-        if value not in off:
-            wanted = " or ".join(map(repr, off))
-            raise ValueError(f"{name} must be {wanted} to draw with fastsample, got {value!r}")
-    given = {name: getattr(config, name) for name in _OFF}
+def _stages(config: Any) -> dict[str, Any]:
+    """Return the arguments of `Sampler` that a configuration's stages are; refuse what it lacks."""
+    if config.watermarking_config is not None:
+        got = config.watermarking_config
+        raise ValueError(f"watermarking_config must be None to draw with fastsample, got {got!r}")
+    given = {name: getattr(config, name, None) for name in _OFF}
     return {name: _OFF[name] if value is None else value for name, value in given.items()}
+
+
+def _is_generates(model: Any, own: Any, config: Any, ids: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether edits are `generate`'s to make, for what comes before or after them."""
+    return (
+        not isinstance(ids, torch.Tensor)
+        or model.config.is_encoder_decoder  # where the history is the decoder's
+        or model.main_input_name != "input_ids"
+        or kwargs.get("inputs_embeds") is not None
+        or kwargs.get("prefix_allowed_tokens_fn") is not None
+        or any(getattr(config, name, None) not in off for name, off in _OTHERS.items())
+        # To a configuration that is passed, None is what the model's own says.
+        or (own is not None and any(getattr(model.generation_config, name, None) is not None
+                                    for name, off in _EDITS.items() if off is None))
+    )  # fmt: skip
+
+
+def _edits(config: Any, prompt: int) -> dict[str, Any]:
+    """Return the arguments of `Sampler` that a configuration's edits are, those that are on.
+
+    Numbers are rounded to float32, as torch does before it calculates with them.
+    """
+    eos = config.eos_token_id
+    ends = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    biases = config.sequence_bias or {}
+    if not isinstance(biases, dict):
+        biases = {tuple(ids): bias for ids, bias in biases}
+    least = config.min_new_tokens
+    if least is None:
+        least = (config.min_length or 0) - prompt
+    found = {
+        "repetition_penalty": _float32(config.repetition_penalty or 1.0),
+        "no_repeat_ngram_size": config.no_repeat_ngram_size or 0,
+        "bad_words_ids": [
+            ids for ids in config.bad_words_ids or () if [*ids] not in [[end] for end in ends]
+        ],
+        "sequence_bias": {ids: _float32(bias) for ids, bias in biases.items()},
+        "suppress_tokens": [token for token in config.suppress_tokens or () if token >= 0],
+        "min_new_tokens": max(least, 0) if ends else 0,
+    }
+    on = {
+        n: value for n, value in found.items() if value and (n, value) != ("repetition_penalty", 1)
+    }
+    return on | ({"eos_token_id": ends} if "min_new_tokens" in on else {})
+
+
+def _float32(value: Any) -> Any:
+    return float(np.float32(value)) if isinstance(value, float) else value
+
+
+def _padding(config: Any, ids: torch.Tensor, mask: Any) -> list[int]:
+    """Return how many tokens before each row's text only pad it, as `generate` finds it."""
+    pad, eos = config.pad_token_id, config.eos_token_id
+    if mask is None and pad is not None and pad not in (eos if isinstance(eos, list) else [eos]):
+        mask = ids != pad
+    if mask is None or mask.shape != ids.shape:
+        mask = torch.ones_like(ids)
+    found = (mask != 0).int().argmax(dim=1).repeat_interleave(config.num_return_sequences or 1)
+    lengths: list[int] = found.tolist()
+    return lengths
 
 
 def _refuse_other_models(model: Any) -> None:
@@ -191,9 +293,14 @@ def generate(
 ) -> Any:
     """Call ``model.generate``, and draw with fastsample where it samples.
 
-    Everything else is left to ``model.generate``: streamers, stop strings, penalties, caches,
-    padding and ``num_return_sequences`` work as they do there. Where it does not sample
-    (``do_sample=False``), it is called as it is.
+    Everything else is left to ``model.generate``: streamers, stop strings, caches, padding and
+    ``num_return_sequences`` work as they do there. Where it does not sample (``do_sample=False``),
+    it is called as it is, but for the edits of logits.
+
+    These are repetition_penalty, no_repeat_ngram_size, bad_words_ids, sequence_bias,
+    suppress_tokens, min_length and min_new_tokens. They are made with the draw, in greedy search
+    too. Where the model is an encoder-decoder, scores are returned, or there are other processors,
+    they are ``model.generate``'s.
 
     Parameters
     ----------
@@ -221,9 +328,8 @@ def generate(
     Raises
     ------
     ValueError
-        Sampling is asked for with what fastsample does not have: beams, an assistant model,
-        ``typical_p``, ``top_h``, ``epsilon_cutoff``, ``eta_cutoff``, a watermark, a paged cache,
-        ``custom_generate``. Or as in `fastsample.sample`.
+        Sampling is asked for with what fastsample does not have: beams, an assistant model, a
+        watermark, a paged cache, ``custom_generate``. Or as in `fastsample.sample`.
     TypeError
         `model` does not generate, or as in `fastsample.sample`.
 
@@ -248,36 +354,53 @@ def generate(
         raise TypeError(f"generate got {name} by position and by name")
     kwargs |= named
     config, _ = model._prepare_generation_config(generation_config, **kwargs)
-    if not config.do_sample:
-        return original(
-            inputs, generation_config=generation_config, logits_processor=logits_processor, **kwargs
-        )
+    recorded = config.return_dict_in_generate and config.output_scores
+    ids: Any = kwargs.get("input_ids") if inputs is None else inputs
+    edits: dict[str, Any] = {}
+    # Scores are those of `generate`'s own processors: where they are asked for, these run.
+    if not (recorded or logits_processor or _is_generates(model, generation_config, config, ids,
+                                                          kwargs)):  # fmt: skip
+        edits = _edits(config, ids.shape[1])
     mode = config.get_generation_mode(kwargs.get("assistant_model"))
-    if mode is not GenerationMode.SAMPLE:
-        raise ValueError(f"fastsample draws in plain sampling, not in {mode.value}")
     # Both leave before the logits processors are looked at.
-    if kwargs.get("custom_generate") is not None:
-        raise ValueError("custom_generate must be None to draw with fastsample")
-    if kwargs.get("cache_implementation") == "paged":
-        raise ValueError("cache_implementation must not be 'paged' to draw with fastsample")
-
-    parameters: dict[str, Any] = {**_parameters(config), "order": order}
-    if seed is None:
-        seed = getattr(config, "seed", None)
-    if seed is None:
-        seed = _torch_seeds.next()
-    draw: FastSampleLogitsProcessor
-    if config.return_dict_in_generate and config.output_scores:
-        draw = _Recorder(seed=seed, renormalize=bool(config.renormalize_logits), **parameters)
+    custom = kwargs.get("custom_generate") is not None
+    paged = kwargs.get("cache_implementation") == "paged"
+    if not config.do_sample:
+        if not edits or custom or paged or mode is not GenerationMode.GREEDY_SEARCH:
+            return original(
+                inputs,
+                generation_config=generation_config,
+                logits_processor=logits_processor,
+                **kwargs,
+            )
+        draw = FastSampleLogitsProcessor(seed=0, temperature=0.0, **edits)
+        changes = dict[str, Any]()
     else:
-        draw = FastSampleLogitsProcessor(seed=seed, **parameters)
-
-    # One token is left, so the largest score is the draw. Where several sequences are asked for,
-    # `generate` insists on sampling: then from a distribution of one token, without stages.
-    several = (config.num_return_sequences or 1) > 1
-    changes = {"do_sample": several, **_OFF, "top_k": 0 if several else 50, "min_p": None}
-    if getattr(config, "penalty_alpha", None) is not None:
-        changes["penalty_alpha"] = None  # it plays no part in sampling, but would without
+        if mode is not GenerationMode.SAMPLE:
+            raise ValueError(f"fastsample draws in plain sampling, not in {mode.value}")
+        if custom:
+            raise ValueError("custom_generate must be None to draw with fastsample")
+        if paged:
+            raise ValueError("cache_implementation must not be 'paged' to draw with fastsample")
+        parameters: dict[str, Any] = {**_stages(config), **edits, "order": order}
+        if seed is None:
+            seed = getattr(config, "seed", None)
+        if seed is None:
+            seed = _torch_seeds.next()
+        if recorded:
+            draw = _Recorder(seed=seed, renormalize=bool(config.renormalize_logits), **parameters)
+        else:
+            draw = FastSampleLogitsProcessor(seed=seed, **parameters)
+        # One token is left, so the largest score is the draw. Where several sequences are asked
+        # for, `generate` insists on sampling: then from a distribution of one token, without
+        # stages.
+        several = (config.num_return_sequences or 1) > 1
+        changes = {"do_sample": several, **_OFF, "top_k": 0 if several else 50, "min_p": None}
+        if getattr(config, "penalty_alpha", None) is not None:
+            changes["penalty_alpha"] = None  # it plays no part in sampling, but would without
+    if edits:
+        changes |= _EDITS
+        draw._padding = _padding(config, ids, kwargs.get("attention_mask"))
     kwargs = {name: value for name, value in kwargs.items() if name not in changes}
     if generation_config is None:
         kwargs |= changes

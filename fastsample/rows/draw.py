@@ -121,7 +121,7 @@ class RowSampler:
     def __call__(
         self, logits: Any, rows: Ints = 0, threads: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """RowSampler the tokens of some rows.
+        """Draw the tokens of some rows.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class RowSampler:
             raise type(error)(said) from None
 
     def batch(self, batch: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-        """RowSampler a batch of columns, which is what Ray Data and others map functions over.
+        """Draw a batch of columns, which is what Ray Data and others map functions over.
 
         Parameters
         ----------

@@ -47,7 +47,7 @@ def draw_file(
     dask: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Drawn:
-    """RowSampler a token from each stored row and write them all to a file.
+    """Draw a token from each stored row and write them all to a file.
 
     Until it ends, the tokens are in ``output.part``, with a journal of the finished pieces beside
     it, by which it can be resumed wherever it was stopped. Tokens do not depend on `memory`,

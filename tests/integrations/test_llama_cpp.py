@@ -43,6 +43,10 @@ SETTINGS = {
     "min_p": {"temp": 1.0, "top_k": -1, "top_p": 1.0, "min_p": 0.1},
     "temperature alone": {"temp": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
     "below 0": {"temp": -1.0, "top_k": 3},
+    "typical_p": {"temp": 1.3, "top_k": 400, "typical_p": 0.7, "top_p": 1.0, "min_p": 0.0},
+    "typical_p among others": {"typical_p": 0.6, "top_k": 100, "top_p": 0.9, "min_p": 0.01},
+    "mirostat 1": {"temp": 1.0, "mirostat_mode": 1, "mirostat_tau": 1.5},
+    "mirostat 2": {"temp": 1.0, "mirostat_mode": 2, "mirostat_tau": 1.5},
 }
 PENALTIES = {"repeat_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": -0.2}
 
@@ -111,9 +115,11 @@ def own_chain(llm, history=(), **parameters):
     return dict(zip(ids, weights / weights.sum(), strict=True))
 
 
-def our_chain(row, temp=0.8, top_k=40, top_p=0.95, min_p=0.05):
-    chain = {"temperature": temp, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    ids, p = fastsample.survivors(row, **(chain if temp >= 0 else {}), order="llama.cpp")
+def our_chain(llm, history=None, **parameters):
+    """{token: probability} by what a completion of FastLlama draws with."""
+    row = np.ctypeslib.as_array(llm._ctx.get_logits_ith(-1), (llm.n_vocab(),))
+    drawn_with = llm._init_sampler(**parameters)._sampler._parameters
+    ids, p = fastsample.survivors(row, **drawn_with, history=history)
     return dict(zip(ids.tolist(), p.tolist(), strict=True))
 
 
@@ -140,9 +146,8 @@ def test_greedy_is_the_originals_token_for_token(fast, original, prompt, penalti
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_support_and_probabilities_are_the_originals(fast, prompt, setting):
     fast.eval(fast.tokenize(prompt.encode()))
-    row = np.ctypeslib.as_array(fast._ctx.get_logits_ith(-1), (fast.n_vocab(),))
     parameters = SETTINGS[setting]
-    assert_same_chain(our_chain(row, **parameters), own_chain(fast, **parameters))
+    assert_same_chain(our_chain(fast, **parameters), own_chain(fast, **parameters))
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -150,7 +155,7 @@ def test_top_p_of_the_whole_vocabulary_is_the_originals_but_for_its_rounding(fas
     fast.eval(fast.tokenize(prompt.encode()))
     parameters = {"temp": 1.0, "top_k": 0, "top_p": 0.9, "min_p": 0.0}
     row = np.ctypeslib.as_array(fast._ctx.get_logits_ith(-1), (fast.n_vocab(),))
-    ours, theirs = our_chain(row, **parameters), own_chain(fast, **parameters)
+    ours, theirs = our_chain(fast, **parameters), own_chain(fast, **parameters)
     # llama.cpp adds 49,152 numbers in float32; fastsample's sums are exact.
     differ = set(ours) ^ set(theirs)
     assert sum(ours.get(token, theirs.get(token)) for token in differ) < 1e-3
@@ -164,14 +169,13 @@ def test_penalties_are_the_originals(fast, prompt):
     fast.eval(fast.tokenize(prompt.encode()))
     likely = list(own_chain(fast))
     history = (likely * 70)[:90] + likely[:3]  # longer than what is remembered
-    draw = fast._init_sampler(**PENALTIES)
-    draw.sample(fast._ctx)
-    draw._drawn.extend(history)
-    assert_same_chain(our_chain(draw._edited()), own_chain(fast, history, **PENALTIES))
-    assert our_chain(draw._edited()) != our_chain(draw._row)
+    ours = our_chain(fast, history, **PENALTIES)
+    assert_same_chain(ours, own_chain(fast, history, **PENALTIES))
+    assert ours != our_chain(fast)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+# Mirostat has another distribution with each draw.
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if "mirostat" not in name])
 def test_distribution_is_the_originals(fast, setting):
     fast.eval(fast.tokenize(PROMPTS[0].encode()))
     p = own_chain(fast, **SETTINGS[setting])
@@ -371,11 +375,162 @@ def test_grammar_is_left_to_llama_cpp(fast):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"mirostat_mode": 2}, {"mirostat_mode": 1}, {"typical_p": 0.9}], ids=str
+    "asked",
+    [
+        {"mirostat_mode": 2, "mirostat_tau": 3.0},
+        {"mirostat_mode": 1, "temp": 1.3, "mirostat_eta": 0.5},
+        {"typical_p": 0.9},
+        {"repeat_penalty": 1.2, "typical_p": 0.5, "frequency_penalty": 0.3},
+    ],
+    ids=str,
 )
-def test_what_fastsample_lacks_is_left_to_llama_cpp(fast, original, asked):
-    assert complete(fast, **asked) == complete(original, **asked)
-    assert fast.delegated == tuple(asked)
+def test_all_but_grammar_is_drawn_as_by_one_sampler(fast, asked):
+    rows = []
+
+    def keep(ids, row):
+        rows.append(row.copy())
+        return row
+
+    fast.set_seed(7)
+    tokens = draws(fast, PROMPTS[1], 16, logits_processor=[keep], **asked)
+    assert fast.delegated == ()
+    asked = {"temp": 0.8, **asked}
+    names = {"temp": "temperature", "mirostat_mode": "mirostat",
+             "repeat_penalty": "repetition_penalty"}  # fmt: skip
+    chain = {names.get(name, name): value for name, value in asked.items()}
+    if "mirostat_mode" not in asked:
+        chain |= {"top_k": 40, "top_p": 0.95, "min_p": 0.05}
+    sampler = fastsample.Sampler(**chain, penalty_last_n=64, order="llama.cpp", seed=7)
+    assert tokens == [sampler(row) for row in rows]
+    assert draws(fast, PROMPTS[1], 16, **asked) == tokens  # without the processor's copy
+
+
+def test_a_completion_with_all_of_it_is_not_delegated(fast):
+    penalties = {"repeat_penalty": 1.2, "frequency_penalty": 0.1, "presence_penalty": 0.1}
+    for asked in ({"typical_p": 0.8}, {"mirostat_mode": 1}, {"mirostat_mode": 2}):
+        texts = [complete(fast, **penalties, **asked) for _ in range(2)]
+        assert texts[0] == texts[1] != complete(fast, **penalties)
+        assert fast.delegated == ()
+        assert fast.draws == 12
+
+
+def test_mirostat_begins_anew_with_each_completion(fast):
+    asked = {"mirostat_mode": 2, "mirostat_tau": 2.0, "max_tokens": 24}
+    first = complete(fast, **asked)
+    state = fast._sampler._sampler.state
+    assert state != [4.0]
+    assert complete(fast, **asked) == first
+    assert fast._sampler._sampler.state == state
+
+
+MORE = {
+    "top_n_sigma": {"top_n_sigma": 1.0},
+    "xtc": {"xtc_probability": 1.0, "xtc_threshold": 0.02},
+    "xtc with a coin": {"xtc_probability": 0.5, "xtc_threshold": 0.02},
+    "dynatemp": {"dynatemp_range": 0.7, "dynatemp_exponent": 0.5},
+    "adaptive": {"adaptive_target": 0.3, "adaptive_decay": 0.5},
+    "dry": {"dry_multiplier": 5.0, "dry_allowed_length": 1, "dry_base": 2.0, "dry_last_n": 100},
+}
+
+
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+def test_what_llama_cpp_python_has_no_names_for(fast, more):
+    """Attributes of an object: each draws as `Sampler` does with it."""
+    rows, prompt = [], "one two three one two three one two"
+
+    def keep(ids, row):
+        rows.append(row.copy())
+        return row
+
+    whole = {"temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    fast.set_seed(7)
+    plain = draws(fast, prompt, 16, **whole)
+    for name, value in more.items():
+        setattr(fast, name, value)
+    try:
+        tokens = draws(fast, prompt, 16, logits_processor=[keep], **whole)
+        assert fast.__getstate__().items() >= more.items()
+    finally:
+        for name in more:
+            delattr(fast, name)
+    sampler = fastsample.Sampler(**more, order="llama.cpp", seed=7)
+    sampler.start(fast.tokenize(prompt.encode()) if "dry_multiplier" in more else [])
+    assert tokens == [sampler(row) for row in rows]
+    assert plain != tokens
+    assert draws(fast, prompt, 16, **whole) == plain
+    assert fast.xtc_probability == fast.dry_multiplier == 0.0
+
+
+def test_dry_ends_a_loop(fast):
+    prompt = "one two three four one two three four one two three four one two"
+    greedy = {"temperature": 0, "max_tokens": 24}
+    looped = complete(fast, prompt, **greedy)
+    assert looped.startswith(" three four one two three four")
+    fast.dry_multiplier = 2.0
+    try:
+        assert not complete(fast, prompt, **greedy).startswith(" three")  # the prompt counts
+    finally:
+        del fast.dry_multiplier
+    assert complete(fast, prompt, **greedy) == looped
+
+
+def test_arguments_of_the_constructor():
+    more = {"xtc_probability": 1.0, "xtc_threshold": 0.02, "order": ("top_k", "xtc", "temperature")}
+    llm = load(adapter.FastLlama, n_ctx=64, **more)
+    assert (llm.xtc_probability, llm.xtc_threshold, llm.order) == (1.0, 0.02, more["order"])
+    chain = {"top_p": 1.0, "min_p": 0.0, "temperature": 0.7}
+    text = complete(llm, **chain)
+    assert llm.__getstate__().items() >= more.items()
+    llm.close()
+    other = load(adapter.FastLlama, n_ctx=64)
+    assert text != complete(other, **chain)
+    other.order, other.xtc_probability, other.xtc_threshold = more["order"], 1.0, 0.02
+    assert text == complete(other, **chain)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"xtc_probability": 2.0}, r"^xtc_probability must be in \[0, 1\], got 2.0$"),
+        ({"dry_base": 0.5}, r"^dry_base must be finite and >= 1, got 0.5$"),
+        ({"dry_sequence_breakers": ["x"]}, r"^an id of dry_sequence_breakers must be an integer"),
+        ({"order": "x"}, r"^order must be one of "),
+        ({"order": ("top_k", "temperature"), "adaptive_target": 0.5}, r"^order must name adaptive"),
+    ],
+    ids=str,
+)
+def test_bad_attributes(fast, wrong, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        adapter.FastLlama("/no/such/file", **wrong)  # refused before it is looked for
+    for name, value in wrong.items():
+        setattr(fast, name, value)
+    try:
+        with pytest.raises((TypeError, ValueError), match=message):
+            complete(fast, top_p=1.0, min_p=0.0)
+    finally:
+        for name in wrong:
+            delattr(fast, name)
+    assert complete(fast)
+
+
+@pytest.mark.parametrize("more", [{"xtc_probability": 0.5}, {"adaptive_target": 0.5}], ids=str)
+def test_mirostat_is_alone(fast, more):
+    ((name, value),) = more.items()
+    setattr(fast, name, value)
+    try:
+        with pytest.raises(ValueError, match=f"{name} must be .* where mirostat is on"):
+            complete(fast, mirostat_mode=2)
+    finally:
+        delattr(fast, name)
+
+
+def test_grammar_with_a_bias_is_llama_cpps(fast):
+    grammar = llama_cpp.LlamaGrammar.from_string('root ::= " yes" | " no"', verbose=False)
+    for word in (" yes", " no"):
+        bias = {fast.tokenize(word.encode(), add_bos=False)[0]: 100.0}
+        assert complete(fast, "Is the sky blue?", grammar=grammar, logit_bias=bias) == word
+    assert fast.delegated == ("grammar",)
 
 
 def test_logits_processor(fast, original):
@@ -490,7 +645,11 @@ def test_a_draft_model():
         ({"temperature": float("nan")}, "temperature must be finite and >= 0, got nan"),
         ({"seed": -2}, r"seed must be in \[0, 2\*\*64\), got -2"),
         ({"seed": 1.5}, r"seed must be an integer, got 1.5 \(float\)"),
-        ({"repeat_penalty": 0.0}, "repeat_penalty must be > 0, got 0.0"),
+        ({"repeat_penalty": 0.0}, "repeat_penalty must be finite and > 0, got 0.0"),
+        ({"typical_p": 0.0}, r"^typical_p must be in \(0, 1\], got 0.0"),
+        ({"mirostat_mode": 3}, r"^mirostat_mode must be 0, 1 or 2, got 3"),
+        ({"mirostat_tau": 0.0}, r"^mirostat_tau must be finite and > 0, got 0.0"),
+        ({"mirostat_eta": 2.0}, r"^mirostat_eta must be in \[0, 1\], got 2.0"),
         ({"presence_penalty": float("inf")}, "presence_penalty must be finite, got inf"),
         ({"logits_processor": [lambda _, row: row * np.nan]}, "NaN"),
         ({"logits_processor": [lambda _, row: row + 1e39]}, r"\+inf"),
@@ -558,10 +717,11 @@ def test_private_hook_has_not_moved(fast):
     """FastLlama builds on these private names: if one moves, this says which."""
     hook = inspect.signature(llama_cpp.Llama._init_sampler).parameters
     assert set(hook) >= {
-        "self", "temp", "top_k", "top_p", "min_p", "typical_p", "mirostat_mode", "grammar",
-        "logits_processor", "repeat_penalty", "frequency_penalty", "presence_penalty",
+        "self", "temp", "top_k", "top_p", "min_p", "typical_p", "mirostat_mode", "mirostat_tau",
+        "mirostat_eta", "grammar", "logits_processor", "repeat_penalty", "frequency_penalty",
+        "presence_penalty",
     }  # fmt: skip
-    known = {"tfs_z", "penalize_nl", "mirostat_eta", "mirostat_tau"}  # play no part, or delegated
+    known = {"tfs_z", "penalize_nl"}  # play no part
     assert set(hook) - known == adapter._hook_signature().parameters.keys() - known
     source = inspect.getsource(llama_cpp.Llama)
     assert source.count("self._sampler = self._init_sampler(") == 2, "who calls _init_sampler"
@@ -683,6 +843,21 @@ def test_generate_json_is_what_is_streamed(generate, fast):
     assert report["finish_reason"] == "length"
     assert report["sampling_share"] == report["sampling_seconds"] / report["seconds"]
     assert report["tokens_per_second"] == report["tokens"] / report["seconds"]
+
+
+def test_generate_takes_the_parameters_of_the_class(generate, fast):
+    ours = {"dry_multiplier": 0.8, "xtc_probability": 0.5, "top_n_sigma": 2.0}
+    own = adapter.FastLlama(fast.model_path, n_ctx=512, n_threads=1, verbose=False, **ours)
+    given = {"typical_p": 0.9, "repeat_penalty": 1.1, "logit_bias": {5: -1.0}}
+    text = complete(own, PROMPTS[2], seed=4, max_tokens=12, **given)
+    own.close()
+    options = "--dry-multiplier 0.8 --xtc-probability 0.5 --top-n-sigma 2 --typical-p 0.9"
+    more = "--repetition-penalty 1.1 --logit-bias 5:-1 --seed 4 --max-tokens 12"
+    out, _ = generate(PROMPTS[2], *options.split(), *more.split())
+    assert out == f"{PROMPTS[2]}{text}\n"
+    steered = complete(fast, PROMPTS[2], seed=4, max_tokens=12, mirostat_mode=2)
+    out, _ = generate(PROMPTS[2], "--mirostat", 2, "--seed", 4, "--max-tokens", 12)
+    assert out == f"{PROMPTS[2]}{steered}\n"
 
 
 def test_generate_repeats_a_seed_that_it_chose(generate):

@@ -306,14 +306,13 @@ def test_a_penalty_in_a_batch_appends_what_was_drawn(make: Make, penalty: float)
     prompts = [[1, 2], [int(LIKELY[0]), int(LIKELY[1])], [int(LIKELY[-1]), 6]]
     options = {"repetition_penalty": penalty, "batch_size": 3, "do_sample": True, "top_k": 20}
     generator = make(FastGenerator, prompts, 5, max_length=20, **options)
-    drawn, draw = [], generator.sampler
+    drawn, draw = [], generator._drawn
 
-    class Kept:
-        def __call__(self, rows: Any) -> Any:
-            drawn.append(draw(rows))
-            return drawn[-1]
+    def keep(rows: Any) -> Any:
+        drawn.append(draw(rows))
+        return drawn[-1]
 
-    generator.sampler = Kept()
+    generator._drawn = keep
     ended = np.zeros(3, bool)
     while not generator.is_done():
         generator.generate_next_token()
