@@ -342,6 +342,20 @@ def test_growth_is_not_judged_where_the_cache_is_unknown():
     assert "Growth, core avx512: ns a logit" in bench.details(report)
 
 
+def test_every_outcome_is_in_a_table():
+    report = made_up()
+    for title, group in bench.outcomes(report).items():
+        works = {o.work for o in group}
+        shown = [t for t in bench.detail_tables(report) if t[0][0] == title]
+        assert works == {work for header, _ in shown for work in header[1:]}, title
+
+
+def test_a_run_without_the_rows_of_the_summary_is_shown():
+    own = first_sampler()
+    report = bench.run([bench.Case("greedy", "constant")], own, 1e-4, vocab=SHORT)
+    assert "constant" in f"{bench.summary(report)}{bench.details(report)}"
+
+
 def test_printed_tables_fit_a_terminal(stored):
     for report in (made_up(), json.loads(stored.read_text())):
         text = f"{bench.summary(report)}\n{bench.details(report)}"

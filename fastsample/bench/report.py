@@ -87,7 +87,9 @@ def targets_table(report: Report) -> Table:
 
 def group_table(title: str, group: list[Outcome]) -> Table:
     """Tabulate a group by works; below lines that share their targets stand those targets."""
-    works = [work for work in WORKS if any(o.work == work for o in group)]
+    found = dict.fromkeys(o.work for o in group)
+    works = [work for work in WORKS if work in found]
+    works += [work for work in found if work not in WORKS]  # what is no draw of a row
     by_line: dict[str, dict[str, Outcome]] = {}
     for o in group:
         by_line.setdefault(o.line, {})[o.work] = o
@@ -264,7 +266,7 @@ def heading(report: Report) -> str:
 
 def numeric(table: Table) -> list[bool]:
     """Tell which columns of a table hold numbers, of which the first is none."""
-    columns = list(zip(*table[1], strict=True))
+    columns = [column[1:] for column in zip(*_lines(table), strict=True)]
     return [
         i > 0 and all(c[:1] in "0123456789-" for c in column) for i, column in enumerate(columns)
     ]
