@@ -343,7 +343,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, f"{shlex.join(done.args)}\n{done.stdout}{done.stderr}"
