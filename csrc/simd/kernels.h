@@ -77,10 +77,11 @@ static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
   return count;
 }
 
-// a * b + c, rounded once. MinGW's fmaf rounds twice. The product of floats is exact in float64;
-// its sum with c is rounded to odd there, after which rounding to float32 is right.
-static inline float fused(float a, float b, float c) {
+// a * b + c, rounded once.
 #if defined(__MINGW32__) && !defined(__FMA__)
+// MinGW's fmaf rounds twice. The product of floats is exact in float64; its sum with c is rounded
+// to odd there, after which rounding to float32 is right. Inlined, GCC would compile for minutes.
+__attribute__((noinline, unused)) static float fused(float a, float b, float c) {
   const double product = double(a) * double(b), sum = product + double(c);
   const double back = sum - product, lost = (product - (sum - back)) + (double(c) - back);
   uint64_t bits;
@@ -89,10 +90,10 @@ static inline float fused(float a, float b, float c) {
   double odd;
   memcpy(&odd, &bits, sizeof odd);
   return float(odd);
-#else
-  return fmaf(a, b, c);
-#endif
 }
+#else
+static inline float fused(float a, float b, float c) { return fmaf(a, b, c); }
+#endif
 
 struct Exp2 {
   float max;
