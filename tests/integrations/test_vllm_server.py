@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 from vllm_env import LLM, Sampler, SamplingParams, StructuredOutputsParams, runner_of, torch
 
-import fastsample
+from fastsample.integrations import _vllm_sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and vLLM's own
 
@@ -90,21 +90,21 @@ def test_sampled_text_of_a_real_model(real):
 def test_logits_of_a_real_model_are_read_where_they_are(real, monkeypatch):
     given, read = [], []
     runner = runner_of(real)
-    theirs, as_rows = runner.model.compute_logits, fastsample.arrays.as_rows
+    theirs, rows_of = runner.model.compute_logits, _vllm_sampler._rows
 
     def keep(*arguments):
         given.append(theirs(*arguments))
         return given[-1]
 
     def look(logits):
-        read.append(as_rows(logits))
+        read.append(rows_of(logits))
         return read[-1]
 
     monkeypatch.setattr(runner.model, "compute_logits", keep)
-    monkeypatch.setattr("fastsample.sampling.as_rows", look)
+    monkeypatch.setattr(_vllm_sampler, "_rows", look)
     texts(real, max_tokens=3, top_p=0.9)
     assert {logits.dtype for logits in given} == {torch.bfloat16}
-    pointers = [rows.__array_interface__["data"][0] for rows, _ in read]
+    pointers = [rows.__array_interface__["data"][0] for rows in read]
     assert pointers == [logits.data_ptr() for logits in given]
 
 
