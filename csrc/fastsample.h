@@ -358,7 +358,8 @@ FASTSAMPLE_API fs_status fs_sampler_reset(fs_sampler* sampler, uint64_t seed, ui
 FASTSAMPLE_API fs_status fs_sampler_seek(fs_sampler* sampler, uint64_t seed, uint64_t stream,
                                          uint64_t offset);
 
-/* What a sampler is at. Of the history, as many ids are copied as there is room for. */
+/* What a sampler is at. The caller sets struct_size. Of the history, as many ids are copied as
+ * there is room for. */
 typedef struct fs_sampler_info {
   uint64_t struct_size; /* sizeof(fs_sampler_info) */
   uint64_t seed, stream, offset;

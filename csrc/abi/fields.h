@@ -10,17 +10,25 @@
 
 namespace fastsample {
 
+// A struct that is only written to says by its size how much of it there is.
+template <class T>
+std::string check_room(const char* name, const T& value) {
+  constexpr uint64_t kLargest = 4096;
+  const uint64_t size = value.struct_size;
+  if (size >= sizeof(T) && size <= kLargest && size % alignof(T) == 0) return {};
+  return must(
+      std::string(name) + ".struct_size",
+      "sizeof(fs_" + std::string(name) + "), which is " + std::to_string(sizeof(T)) + " here",
+      int64_t(size));
+}
+
 // A struct may be larger than ours where it says nothing by that. The next version that appends
 // fields has to take the sizes of this one too, with what the new fields are when they are 0.
 template <class T>
 std::string check_size(const char* name, const T& value) {
-  constexpr uint64_t kLargest = 4096;
+  const std::string wrong = check_room(name, value);
+  if (!wrong.empty()) return wrong;
   const uint64_t size = value.struct_size;
-  if (size < sizeof(T) || size > kLargest || size % alignof(T))
-    return must(
-        std::string(name) + ".struct_size",
-        "sizeof(fs_" + std::string(name) + "), which is " + std::to_string(sizeof(T)) + " here",
-        int64_t(size));
   const char* bytes = reinterpret_cast<const char*>(&value);
   for (uint64_t i = sizeof(T); i < size; ++i)
     if (bytes[i] != 0)

@@ -205,6 +205,10 @@ fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info, int32
   return with(sampler, [&] {
     if (capacity < 0) return invalid(must("capacity", ">= 0", capacity));
     if (capacity > 0 && !ids) return invalid("ids must not be null");
+    if (info) {
+      const std::string wrong = check_room("sampler_info", *info);
+      if (!wrong.empty()) return invalid(wrong);
+    }
     const std::vector<int32_t>& history = sampler->history.ids();
     std::copy_n(history.begin(), std::min(history.size(), size_t(capacity)), ids);
     if (!info) return FS_OK;

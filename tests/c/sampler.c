@@ -220,6 +220,13 @@ static void test_state(void) {
   CHECK(fs_sampler_set_state(sampler, wrong) == FS_INVALID_ARGUMENT);
   CHECK(fs_sampler_get(sampler, &info, NULL, 0) == FS_OK);
   CHECK(info.state[0] == 4.5 && info.state[1] == 0.25 && info.history_length == 1);
+  info.struct_size = (uint64_t)1 << 40;
+  CHECK(fs_sampler_get(sampler, &info, NULL, 0) == FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "sampler_info.struct_size must be"));
+  info.struct_size = 8;
+  CHECK(fs_sampler_get(sampler, &info, NULL, 0) == FS_INVALID_ARGUMENT);
+  CHECK(info.state[0] == 4.5);
+  info.struct_size = sizeof info;
   fs_sampler_free(sampler);
   xtc(&made);
   CHECK(fs_sampler_new(&made.chain, NULL, 0, 1, 0, 0, &sampler) == FS_OK);
