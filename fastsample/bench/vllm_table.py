@@ -179,10 +179,11 @@ def heading(report: Report) -> str:
     about = report["machine"]
     packages = ", ".join(f"{name} {v}" for name, v in about["packages"].items())
     model = report["model"]
+    commit = f"commit {about['commit']}, " if about["commit"] else ""
     name = "Random weights" if model.isdigit() else "SmolLM2" if model == "smollm2" else model
     return (
         f"{name}, V = {report['vocab']:,}, {report['dtype']}, {report['tokens']} tokens a "
         f"sequence, on {about['cpu']}, {about['cpus']} CPUs, load {about['load']:.1f}, "
-        f"isa {about['isa']}, commit {about['commit']}, {about['date']}, "
+        f"isa {about['isa']}, {commit}{about['date']}, "
         f"fastsample {about['version']}, {packages}, python {about['python']}."
     )
