@@ -107,6 +107,21 @@ def test_a_bad_number_of_a_column_is_refused_before_anything_is_drawn(name, bad,
     assert os.listdir() == ["logits.npy"]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"suppress_tokens": [5, V]}, "suppress_tokens must have ids in [0, 600), got 600"),
+        ({"columns": {"allowed": np.ones((N, V + 1), bool)}}, "allowed must be"),
+        ({"vocab_size": 0}, "vocab_size must be"),
+    ],
+)
+def test_what_does_not_go_with_the_tokens_is_refused_before_anything_is_drawn(given, message):
+    with pytest.raises(ValueError, match="must") as caught:
+        draw_file(stored(), "tokens.npy", RowSampler(1, **given))
+    assert str(caught.value).startswith(message)
+    assert os.listdir() == ["logits.npy"]
+
+
 def test_any_order_of_completion():
     class Out:
         done: list[range] = []  # noqa: RUF012

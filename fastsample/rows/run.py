@@ -132,6 +132,8 @@ def open_output(
     if draw.rows is not None and draw.rows != len(logits):
         raise ValueError(f"columns must have {len(logits)} values, got {draw.rows}")
     draw.check_columns()
+    if len(logits):  # one row tells what does not go with the number of tokens
+        draw.part(0, 1)(np.zeros((1, logits.shape[1]), np.float32))
     _refuse_input(logits, output)
     file = TokensFile(output, len(logits), fingerprint(logits, draw), resume)
     for piece in file.done if draw.errors == "raise" else []:
