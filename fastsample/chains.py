@@ -53,7 +53,7 @@ def stages_on(parameters: Mapping[str, Any]) -> list[str]:
     return [stage for stage, _ in flat(order) if stage in on and on[stage].any()]
 
 
-def _column(name: str, value: Any, rows: int) -> Numbers:
+def numbers_of(name: str, value: Any, rows: int) -> Numbers:
     """Return valid numbers, shape (1,) or (rows,)."""
     rule = TABLE[name]
     quick = getattr(backend.active(), "take_numbers", None)
@@ -179,7 +179,7 @@ def make_records(rows: int, function: str = "sample", /, **parameters: Any) -> R
     refuse_unknown(function, parameters)
     order = parameters.pop("order", DEFAULT_ORDER)
     at_least = parameters.pop("min_tokens_to_keep", 1)
-    values = {name: _column(name, value, rows) for name, value in parameters.items()}
+    values = {name: numbers_of(name, value, rows) for name, value in parameters.items()}
     if type(at_least) is not int or at_least < 1:
         at_least = column("min_tokens_to_keep", at_least, rows, checked)
     per_row = isinstance(at_least, list) or any(v.size != 1 for v in values.values())

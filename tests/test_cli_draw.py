@@ -75,8 +75,10 @@ def test_the_command_takes_lists_and_histories(capsys):
     whole = fs.sample(HALF, seed=1, history=history, **given)
     assert np.array_equal(np.load("tokens.npy"), whole)
     capsys.readouterr()
-    assert main(*command) == 1
-    assert "history must be given" in capsys.readouterr().err
+    Path("tokens.npy").unlink()
+    assert main(*command) == 2
+    assert "history must be given where --repetition-penalty is on" in capsys.readouterr().err
+    assert sorted(os.listdir()) == ["c.npz", "logits.npy"]
     assert main("logits.npy", "-o", "tokens.npy", "--suppress-tokens=1,x") == 2
     assert "argument --suppress-tokens: must be ids with commas between" in capsys.readouterr().err
 
@@ -114,6 +116,31 @@ def test_the_command_without_resume_leaves_a_stopped_run(capsys):
     stopped()
     assert main("logits.npy", "-o", "tokens.npy", *OPTIONS) == 2
     assert "argument --resume: must be True, or " in capsys.readouterr().err
+
+
+def test_the_command_does_not_write_over_its_logits(capsys):
+    before = Path("logits.npy").read_bytes()
+    assert main("logits.npy", "-o", "logits.npy", *OPTIONS) == 2
+    assert "argument --output: must not lead to logits, got 'logits.npy'" in capsys.readouterr().err
+    assert Path("logits.npy").read_bytes() == before
+    assert os.listdir() == ["logits.npy"]
+
+
+def test_the_command_refuses_columns_before_it_draws(capsys):
+    Path("c.csv").write_text("top_p\n" + "1\n" * (N - 1) + "2\n")
+    assert main("logits.npy", "-o", "tokens.npy", "--columns", "c.csv") == 2
+    assert "argument --top-p: must be in [0, 1], got 2.0 (row 402)" in capsys.readouterr().err
+    Path("c.csv").write_bytes(b"top_p\n\xff\n")
+    assert main("logits.npy", "-o", "tokens.npy", "--columns", "c.csv") == 2
+    assert "argument --columns: must be a .csv file in UTF-8" in capsys.readouterr().err
+    assert sorted(os.listdir()) == ["c.csv", "logits.npy"]
+
+
+def test_the_command_refuses_logits_without_tokens(capsys):
+    np.save("logits.npy", np.zeros((5, 0)))
+    assert main("logits.npy", "-o", "tokens.npy") == 2
+    assert "argument LOGITS: must have 1 to 4194304 tokens" in capsys.readouterr().err
+    assert os.listdir() == ["logits.npy"]
 
 
 def test_the_command_refuses_logits_by_their_name(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import pickle
 import subprocess
@@ -139,6 +140,10 @@ def test_the_number_of_what_is_wrong_is_that_of_the_row():
          "min_p must have the 1 values of top_p, got 2"),
         ({"columns": {"top_p": [1]}, "top_p": 0.5}, ValueError,
          "top_p must be a column or one value, got 0.5 too"),
+        ({"columns": 5}, TypeError, "columns must be a mapping of names to arrays, got 5 (int)"),
+        ({"columns": {1: [1]}}, TypeError, "columns must have names of parameters, got 1"),
+        ({"repetition_penalty": 2}, ValueError,
+         "history must be given where repetition_penalty is on"),
         ({"columns": {"seed": [1]}, "seed": 0}, ValueError,
          "seed must be a column or one value, got 0 too"),
     ],
@@ -154,6 +159,13 @@ def test_logits_and_numbers_that_do_not_go_together():
         (HALF[0], 0, "logits must be 2-D, got shape (600,)"),
         (HALF[:3], [1, 2], "rows must be one or of shape (3,), got (2,)"),
         (HALF[:1], [-1], "rows must be >= 0, got -1"),
+        (HALF[:1], -1, "rows must be in [0, 2**64), got -1"),
+        (HALF[:1], 2**64, "rows must be in [0, 2**64), got 18446744073709551616"),
+        (
+            HALF[:2],
+            2**64 - 1,
+            "rows must be <= 18446744073709551614 for 2 rows, got 18446744073709551615",
+        ),
     ):
         with pytest.raises(ValueError, match="must be") as caught:
             DRAW(logits, rows)
@@ -162,6 +174,13 @@ def test_logits_and_numbers_that_do_not_go_together():
         DRAW(HALF[:1], 0.5)
     with pytest.raises(ValueError, match="size must be >= 1, got 0"):
         pieces(5, 0)
+
+
+def test_rows_of_the_upper_half_are_streams_too():
+    numbers = [2**63 - 1, 2**63, 2**63 + 1]
+    whole = fs.sample(HALF[:3], seed=7, offset=3, stream=numbers, **CHAIN)
+    assert np.array_equal(DRAW(HALF[:3], numbers[0]), whole)
+    assert np.array_equal(DRAW(HALF[1:3], np.array(numbers[1:], np.uint64)), whole[1:])
 
 
 # ---- stores -------------------------------------------------------------------------------------
@@ -185,6 +204,17 @@ def test_every_store_of_every_dtype(store, dtype):
         rows = logits.read(first, stop)
         assert rows.shape == (stop - first, V)
         assert rows.tobytes() == array[first:stop].tobytes()
+    for first, stop, message in (
+        (-1, 5, "first must be in [0, 403], got -1"),
+        (404, 404, "first must be in [0, 403], got 404"),
+        (9, 8, "stop must be in [9, 403], got 8"),
+        (0, 404, "stop must be in [0, 403], got 404"),
+    ):
+        with pytest.raises(ValueError, match="must be in") as caught:
+            logits.read(first, stop)
+        assert str(caught.value) == message
+    with pytest.raises(TypeError, match=r"^first must be an integer, got 0.5 \(float\)"):
+        logits.read(0.5, 1)
     draw_file(logits, "tokens.npy", DRAW, memory=2**20, threads=2)
     assert np.array_equal(np.load("tokens.npy"), fs.sample(array, seed=7, offset=3, **CHAIN))
 
@@ -205,10 +235,11 @@ def test_a_tensor_is_named_where_there_are_several():
 def test_what_is_no_store_of_logits_is_refused():
     Path("empty").mkdir()
     Path("text").write_text("logits")
-    Path("bad.safetensors").write_bytes(b"\xff" * 20)
     Path("bad.npy").write_bytes(b"\x93NUMPY\x01\x00\x05\x00hello")
+    Path("open.npy").write_bytes(b"\x93NUMPY\x01\x00\x12\x00{'descr': '<f2', (\n")
     np.save("ints.npy", np.zeros((2, 2), int))
     np.save("one.npy", np.zeros(2))
+    np.save("nothing.npy", np.zeros((5, 0)))
     np.save("columns.npy", np.asfortranarray(LOGITS))
     save_safetensors("ints.safetensors", x=np.zeros((2, 2), int))
     save_shards("unlike", LOGITS)
@@ -216,8 +247,9 @@ def test_what_is_no_store_of_logits_is_refused():
     for path, message in {
         "empty": "must be a Zarr array or .npy files",
         "text": "must be a .npy or .safetensors file",
-        "bad.safetensors": "must have a header of safetensors",
+        "nothing.npy": "must have 1 to 4194304 tokens, got (5, 0)",
         "bad.npy": "must have a header of .npy",
+        "open.npy": "must have a header of .npy",
         "ints.npy": "must be float16, bfloat16, float32 or float64, got int64",
         "ints.safetensors": "must be F16, BF16, F32, F64, got I64",
         "one.npy": "must be of shape (N, V), got (2,)",
@@ -229,6 +261,53 @@ def test_what_is_no_store_of_logits_is_refused():
         assert message in str(caught.value)
     with pytest.raises(FileNotFoundError):
         open_logits("missing.npy")
+
+
+def _of_tensor(**change):
+    about = {"dtype": "F16", "shape": [2, 3], "data_offsets": [0, 12]}
+    return json.dumps({"x": {**about, **change}})
+
+
+_KINDS = "'x' must have a dtype, and integers >= 0 for shape and two data_offsets, got "
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("\xff", "its header must be an object of JSON"),
+        ("[]", "its header must be an object of JSON"),
+        ('{"x":' + "[" * 100_000, "its header must be an object of JSON"),
+        ('{"x": 5}', f"{_KINDS}5"),
+        ('{"x": {}}', f"{_KINDS}{{}}"),
+        (_of_tensor(dtype=[]), _KINDS),
+        (_of_tensor(shape="23"), _KINDS),
+        (_of_tensor(shape=[-2, -3]), _KINDS),
+        (_of_tensor(shape=[2, 3.0]), _KINDS),
+        (_of_tensor(shape=[True, 6]), _KINDS),
+        (_of_tensor(data_offsets=["0", "12"]), _KINDS),
+        (_of_tensor(data_offsets=[-12, 0]), _KINDS),
+        (_of_tensor(data_offsets=[0]), _KINDS),
+        (_of_tensor(data_offsets=[12, 0]), "'x' must have 12 bytes by its shape, got -12 by its"),
+        (_of_tensor(data_offsets=[0, 11]), "'x' must have 12 bytes by its shape, got 11 by its"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_refused(header, message):
+    text = header.encode("latin-1")
+    path = Path("bad.safetensors").resolve()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(12))
+    with pytest.raises(ValueError, match="safetensors") as caught:
+        open_logits(path)
+    assert str(caught.value).startswith(f"{path} is no safetensors file: {message}")
+
+
+def test_a_safetensors_file_is_as_long_as_it_says():
+    save_safetensors("x.safetensors", x=HALF)
+    os.truncate("x.safetensors", os.stat("x.safetensors").st_size - 1)
+    with pytest.raises(ValueError, match=r"logits must have .*x.safetensors is cut off in row 402"):
+        open_logits("x.safetensors")
+    Path("x.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(ValueError, match="its header must be an object of JSON"):
+        open_logits("x.safetensors")
 
 
 def test_a_cut_off_file_is_refused_and_so_is_one_that_is_cut_meanwhile():
@@ -283,6 +362,35 @@ def test_a_bad_csv_is_refused_by_row(text, message):
     with pytest.raises(ValueError, match="must") as caught:
         read_columns("c.csv")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "must"),
+    [
+        ("latin.csv", b"seed\n\xff\n", "a .csv file in UTF-8"),
+        ("long.csv", b'seed\n"' + b"1" * 200_000, "a .csv file in UTF-8"),
+        ("text.npz", b"seed\n1\n", "a .npz file of arrays of numbers"),
+        ("none.npz", b"", "a .npz file of arrays of numbers"),
+        ("seek.npz", None, "a .npz file of arrays of numbers"),
+        ("zip.npz", b"PK\x03\x04 and no more", "a .npz file of arrays of numbers"),
+        ("one.npz", None, "a .npz file of arrays of numbers"),
+        ("objects.npz", None, "a .npz file of arrays of numbers"),
+    ],
+)
+def test_a_file_of_columns_that_cannot_be_read_is_refused_by_name(name, content, must):
+    if content is not None:
+        Path(name).write_bytes(content)
+    elif name == "one.npz":
+        np.save("one.npy", np.ones(3))
+        os.rename("one.npy", name)
+    else:
+        np.savez(name, seed=np.array([1, None], object))
+    if name == "seek.npz":  # whose directory begins before the file does
+        whole = Path(name).read_bytes()
+        Path(name).write_bytes(whole[:-3] + b"\x01" + whole[-2:])
+    with pytest.raises(ValueError, match="columns must") as caught:
+        read_columns(name)
+    assert str(caught.value).startswith(f"columns must be {must}, got {name!r}: ")
 
 
 def test_a_column_has_a_value_for_every_row():

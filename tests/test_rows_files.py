@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored import CHAIN, DRAW, HALF, OPTIONS, WHOLE, N, V, stopped, stored
+from stored import CHAIN, DRAW, HALF, OPTIONS, WHOLE, N, V, save_shards, stopped, stored
 
 import fastsample as fs
-from fastsample.rows import RowSampler, draw_file
+from fastsample.rows import RowSampler, draw_file, open_logits
 from fastsample.rows import run as run_module
 from fastsample.rows.engines import Threads
 from fastsample.rows.journal import TokensFile
@@ -52,6 +52,74 @@ class Backwards(Threads):
         last = list(futures)[-1]
         last.exception()
         return {last}
+
+
+@pytest.mark.parametrize("output", ["itself", "link", "hard link", "shard", "part", "journal"])
+def test_logits_are_not_written_over(output):
+    logits, path = "logits.npy", "logits.npy"
+    if output == "link":
+        path = "link.npy"
+        Path(path).symlink_to(logits)
+    elif output == "hard link":
+        path = "link.npy"
+        os.link(logits, path)
+    elif output == "shard":
+        logits, path = "shards", "shards/shard-10.npy"
+        save_shards(logits, HALF)
+    elif output in ("part", "journal"):
+        logits, path = f"x.npy.{output}", "x.npy"
+        os.rename("logits.npy", logits)
+    before = {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()}
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=rf"^output must not lead to logits, got '{path}' \("):
+            draw_file(open_logits(logits), path, DRAW, resume=resume)
+    assert {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("logits", "draw", "message"),
+    [
+        ("logits.npy", DRAW, "logits must be what open_logits returns, got 'logits.npy' (str)"),
+        (None, None, "draw must be a RowSampler, got None (NoneType)"),
+    ],
+)
+def test_what_is_drawn_from_and_by_has_its_type(logits, draw, message):
+    with pytest.raises(TypeError) as caught:
+        draw_file(logits or stored(), "tokens.npy", draw)
+    assert str(caught.value) == message
+    assert os.listdir() == ["logits.npy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("top_p", 2.0, r"top_p must be in \[0, 1\], got 2.0 \(row 350\)"),
+        ("seed", -1, r"seed must be in \[0, 2\*\*64\), got -1 \(row 350\)"),
+        ("offset", -1, r"offset must be in \[0, 2\*\*64\), got -1 \(row 350\)"),
+    ],
+)
+def test_a_bad_number_of_a_column_is_refused_before_anything_is_drawn(name, bad, message):
+    column = np.ones(N, type(bad))
+    column[350] = bad
+    given = {} if name == "seed" else {"seed": 1}
+    with pytest.raises(ValueError, match=rf"^{message}$"):
+        draw_file(stored(), "tokens.npy", RowSampler(columns={name: column}, **given))
+    assert os.listdir() == ["logits.npy"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"suppress_tokens": [5, V]}, "suppress_tokens must have ids in [0, 600), got 600"),
+        ({"columns": {"allowed": np.ones((N, V + 1), bool)}}, "allowed must be"),
+        ({"vocab_size": 0}, "vocab_size must be"),
+    ],
+)
+def test_what_does_not_go_with_the_tokens_is_refused_before_anything_is_drawn(given, message):
+    with pytest.raises(ValueError, match="must") as caught:
+        draw_file(stored(), "tokens.npy", RowSampler(1, **given))
+    assert str(caught.value).startswith(message)
+    assert os.listdir() == ["logits.npy"]
 
 
 def test_any_order_of_completion():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     OSError
         The file cannot be read.
     ValueError
-        A name is none of these, or a value is no number.
+        A name is none of these, a value is no number, or the file is not what its name says.
 
     Examples
     --------
@@ -51,12 +53,27 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     array([0.9, 1. ])
     """
     place = Path(path)
-    if place.suffix == ".npz":
-        with np.load(place, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    if place.suffix == ".csv":
-        return _read_csv(place)
-    raise ValueError(f"columns must be a .npz or .csv file, got {str(path)!r}")
+    suffix = place.suffix.lower()
+    if suffix not in _READERS:
+        raise ValueError(f"columns must be a .npz or .csv file, got {str(path)!r}")
+    read, must, wrong = _READERS[suffix]
+    try:
+        return read(place)
+    except MemoryError:
+        raise
+    except wrong as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a place before any
+            raise
+        raise ValueError(f"columns must be {must}, got {str(path)!r}: {error}") from None
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with path.open("rb") as file:  # which np.load leaves open where it fails
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it is .npy, of one array without a name")
+        with found:
+            return {name: found[name] for name in found.files}
 
 
 def _read_csv(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -76,6 +93,15 @@ def _read_csv(path: Path) -> dict[str, npt.NDArray[Any]]:
             for name, text, column in zip(names, line, cells, strict=True):
                 column.append(_value(name, text.strip(), number))
     return {name: _array(column, _kind(name)) for name, column in zip(names, cells, strict=True)}
+
+
+_Reader = Callable[[Path], dict[str, npt.NDArray[Any]]]
+#: How each kind of file is read, what it must be, and what says that it is not. An archive that is
+#: none fails in whatever way the first part fails that is not as it should be.
+_READERS: dict[str, tuple[_Reader, str, tuple[type[Exception], ...]]] = {
+    ".npz": (_read_npz, "a .npz file of arrays of numbers", (Exception,)),
+    ".csv": (_read_csv, "a .csv file in UTF-8", (csv.Error, UnicodeError)),
+}
 
 
 def _array(column: list[Any], kind: type) -> npt.NDArray[Any]:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..chains import refuse_unknown
+from ..chains import numbers_of, refuse_unknown
 from ..orders import ORDERS, parse_order
-from ..parameters import DEFAULTS, NAMES, Ints, Parameters
+from ..parameters import DEFAULTS, NAMES, TABLE, Ints, Parameters
 from ..plans import make_plan
+from ..rules import Rules
 from ..sampling import Errors, mark_of, sample
+from ..uniforms import keys_of
 from ..values import uint64
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class RowSampler:
     ------
     ValueError, TypeError
         As in `sample`; what is wrong with a row is raised when it is drawn, under its own number.
+        `draw_file` looks at the numbers of columns before it draws.
 
     Examples
     --------
@@ -88,6 +91,9 @@ class RowSampler:
         **parameters: Unpack[Parameters],
     ) -> None:
         mark_of(errors)
+        if columns is not None and not isinstance(columns, Mapping):
+            got = f"got {columns!r} ({type(columns).__name__})"
+            raise TypeError(f"columns must be a mapping of names to arrays, {got}")
         self.columns = {name: _column(name, values) for name, values in (columns or {}).items()}
         _same_length(self.columns)
         given: dict[str, Any] = {"seed": seed, "offset": offset or None, **parameters}
@@ -101,7 +107,10 @@ class RowSampler:
         self.errors = errors
         known: dict[str, Any] = {n: v for n, v in parameters.items() if n in NAMES}
         refuse_unknown("RowSampler", [n for n in parameters if n not in {*COLUMNS, *NAMES}])
-        make_plan(1, "RowSampler", known)
+        rules = make_plan(1, "RowSampler", known).rules
+        needed = rules.needs_history if isinstance(rules, Rules) else None
+        if needed and "history" not in self.columns and given.get("history") is None:
+            raise ValueError(f"history must be given where {needed} is on")
         self.parameters: dict[str, Any] = dict(parameters)
         self._first = 0  # the row that the columns begin with
 
@@ -109,6 +118,14 @@ class RowSampler:
     def rows(self) -> int | None:
         """How many rows the columns are for; None without columns."""
         return next((self._first + len(values) for values in self.columns.values()), None)
+
+    def check_columns(self) -> None:
+        """Raise what is wrong with a number of the columns, in whichever row it is."""
+        for name, values in self.columns.items():
+            if name in TABLE and not TABLE[name].listed:
+                numbers_of(name, values, len(values))
+            elif name in ("seed", "offset"):
+                keys_of(len(values), **{"seed": 0, "offset": 0, "stream": None, name: values})
 
     def part(self, first: int, stop: int) -> RowSampler:
         """Return what draws rows `first` to `stop` alone: its columns have no others."""
@@ -139,13 +156,7 @@ class RowSampler:
         shape = getattr(logits, "shape", None)
         if shape is None or len(shape) != 2:
             raise ValueError(f"logits must be 2-D, got shape {shape}")
-        numbers = np.asarray(rows)
-        if numbers.dtype.kind not in "iu":
-            raise TypeError(f"rows must be integers, got {numbers.dtype}")
-        if numbers.ndim == 0:
-            numbers = np.arange(int(numbers), int(numbers) + shape[0], dtype=np.int64)
-        if numbers.shape != (shape[0],):
-            raise ValueError(f"rows must be one or of shape ({shape[0]},), got {numbers.shape}")
+        numbers = _numbers(rows, shape[0])
         if numbers.size and int(numbers.min()) < self._first:
             raise ValueError(f"rows must be >= {self._first}, got {numbers.min()}")
         if self.rows is not None and numbers.size and int(numbers.max()) >= self.rows:
@@ -185,7 +196,27 @@ class RowSampler:
         return {name: _told(value) for name, value in {**given, **self.columns}.items()}
 
 
+def _numbers(rows: Any, count: int) -> npt.NDArray[Any]:
+    """Return the number of each row, of these or of the first."""
+    numbers = np.asarray(rows)
+    if numbers.dtype.hasobject:  # as integers are that 64 bits do not hold
+        of_64_bits = [uint64("rows", number) for number in numbers.flat]
+        numbers = np.array(of_64_bits, np.uint64).reshape(numbers.shape)
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"rows must be integers, got {numbers.dtype}")
+    if numbers.ndim == 0:
+        first = uint64("rows", numbers)
+        if first > 2**64 - count:
+            raise ValueError(f"rows must be <= {2**64 - count} for {count} rows, got {first}")
+        return np.uint64(first) + np.arange(count, dtype=np.uint64)
+    if numbers.shape != (count,):
+        raise ValueError(f"rows must be one or of shape ({count},), got {numbers.shape}")
+    return numbers
+
+
 def _column(name: str, values: Any) -> npt.NDArray[Any]:
+    if not isinstance(name, str):
+        raise TypeError(f"columns must have names of parameters, got {name!r}")
     if name not in COLUMNS:
         refuse_unknown("columns of RowSampler", [name])
         raise ValueError(f"{name} must be one value, not a column")

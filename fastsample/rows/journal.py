@@ -50,7 +50,7 @@ class TokensFile:
     ) -> None:
         self.path = Path(path).resolve()
         self.rows = rows
-        self._part = self.path.with_name(f"{self.path.name}.part")
+        self._part = part_of(self.path)
         self._journal = journal_of(self.path)
         self._files: list[int] = []
         try:
@@ -183,6 +183,11 @@ class TokensFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def part_of(path: Path) -> Path:
+    """Return where a file of tokens is until it is whole."""
+    return path.with_name(f"{path.name}.part")
 
 
 def journal_of(path: Path) -> Path:

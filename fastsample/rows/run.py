@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from .. import backend
 from ..values import integer
 from .draw import RowSampler
 from .engines import Dask, Engine, Threads, processors
-from .journal import Fingerprint, TokensFile
+from .journal import Fingerprint, TokensFile, journal_of, part_of
 from .pieces import cut, draw_piece
 from .stored import Stored
 
@@ -58,7 +59,8 @@ def draw_file(
     logits : Stored
         What `open_logits` returns.
     output : path
-        A ``.npy`` file of int64, which is replaced at the end and not before.
+        A ``.npy`` file of int64, which is replaced at the end and not before. It must be none of
+        the files of `logits`.
     draw : RowSampler
         Parameters and seed.
     memory : int, default 2**28
@@ -82,7 +84,7 @@ def draw_file(
     ------
     ValueError, TypeError
         As in `sample`, under the row's number among all; a run to be resumed drew with something
-        else; the logits were cut off.
+        else; the logits were cut off, or are what would be written to.
     OSError
         A file cannot be read or written.
 
@@ -100,10 +102,17 @@ def draw_file(
     >>> np.load("tokens.npy").shape
     (1000,)
     """
+    _refuse_other("logits", logits, Stored, "what open_logits returns")
+    _refuse_other("draw", draw, RowSampler, "a RowSampler")
     with closing(open_engine(threads, dask)) as engine:
         size = piece_rows(logits, memory, engine.width)
         with open_output(logits, output, draw, resume) as file:
             return fill(file, logits, draw, engine, size, progress or (lambda rows: None))
+
+
+def _refuse_other(name: str, value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what}, got {value!r} ({type(value).__name__})")
 
 
 def open_engine(threads: int | None, dask: str | None) -> Engine:
@@ -122,6 +131,10 @@ def open_output(
     """Check what is wanted, and open the file for it; `fill` does the rest."""
     if draw.rows is not None and draw.rows != len(logits):
         raise ValueError(f"columns must have {len(logits)} values, got {draw.rows}")
+    draw.check_columns()
+    if len(logits):  # one row tells what does not go with the number of tokens
+        draw.part(0, 1)(np.zeros((1, logits.shape[1]), np.float32))
+    _refuse_input(logits, output)
     file = TokensFile(output, len(logits), fingerprint(logits, draw), resume)
     for piece in file.done if draw.errors == "raise" else []:
         marked = file.marked(piece)
@@ -131,6 +144,14 @@ def open_output(
                 f"errors must be 'mark' as in the run to be resumed, which marked row {marked[0]}"
             )
     return file
+
+
+def _refuse_input(logits: Stored, output: str | os.PathLike[str]) -> None:
+    """Refuse to write where logits are read from."""
+    place = Path(output).resolve()
+    file = logits.file_among([place, part_of(place), journal_of(place)])
+    if file is not None:
+        raise ValueError(f"output must not lead to logits, got {str(output)!r} ({file})")
 
 
 def fingerprint(logits: Stored, draw: RowSampler) -> Fingerprint:

@@ -11,15 +11,20 @@ import json
 import mmap
 import os
 import re
+import reprlib
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ..arrays import MAX_VOCAB
+from ..values import any_integer
 
 _SAFETENSORS = {"F16": "<f2", "BF16": "V2", "F32": "<f4", "F64": "<f8"}
 _NAMES = {"V2": "bfloat16"}
@@ -64,11 +69,31 @@ class Stored(ABC):
 
     @abstractmethod
     def read(self, first: int, stop: int) -> npt.NDArray[Any]:
-        """Return the logits of rows `first` to before `stop`, shape (stop - first, V)."""
+        """Return the logits of rows `first` to before `stop`, shape (stop - first, V).
+
+        ``0 <= first <= stop <= N``, or it is a ValueError.
+        """
 
     @abstractmethod
     def _files(self) -> Iterator[str]:
         """Yield all files that the content is in."""
+
+    def _ends(self, first: int, stop: int) -> tuple[int, int]:
+        """Return the ends of a piece, which must be within the rows."""
+        first, stop = any_integer("first", first), any_integer("stop", stop)
+        if not 0 <= first <= len(self):
+            raise ValueError(f"first must be in [0, {len(self)}], got {first}")
+        if not first <= stop <= len(self):
+            raise ValueError(f"stop must be in [{first}, {len(self)}], got {stop}")
+        return first, stop
+
+    def file_among(self, paths: Iterable[Path]) -> str | None:
+        """Return a file of the content that one of these paths leads to, by whatever link."""
+        there = [path.stat() for path in paths if path.exists()]
+        for file in self._files() if there else ():
+            if any(os.path.samestat(os.stat(file), one) for one in there):
+                return file
+        return None
 
     def fingerprint(self) -> str:
         """Return what tells these logits from others: shape, and size and age of every file."""
@@ -98,6 +123,7 @@ class Flat(Stored):
 
     def read(self, first: int, stop: int) -> npt.NDArray[Any]:
         """Return a view of the file."""
+        first, stop = self._ends(first, stop)
         if first == stop:
             return np.empty((0, self.shape[1]), self.dtype)
         begin = self.start + first * self.row_bytes
@@ -128,6 +154,7 @@ class Shards(Stored):
 
     def read(self, first: int, stop: int) -> npt.NDArray[Any]:
         """Return a view of a shard, or a copy where the piece is in several."""
+        first, stop = self._ends(first, stop)
         found = []
         at = int(np.searchsorted(self.ends, first, side="right"))
         while first < stop:
@@ -176,6 +203,7 @@ class Zarr(Stored):
 
     def read(self, first: int, stop: int) -> npt.NDArray[Any]:
         """Return a copy, decompressed."""
+        first, stop = self._ends(first, stop)
         if not hasattr(self, "_array"):
             self._array = self._open()
         rows = np.ascontiguousarray(self._array[first:stop])
@@ -251,8 +279,10 @@ def _by_number(path: Path) -> list[Any]:
 
 
 def _rows_of(shape: tuple[int, ...], path: str) -> tuple[int, int]:
-    if len(shape) != 2:
+    if len(shape) != 2 or min(shape) < 0:
         raise ValueError(f"logits must be of shape (N, V), got {shape} in {path}")
+    if not 1 <= shape[1] <= MAX_VOCAB:
+        raise ValueError(f"logits must have 1 to {MAX_VOCAB} tokens, got {shape} in {path}")
     return int(shape[0]), int(shape[1])
 
 
@@ -280,7 +310,7 @@ def _open_npy(path: Path) -> Flat:
                 version, np.lib.format.read_array_header_2_0
             )
             shape, by_column, dtype = read(file)
-        except ValueError as error:
+        except (ValueError, TokenError) as error:
             raise ValueError(f"logits must have a header of .npy: {path}: {error}") from None
         start = file.tell()
     if by_column and prod(shape) > max(shape, default=0):
@@ -293,13 +323,33 @@ def _open_safetensors(path: Path, tensor: str | None) -> Flat:
         size = int.from_bytes(file.read(8), "little")
         try:
             header = json.loads(file.read(size)) if size <= _MOST_HEADER else None
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
-        if not isinstance(header, dict):
-            raise ValueError(f"logits must have a header of safetensors: {path}")
-    names = sorted(name for name in header if name != "__metadata__")
-    about = header[_named(tensor, names, str(path))]
-    if about["dtype"] not in _SAFETENSORS:
-        raise ValueError(f"logits must be {', '.join(_SAFETENSORS)}, got {about['dtype']}")
-    dtype = np.dtype(_SAFETENSORS[about["dtype"]])
-    return Flat(path, 8 + size + about["data_offsets"][0], dtype, tuple(about["shape"]))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is no safetensors file: its header must be an object of JSON")
+    name = _named(tensor, sorted(name for name in header if name != "__metadata__"), str(path))
+    kind, shape, begin, end = _described(header[name], f"{path} is no safetensors file: {name!r}")
+    if kind not in _SAFETENSORS:
+        known = ", ".join(_SAFETENSORS)
+        raise ValueError(f"logits must be {known}, got {kind} in {name!r} of {path}")
+    dtype = np.dtype(_SAFETENSORS[kind])
+    needed = prod(_rows_of(shape, str(path))) * dtype.itemsize
+    if end - begin != needed:
+        raise ValueError(
+            f"{path} is no safetensors file: {name!r} must have {needed} bytes by its shape, "
+            f"got {end - begin} by its data_offsets"
+        )
+    return Flat(path, 8 + size + begin, dtype, shape)
+
+
+def _described(about: Any, which: str) -> tuple[str, tuple[int, ...], int, int]:
+    """Return dtype, shape and ends of a tensor, as a header of safetensors has them."""
+    match about:
+        case {"dtype": str(kind), "shape": [*shape], "data_offsets": [begin, end]} if all(
+            type(number) is int and number >= 0 for number in (*shape, begin, end)
+        ):
+            return kind, tuple(shape), begin, end
+    raise ValueError(
+        f"{which} must have a dtype, and integers >= 0 for shape and two data_offsets, "
+        f"got {reprlib.repr(about)}"
+    )
