@@ -41,7 +41,8 @@ def histories(rows: int, single: bool, history: Any, prompt_length: Any) -> list
     if single:
         tokens = [ids_of("history", history)]
     else:
-        given = history if isinstance(history, np.ndarray) else plain("history", history)
+        several = isinstance(history, np.ndarray) and history.ndim > 0
+        given = history if several else plain("history", history)
         if not isinstance(given, (list, np.ndarray)) or len(given) != rows:
             count = str(len(given)) if hasattr(given, "__len__") else repr(history)
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .values import any_integer, plain, real, refuse_masked
+from .values import any_integer, named, plain, real, refuse_masked
 
 Ids = npt.NDArray[np.int64]
 
@@ -31,7 +31,8 @@ def _items(value: Any, name: str, must: str, where: str) -> list[Any]:
     """Return the items of a list, or of what is one."""
     items = plain(name, value)
     if isinstance(items, (set, frozenset)):
-        items = sorted(items)
+        with named(f"{name} must be {must}{where}"):
+            items = sorted(items)
     if not isinstance(items, list):
         raise TypeError(f"{name} must be {must}, got {value!r} ({type(value).__name__}){where}")
     return items

@@ -49,6 +49,8 @@ def mask(allowed: Any, rows: int, single: bool, vocab: int) -> Words:
         size = vocab if array.dtype == np.bool_ else "n"
         must = f"({size},)" if single else f"({size},) or ({rows}, {size})"
         raise ValueError(f"allowed must be of shape {must}, got {array.shape}")
+    if not array.shape[-1]:
+        raise ValueError(f"allowed must have a word at least, got shape {array.shape}")
     if array.dtype == np.bool_:
         words = packed(array.reshape(-1, vocab))
     else:

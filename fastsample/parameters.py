@@ -70,6 +70,7 @@ class Parameter:
 
 
 _TINY, _LARGE, _BELOW_ONE = 5e-324, sys.float_info.max, 1.0 - 2.0**-53
+_ADDABLE = 1e290  # added to a finite float64 as often as you like, never makes it infinite
 _INF = math.inf
 _ZERO, _NIL, _ONE = (-_INF, 0.0), (0.0, 0.0), (1.0, 1.0)
 
@@ -222,7 +223,7 @@ class Parameters(TypedDict, total=False):
     mirostat_tau: Annotated[
         Reals,
         Parameter(
-            5.0, real, "finite and > 0", _TINY, _LARGE,
+            5.0, real, "in (0, 1e290]", _TINY, _ADDABLE,
             "The surprise, in bits, that `mirostat` aims at.",
             "mirostat", 1,
         ),

@@ -26,7 +26,7 @@ from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
 from .sequence import Memory, Past
 from .signatures import documented_class
-from .values import any_integer, column, plain, uint64
+from .values import any_integer, column, named, plain, refuse_masked, uint64
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,18 +137,20 @@ class Sampler:
         self._parameters = {n: given[n] for n in (*DEFAULTS, *given) if n in given}
         self._rows = _rows_of(given)
         self._plan = _plan_of(type(self).__name__, given, self._rows)
-        # Where several rows have parameters of their own, there is nothing to remember.
-        several = self._plan.records.size > 1 or isinstance(self._plan.rules, list)
         plain = self._plan.rules is None and self._plan.stateful is None and not self._plan.coin
         # A backend may have a faster way for one row; it is of use while that backend is active.
         self._draw: Any = self._plan.draw
         self._module = backend.active()
         self._memory: Memory | None = None
         self._sequence: Any = None
-        if not several and not plain:
+        # Where several rows have parameters of their own, there is nothing to remember.
+        if not plain and not _is_several(self._plan):
             self._remember()
         if state is not None:
-            self.state = np.asarray(state, np.float64)
+            refuse_masked("state", state)
+            with named("state must be numbers"):
+                state = np.asarray(state, np.float64)
+            self.state = state
         self._own: int | None = None
         if seed is None:
             self._own = seed = secrets.randbits(64)
@@ -322,7 +324,7 @@ class Sampler:
     def _kept_memory(self) -> Memory:
         """Return what can keep tokens."""
         if self._memory is None:
-            if self._plan.records.size > 1 or isinstance(self._plan.rules, list):
+            if _is_several(self._plan):
                 raise ValueError("a sampler with parameters of several rows has no history")
             self._remember()
         assert self._memory is not None
@@ -414,22 +416,35 @@ def _same(value: Any, default: Any) -> bool:
 
 def _rows_of(given: dict[str, Any]) -> int | None:
     """Return of how many rows the parameters speak; None is any number."""
-    lengths = {len(v) for n, v in given.items() if isinstance(v, list) and _is_per_row(n, v)}
+    lengths = {len(v) for n, v in given.items() if _is_per_row(n, v)}
     return lengths.pop() if lengths else None
 
 
 def _plan_of(function: str, given: dict[str, Any], rows: int | None) -> Plan:
     plan = plan_of_scalars(given) or make_plan(1 if rows is None else rows, function, given)
-    if not isinstance(plan.rules, (Rules, type(None))):
-        needs = next((r.needs_history for r in plan.rules if r.needs_history), None)
-        if needs is not None:
-            raise ValueError(f"{needs} must be one value for a sampler, which has one history")
+    if not _is_several(plan):
+        return plan
+    rules = [plan.rules] if isinstance(plan.rules, Rules) else plan.rules or ()
+    remembers = any(r.needs_history for r in rules)
+    if remembers or plan.stateful is not None:  # which a sampler has but once
+        name = next(n for n, v in given.items() if _is_per_row(n, v))
+        kept = "a history" if remembers else "a state"
+        raise ValueError(
+            f"{name} must be one value for a sampler with {kept}, got one for each row"
+        )
     return plan
 
 
-def _is_per_row(name: str, value: list[Any]) -> bool:
+def _is_several(plan: Plan) -> bool:
+    """Whether rows have parameters of their own."""
+    return plan.records.size > 1 or isinstance(plan.rules, list)
+
+
+def _is_per_row(name: str, value: Any) -> bool:
+    if name == "order" or not isinstance(value, (list, tuple)):
+        return False
     rule = TABLE.get(name)
-    return name != "order" and (rule is None or not rule.listed or is_per_row(value, rule.convert))
+    return rule is None or not rule.listed or is_per_row(value, rule.convert)
 
 
 def _make_sampler(
@@ -449,7 +464,8 @@ def _kept(name: str, value: Any) -> Any:
     if name == "order":
         return value if isinstance(value, str) else parse_order(value)
     if name in TABLE and TABLE[name].listed and not hasattr(value, "tolist"):
-        return deepcopy(value)
+        with named(f"{name} must be {TABLE[name].requirement}"):  # of a generator, say
+            return deepcopy(value)
     return plain(name, value)
 
 

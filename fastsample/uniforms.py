@@ -115,6 +115,14 @@ def keys_of(rows: int, seed: Any, offset: Any, stream: Any) -> Keys:
     return Keys(seeds, streams, offsets)
 
 
+def refuse_unseeded(rows: int, offset: Any, stream: Any) -> None:
+    """Refuse the place of a draw without the seed that it is a place of."""
+    if stream is not None:
+        raise ValueError(f"stream must come with a seed, got stream={stream!r} without one")
+    if column("offset", offset, rows, uint64) != 0:
+        raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
+
+
 def _from_generator(rng: Any, rows: int) -> Uniforms:
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r} ({type(rng).__name__})")
@@ -174,8 +182,7 @@ def uniforms(
             raise ValueError("u_xtc must be given with u, where xtc_probability needs a coin")
         return drawn, coins
     if seed is None:
-        if column("offset", offset, rows, uint64) != 0:
-            raise ValueError(f"offset must come with a seed, got offset={offset!r} without one")
+        refuse_unseeded(rows, offset, stream)
         seed, offset = process_stream.next()  # for a 0 of another type
     keys = keys_of(rows, seed, offset, stream)
     return keys.uniforms(), keys.coins() if coin else coins

@@ -72,9 +72,9 @@ def any_integer(name: str, value: Any, where: str = "") -> int:
 
 
 def integer(name: str, value: Any, where: str = "") -> int:
-    """Return an integer, clipped to what 64 bits hold."""
-    # A count beyond int64 keeps everything, or is far out of range.
-    return max(-(2**63), min(any_integer(name, value, where), 2**63 - 1))
+    """Return an integer, clipped to what a float64 tells from its neighbours."""
+    # A count beyond them means all, or is far out of range.
+    return max(-(2**53), min(any_integer(name, value, where), 2**53))
 
 
 def uint64(name: str, value: Any, where: str = "") -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ from .plans import Plan, make_plan, plan_of_scalars
 from .reference.verification import Draft, Lists, Side
 from .rules import Rules, check_ids
 from .signatures import documented
-from .uniforms import Keys, keys_of
+from .uniforms import Keys, keys_of, refuse_unseeded
 from .values import named, uint64
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Pairs: TypeAlias = Sequence[tuple[Any, Any]]
 Drafts: TypeAlias = "SupportsArray | Pairs | Literal['onehot']"
 
 _METHODS = ("token", "exact", "block")  # by fs_method
+_MAX_DRAFTS = 4096  # FS_MAX_DRAFTS
 
 
 class Verified(NamedTuple):
@@ -56,6 +58,19 @@ class _Sequence(NamedTuple):
     history: History | None
     keys: Keys
     where: str
+
+
+@contextmanager
+def _told_of(where: str, name: str = "logits") -> Iterator[None]:
+    """Let errors of logits name the parameter that these are, and its sequence."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        if text.startswith("logits "):
+            text = name + text.removeprefix("logits")
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(text if text.endswith(where) else text + where) from error
 
 
 def _coins(one: _Sequence, count: int) -> npt.NDArray[np.float64]:
@@ -94,7 +109,8 @@ def _side(
     inputs: dict[str, Any] = {}
     if rules is not None:
         inputs |= _edits(rules, one, count, vocab)
-    inputs |= masks(rules, allowed, vocab_size, count, False, vocab)
+    with _told_of(one.where):
+        inputs |= masks(rules, allowed, vocab_size, count, False, vocab)
     if plan.coin:
         inputs["coin"] = _coins(one, count)
     records = plan.records if plan.records.size == 1 else plan.records[one.r : one.r + 1]
@@ -105,7 +121,10 @@ def _lists(pairs: Any, one: _Sequence, vocab: int) -> Lists:
     """Return valid lists of ids and weights."""
     count, where = len(one.tokens), one.where
     must = f"draft must be {count} pairs of ids and weights"
-    if len(pairs) != count or not all(isinstance(p, Sequence) and len(p) == 2 for p in pairs):
+    for pair in pairs:
+        if not isinstance(pair, Sequence):
+            raise TypeError(f"{must}, got {pair!r} ({type(pair).__name__}){where}")
+    if len(pairs) != count or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{must}, got {len(pairs)} of length {[len(p) for p in pairs]}{where}")
     all_ids, all_weights = [], []
     for ids, weights in pairs:
@@ -142,7 +161,8 @@ def _draft(draft: Any, plan: Plan | None, one: _Sequence, vocab: int, exact: boo
         raise ValueError(
             f"draft must be logits, pairs of ids and weights or 'onehot', got {draft!r}{one.where}"
         )
-    rows, single = as_rows(draft)
+    with _told_of(one.where, "draft"):
+        rows, single = as_rows(draft)
     shape = (len(one.tokens), vocab)
     if single or rows.shape != shape:
         raise ValueError(f"draft must have logits of shape {shape}, got {rows.shape}{one.where}")
@@ -152,6 +172,10 @@ def _draft(draft: Any, plan: Plan | None, one: _Sequence, vocab: int, exact: boo
 
 def _tokens(given: Any, vocab: int, where: str) -> npt.NDArray[np.int64]:
     tokens = ids_of("draft_tokens", given, where).astype(np.int64)
+    if tokens.size > _MAX_DRAFTS:
+        raise ValueError(
+            f"draft_tokens must be at most {_MAX_DRAFTS} ids, got {tokens.size}{where}"
+        )
     if tokens.size and tokens.max() >= vocab:
         raise ValueError(f"draft_tokens must be in [0, {vocab}), got {tokens.max()}{where}")
     return tokens
@@ -161,7 +185,8 @@ def _batch(value: Any) -> list[Any] | None:
     """Return the sequences of a batch, or None where it is one alone."""
     if isinstance(value, (list, tuple)):
         return list(value)
-    array = to_array(value)
+    with _told_of("", "target_logits"):
+        array = to_array(value)
     return list(array) if array.ndim == 3 else None
 
 
@@ -169,14 +194,25 @@ def _of_each(name: str, value: Any, count: int) -> list[Any]:
     """Return what each sequence of a batch has."""
     if value is None or isinstance(value, str):
         return [value] * count
-    if not isinstance(value, Iterable) or isinstance(value, Mapping):
-        raise TypeError(f"{name} must have one entry for each of {count} sequences, got {value!r}")
-    entries = list(value)
+    must = f"{name} must have one entry for each of {count} sequences"
+    if isinstance(value, Mapping):
+        raise TypeError(f"{must}, got {value!r}")
+    try:
+        entries = list(value)
+    except TypeError as error:
+        raise TypeError(f"{must}, got {value!r}") from error
     if len(entries) != count:
-        raise ValueError(
-            f"{name} must have one entry for each of {count} sequences, got {len(entries)}"
-        )
+        raise ValueError(f"{must}, got {len(entries)}")
     return entries
+
+
+def _parameters(draft_params: Any) -> dict[str, Any]:
+    """Return the parameters with which drafts were drawn."""
+    given = {} if draft_params is None else draft_params
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        kind = type(given).__name__
+        raise TypeError(f"draft_params must be a dict of parameters, got {given!r} ({kind})")
+    return dict(given)
 
 
 @documented()
@@ -270,14 +306,18 @@ def verify(
     drafts = [draft] if single else _of_each("draft", draft, count)
     masked = [allowed] if single else _of_each("allowed", allowed, count)
     plan = plan_of_scalars(parameters) or make_plan(count, "verify", parameters)
-    of_draft = dict(draft_params or {})
+    of_draft = _parameters(draft_params)
     draft_plan = plan_of_scalars(of_draft) or make_plan(count, "draft_params", of_draft)
-    keys = keys_of(count, secrets.randbits(64) if seed is None else seed, offset, stream)
+    if seed is None:
+        refuse_unseeded(count, offset, stream)
+        seed = secrets.randbits(64)
+    keys = keys_of(count, seed, offset, stream)
     past = histories(count, single, history, prompt_length)
     out = []
     for r in range(count):
         where = "" if single else f" (row {r})"
-        rows, alone = as_rows(targets[r])
+        with _told_of(where, "target_logits"):
+            rows, alone = as_rows(targets[r])
         tokens = _tokens(drafted[r], rows.shape[1], where)
         if alone or len(rows) != tokens.size + 1:
             raise ValueError(
@@ -291,7 +331,9 @@ def verify(
         of = _draft(drafts[r], draft_plan, one, rows.shape[1], method == "exact")
         mine = np.empty(tokens.size + 1, np.int64)
         number = _METHODS.index(method) + 1
-        out.append((mine, backend.active().verify(tokens, target, of, number, key, mine)))
+        with _told_of(where):
+            accepted = backend.active().verify(tokens, target, of, number, key, mine)
+        out.append((mine, accepted))
     if single:
         return Verified(*out[0])
     whole = np.full((count, max((mine.size for mine, _ in out), default=1)), -1, np.int64)

@@ -21,8 +21,10 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parents[1]
 
 # `python -m pytest`, or PYTHONPATH, may have put the root on the path, where `import fastsample`
-# finds the source folder, which is not built and refuses.
-sys.path[:] = [p for p in sys.path if Path(p or os.curdir).resolve() != ROOT]
+# finds the source folder, which is not built and refuses; or that folder, where `import rows` finds
+# the package's.
+_TRAPS = (ROOT, ROOT / "fastsample")
+sys.path[:] = [p for p in sys.path if Path(p or os.curdir).resolve() not in _TRAPS]
 # Import mode importlib adds nothing to the path; rows.py is shared by the test modules.
 sys.path.append(str(ROOT / "tests"))
 

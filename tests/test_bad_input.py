@@ -746,6 +746,15 @@ def test_what_a_sampler_refuses(variant: str) -> None:
     assert (sampler.seed, sampler.offset) == (5, 2)
 
 
+def test_what_cannot_be_sorted_or_copied(variant: str) -> None:
+    with pytest.raises(TypeError, match=r"^history must be a list of ids: "):
+        fs.sample(ROW, history={1, "a"}, u=0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^state must be numbers: "):
+        fs.Sampler(state="a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^suppress_tokens must be a list of ids: "):
+        fs.Sampler(suppress_tokens=(i for i in [1]))  # type: ignore[arg-type]
+
+
 def test_what_is_assigned_to_a_sampler(variant: str) -> None:
     sampler = fs.Sampler(seed=5)
     for offset in (np.uint64(2**64 - 1), np.int8(127)):

@@ -404,6 +404,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"allowed": np.ones((2, 1), np.int32)}, ValueError,
      "allowed must be of shape (n,), got (2, 1)"),
     ({"allowed": True}, ValueError, "allowed must be of shape (8,), got ()"),
+    ({"allowed": np.zeros(0, np.int32)}, ValueError,
+     "allowed must have a word at least, got shape (0,)"),
     ({"vocab_size": 0}, ValueError, "vocab_size must be >= 1, got 0"),
     ({"vocab_size": 1.5}, TypeError, "vocab_size must be an integer, got 1.5 (float)"),
     ({"state": np.zeros(1)}, ValueError, "state must be None where no stage has one"),
@@ -436,6 +438,8 @@ def test_what_is_refused(
     [
         ({"history": [[1], [2]]}, "history must have a list of ids for each of 3 rows, got 2"),
         ({"history": 5}, "history must have a list of ids for each of 3 rows, got 5"),
+        ({"history": np.array(3)},
+         "history must have a list of ids for each of 3 rows, got array(3)"),
         ({"history": [[1], [2], [-1]]}, "an id of history must be in [0, 2**31), got -1 (row 2)"),
         ({"history": [[1], [2], [3]], "prompt_length": [1, 1, 2]},
          "prompt_length must be in [0, 1], got 2 (row 2)"),
@@ -469,3 +473,19 @@ def test_a_state_that_cannot_be_moved() -> None:
     for given in (None, [1.0]):
         with pytest.raises(TypeError, match=r"^state must be a float64 array, which is moved"):
             fs.sample(row, state=given, **MIROSTAT)
+
+
+def test_whole_numbers_beyond_float64(variant: str) -> None:
+    """They mean all, as those do that are just large."""
+    names = (
+        "no_repeat_ngram_size", "penalty_last_n", "dry_last_n", "dry_allowed_length",
+        "min_new_tokens",
+    )  # fmt: skip
+    on: dict[str, Any] = {"repetition_penalty": 2.0, "dry_multiplier": 1.0, "eos_token_id": 0}
+    row, past = np.arange(8.0), [7, 6, 7, 6, 7]
+    for name in names:
+        large, *huge = (
+            fs.probs(row, history=past, **on | {name: n}).tolist()
+            for n in (1000, 2**53, 2**53 + 1, 2**62, 2**63 - 1, 10**30)
+        )
+        assert huge == [large] * len(huge), name

@@ -226,10 +226,42 @@ def test_parameters_of_several_rows() -> None:
     sampler = fs.Sampler(seed=1, **given)
     assert np.array_equal(sampler(batch), fs.sample(batch, seed=1, **given))
     assert np.array_equal(sampler.copy()(batch), fs.sample(batch, seed=1, offset=1, **given))
+    given["suppress_tokens"] = tuple(given["suppress_tokens"])
+    assert np.array_equal(fs.Sampler(seed=1, **given)(batch), fs.sample(batch, seed=1, **given))
     with pytest.raises(ValueError, match=r"^a sampler with parameters of several rows has no his"):
         sampler.start([1])
     with pytest.raises(ValueError, match=r"^repetition_penalty must be one value for a sampler"):
         fs.Sampler(repetition_penalty=[1.0, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "kept"),
+    [
+        ({"mirostat": [2, 2], "order": "llama.cpp"}, "mirostat", "state"),
+        ({"top_k": [3, 4], "adaptive_target": 0.5, "order": "llama.cpp"}, "top_k", "state"),
+        ({"allowed_token_ids": [[0], [1]], **MIROSTAT}, "allowed_token_ids", "state"),
+        ({"top_k": [3, 4], "repetition_penalty": 2.0}, "top_k", "history"),
+        ({"bad_words_ids": [[[1, 2]], None]}, "bad_words_ids", "history"),
+        ({"suppress_tokens": ([1],), **MIROSTAT}, "suppress_tokens", "state"),
+    ],
+)
+def test_what_a_sampler_keeps_is_of_one_row(given: dict[str, Any], name: str, kept: str) -> None:
+    with pytest.raises(ValueError, match=r".*") as caught:
+        fs.Sampler(seed=1, **given)
+    message = f"{name} must be one value for a sampler with a {kept}, got one for each row"
+    assert str(caught.value) == message
+
+
+def test_a_state_stays_finite(variant: str) -> None:
+    """With the largest tau, from any state, however the surprise adds up."""
+    given: dict[str, Any] = MIROSTAT | {"mirostat_tau": 1e290, "mirostat_eta": 1.0}
+    sampler = fs.Sampler(seed=1, **given)
+    for state in (sampler.state, [np.finfo(np.float64).max]):
+        sampler.state = state
+        drawn(sampler, 0, 5)
+        assert np.isfinite(sampler.copy().state).all()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^mirostat_tau must be in \(0, 1e290\], got 1e\+308$"):
+        fs.Sampler(**given | {"mirostat_tau": 1e308})
 
 
 def test_what_was_given_may_change() -> None:

@@ -351,6 +351,41 @@ def test_refusals(variant: str) -> None:
     assert fs.verify(tokens, target, **same).tokens.shape == (3,)
 
 
+def test_errors_name_the_parameter_and_the_sequence(variant: str) -> None:
+    target, wrong, nan = np.zeros((3, 4)), np.zeros((3, 4), np.int32), np.zeros((3, 4))
+    nan[0, 1] = np.nan
+    one: dict[str, Any] = {"draft_tokens": [1, 2], "target_logits": target, "draft": "onehot"}
+    two: dict[str, Any] = {**one, "draft_tokens": [[1, 2]] * 2, "target_logits": [target] * 2}
+    pairs, each = "draft must be 2 pairs of ids and weights, got ", "one entry for each of 2 "
+    params = "draft_params must be a dict of parameters, got "
+    many: dict[str, Any] = {"draft_tokens": [0] * 4097, "target_logits": np.zeros((4098, 2))}
+    for given, error, text in (
+        (one | {"target_logits": wrong}, TypeError, "target_logits must be float32, float64, "),
+        (two | {"target_logits": [target, wrong]}, TypeError, "target_logits must be float32, "),
+        (two | {"target_logits": [target, nan]}, ValueError, "target row 0 must not contain NaN"),
+        (one | {"draft": wrong[:2]}, TypeError, "draft must be float32, float64, "),
+        (one | {"draft": np.array(5.0)}, ValueError, "draft must be 1-D or 2-D, got shape ()"),
+        (two | {"draft": ["onehot", wrong[:2]]}, TypeError, "draft must be float32, float64, "),
+        (one | {"draft": [5]}, TypeError, pairs + "5 (int)"),
+        (two | {"draft": np.array(5.0)}, TypeError, f"draft must have {each}sequences, got array"),
+        (two | {"allowed": np.array(5)}, TypeError, f"allowed must have {each}sequences, got arr"),
+        (two | {"allowed": [None, np.ones(3, bool)]}, ValueError, "allowed must be of shape (4,)"),
+        *((one | {"draft_params": v}, TypeError, params + repr(v)) for v in (5, "ab", {1: 2}, 0)),
+        (one | {"draft_params": []}, TypeError, params + "[] (list)"),
+        (one | {"stream": 5}, ValueError, "stream must come with a seed, got stream=5 without"),
+        (one | {"offset": 5}, ValueError, "offset must come with a seed, got offset=5 without"),
+        (one | many, ValueError, "draft_tokens must be at most 4096 ids, got 4097"),
+    ):  # fmt: skip
+        with pytest.raises(error) as caught:
+            fs.verify(**given)
+        assert str(caught.value).startswith(text)
+        of_the_second = any(
+            isinstance(v, list) and len(v) == 2 and v[0] is not v[1]
+            for v in (given["target_logits"], given["draft"], given.get("allowed"))
+        )
+        assert str(caught.value).endswith(" (row 1)") == of_the_second
+
+
 def test_no_sequences(variant: str) -> None:
     said = fs.verify([], [], draft="onehot")
     assert said.tokens.shape == (0, 1)
