@@ -31,6 +31,7 @@ CLIENT = ROOT / "tests" / "c"
 EXPORTS = {
     "fs_chain_init",
     "fs_details_init",
+    "fs_drafts_init",
     "fs_draw_init",
     "fs_find_stage",
     "fs_force_isa",
@@ -60,6 +61,7 @@ EXPORTS = {
     "fs_sampler_set_state",
     "fs_sampler_start",
     "fs_softmax",
+    "fs_source_init",
     "fs_stage_init",
     "fs_stage_kind_of",
     "fs_stage_name",
@@ -67,6 +69,7 @@ EXPORTS = {
     "fs_survivors",
     "fs_uniform",
     "fs_uniform_for",
+    "fs_verify",
     "fs_version",
 }
 ISAS = {
