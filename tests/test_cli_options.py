@@ -151,7 +151,9 @@ def test_whatever_is_given_is_taken_or_refused_by_name(call, command, action):
 def test_a_number_is_refused_beyond_both_ends(call, command, action):
     if not isinstance(action.type, values.Number | values.Parameter):
         return
-    refused = [bool(call(arguments(command, action, text))[0]) for text in ("-2", "nan", "1e400")]
+    answers = [call(arguments(command, action, text)) for text in ("-2", "nan", "1e400")]
+    # Stored rows have their histories in a file, without which a number that is right is of no use.
+    refused = [bool(code) and "history must be given" not in err for code, err in answers]
     rule = TABLE.get(action.dest)
     assert refused == [rule is None or rule.listed or rule.low > -2, True, True]
 

@@ -140,7 +140,9 @@ ELSEWHERE = {
     ".venv/bin/pip install '.[llama]'": ".ci/run",
     ".venv/bin/pip install --group docs .": "whoever builds the documentation",
     "docs/examples/install_vllm.sh .venv": ".ci/run",
-    "FASTSAMPLE_VLLM=1 vllm serve MODEL": "tests/integrations/test_vllm_server.py",
+    "FASTSAMPLE_VLLM=1 vllm serve MODEL --gpu-memory-utilization 0.3": (
+        "tests/integrations/test_vllm_server.py"
+    ),
     ".venv/bin/sphinx-build -W --keep-going -n -b html docs build/docs": "likewise",
 }
 
