@@ -1,7 +1,7 @@
 // Threads that help a call with its rows: no pool, so that an import starts nothing, a fork breaks
 // nothing, and nothing competes with the host's own threads between calls. A call never waits for a
 // thread that has taken no row: where other work keeps the processors, it may begin when the call
-// is long over, and then finds nothing to do. Depends on the standard library alone.
+// is long over, and then finds nothing to do. Depends on the standard library and on POSIX threads.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,13 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
+#include <utility>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
 
 #if defined(__linux__)
 #include <sched.h>
@@ -99,6 +105,39 @@ void work_on(Rows& rows, const Body& body, int thread) {
   }
 }
 
+// Runs f in a thread that nobody waits for, if the system grants one. It is born detached:
+// std::thread::detach may look at a thread that has ended by then, whose memory glibc has given
+// back (its bug 19951).
+template <class F>
+bool start_detached(F f) {
+#if defined(_WIN32)
+  try {
+    std::thread(std::move(f)).detach();
+    return true;
+  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
+    return false;
+  }
+#else
+  F* owned = new (std::nothrow) F(std::move(f));
+  if (!owned) return false;
+  const auto run = [](void* argument) -> void* {
+    const std::unique_ptr<F> function(static_cast<F*>(argument));
+    (*function)();
+    return nullptr;
+  };
+  pthread_t thread;
+  pthread_attr_t attributes;
+  bool started = pthread_attr_init(&attributes) == 0;
+  if (started) {
+    started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
+              pthread_create(&thread, &attributes, run, owned) == 0;
+    pthread_attr_destroy(&attributes);
+  }
+  if (!started) delete owned;
+  return started;
+#endif
+}
+
 // Runs body(row, thread) for the rows 0 to count - 1, each in one of `threads` threads: 0 is this
 // one, and others help where the system grants them. Returns when all rows that were taken are
 // done: all there are, unless a body returned false in this thread. No body may throw.
@@ -118,13 +157,12 @@ void share_out(int64_t count, int threads, const Body& body) {
   } catch (const std::exception&) {  // std::bad_alloc
     return share_out(count, 1, body);
   }
-  try {
-    for (int thread = 1; thread < threads; ++thread)
-      std::thread([rows, &body, thread] {
-        FASTSAMPLE_HELPER_BEGINS();
-        work_on(*rows, body, thread);
-      }).detach();
-  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
+  for (int thread = 1; thread < threads; ++thread) {
+    const bool started = start_detached([rows, &body, thread] {
+      FASTSAMPLE_HELPER_BEGINS();
+      work_on(*rows, body, thread);
+    });
+    if (!started) break;
   }
   work_on(*rows, body, 0);
   rows->close();
