@@ -82,7 +82,7 @@ style() {
 
 # The tests of what is drawn: not those of installing, the command line, timing and the C library.
 drawing_only=(-q)
-for name in build c_abi cli bench; do drawing_only+=("--ignore=tests/test_$name.py"); done
+for name in build c_abi cli cli_options bench; do drawing_only+=("--ignore=tests/test_$name.py"); done
 
 numba_only() {
   fresh_copy "$work/numba"
