@@ -11,7 +11,6 @@
 #include <exception>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <thread>
 #include <utility>
 
@@ -118,8 +117,12 @@ bool start_detached(F f) {
     return false;
   }
 #else
-  F* owned = new (std::nothrow) F(std::move(f));
-  if (!owned) return false;
+  F* owned = nullptr;
+  try {
+    owned = new F(std::move(f));
+  } catch (const std::exception&) {  // std::bad_alloc
+    return false;
+  }
   const auto run = [](void* argument) -> void* {
     const std::unique_ptr<F> function(static_cast<F*>(argument));
     (*function)();

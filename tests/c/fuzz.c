@@ -53,8 +53,10 @@ static fs_chain take_chain(Bytes* in, const Params* from, fs_stage stages_of[kSt
   } else if (how < 78) {
     made.stage_count = (int64_t)(take(in, 1) % 6) - 1;
   } else if (how < 82) {
-    made.struct_size = take(in, 1);
+    made.struct_size = take(in, 1) % sizeof made;
   }
+  for (i = 0; i < kStages; ++i) /* a size beyond what is there would be a lie */
+    if (stages_of[i].struct_size > sizeof *stages_of) stages_of[i].struct_size = 0;
   return made;
 }
 
