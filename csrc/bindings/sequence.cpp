@@ -1,53 +1,27 @@
 // Sequence: a chain, rules, a history and a state held ready, what fs_sampler is; and the step of
-// many of them. As a plan it has a low-latency path: draw(row, seed, offset) is the token, or -1
-// with nothing moved where the general path has to look at the arguments.
+// many of them. As a plan it has a low-latency path.
 #include "bindings/sequence.h"
 
 #include "bindings/module.h"
+#include "bindings/quick.h"
 
 namespace fastsample::bindings {
 
 namespace {
 
-constexpr const char* kSampler = "fs_sampler";
-
-int64_t draw(fs_sampler* sampler, PyObject* array, PyObject* seed, PyObject* offset) {
-  uint64_t key, at;
-  fs_logits logits;
-  if (!word_of(seed, key) || !word_of(offset, at) || !as_row(array, logits)) return -1;
-  if (fs_sampler_seek(sampler, key, 0, at) != FS_OK) return -1;
-  int64_t token = -1;
-  const auto run = [&] { return fs_step(&sampler, &logits, 1, 0, &token); };
-  const auto run_released = [&] {
-    py::gil_scoped_release release;
-    return run();
-  };
-  const fs_status status = logits.vocab < kShort ? run() : run_released();
-  // A row that fails is looked at again by the general path, which words the error.
-  return status == FS_OK ? token : -1;
-}
-
-PyObject* call_draw(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (count != 3) {
-    PyErr_SetString(PyExc_TypeError, "draw() takes row, seed and offset");
-    return nullptr;
-  }
-  const auto* held = static_cast<const Sampler*>(PyCapsule_GetPointer(self, kSampler));
-  return PyLong_FromLongLong(draw(held->get(), args[0], args[1], args[2]));
+fs_status draw(const Sampler& held, const fs_logits& logits, uint64_t seed, uint64_t offset,
+               int64_t* token) {
+  fs_sampler* sampler = held.get();
+  const fs_status status = fs_sampler_seek(sampler, seed, 0, offset);
+  if (status != FS_OK) return status;
+  return released(logits, [&] { return fs_step(&sampler, &logits, 1, 0, token); });
 }
 
 class Sequence {
  public:
-  explicit Sequence(Sampler sampler) : sampler_(std::move(sampler)) {
-    const py::capsule held(new Sampler(sampler_), kSampler, [](PyObject* capsule) {
-      delete static_cast<Sampler*>(PyCapsule_GetPointer(capsule, kSampler));
-    });
-    static PyMethodDef method = {"draw",
-                                 reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_draw)),
-                                 METH_FASTCALL, nullptr};
-    draw_ = py::reinterpret_steal<py::object>(PyCFunction_New(&method, held.ptr()));
-    if (!draw_) throw py::error_already_set();
-  }
+  explicit Sequence(Sampler sampler)
+      : sampler_(std::move(sampler)),
+        draw_(make_draw<Sampler, bindings::draw>(std::make_unique<Sampler>(sampler_))) {}
   fs_sampler* get() const { return sampler_.get(); }
   const py::object& draw() const { return draw_; }
   Sequence copy() const {
@@ -114,14 +88,9 @@ bool step(const py::list& sequences, const py::array& rows, const py::object& se
     for (py::ssize_t i = 0; i < count; ++i)
       if (fs_sampler_seek(samplers[size_t(i)], seed[i], 0, offset[i]) != FS_OK) return false;
   }
-  const auto run = [&] {
+  const fs_status status = released(logits, [&] {
     return fs_step(samplers.data(), &logits, threads, mark ? FS_MARK_BAD_ROWS : 0, out);
-  };
-  const auto run_released = [&] {
-    py::gil_scoped_release release;
-    return run();
-  };
-  const fs_status status = logits.rows * logits.vocab < kShort ? run() : run_released();
+  });
   if (status == FS_NO_MEMORY) check(status);
   return status == FS_OK;
 }
