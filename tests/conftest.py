@@ -217,3 +217,36 @@ def fast_variants() -> tuple[str, ...]:
 def activate() -> Callable[[str], AbstractContextManager[None]]:
     """Context manager that runs a block of code on a named variant."""
     return activated
+
+
+class CommandLine:
+    """The command `fastsample`, run in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def run(self, *arguments: object) -> str:
+        """Return what it prints where all is well."""
+        from fastsample import cli
+
+        assert cli.main([*map(str, arguments)]) == 0
+        out, err = self.capsys.readouterr()
+        assert err == ""
+        return out
+
+    def refusal(self, *arguments: object) -> str:
+        """Return the first line of what it says against its arguments."""
+        from fastsample import cli
+
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([*map(str, arguments)])
+        assert exit_.value.code == 2
+        out, err = self.capsys.readouterr()
+        assert out == ""
+        return err.splitlines()[0]
+
+
+@pytest.fixture
+def command_line(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """`fastsample` with its arguments."""
+    return CommandLine(capsys)

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,14 +29,8 @@ def _short_measurements(monkeypatch):
 
 
 @pytest.fixture
-def demo(capsys):
-    def run(*options):
-        assert cli.main(["demo", *map(str, options)]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        return out
-
-    return run
+def demo(command_line):
+    return partial(command_line.run, "demo")
 
 
 @pytest.fixture
@@ -44,16 +39,8 @@ def report(demo):
 
 
 @pytest.fixture
-def refusal(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(list(arguments))
-        assert exit_.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        return err.splitlines()[0]
-
-    return run
+def refusal(command_line):
+    return command_line.refusal
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastsample
-from fastsample import cli, recorded
+from fastsample import recorded
 from fastsample.cli import explain as command
 from fastsample.cli import explain_text, screen, stories
 from fastsample.explain import explain
@@ -49,27 +50,14 @@ def distribution(options):
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*options):
-        assert cli.main(["explain", *map(str, options)]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        return out
-
-    return call
+def run(command_line):
+    return partial(command_line.run, "explain")
 
 
 @pytest.fixture
-def refusal(capsys):
-    def call(*options):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(["explain", *map(str, options)])
-        assert exit_.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        return err.splitlines()[0].removeprefix("fastsample explain: error: ")
-
-    return call
+def refusal(command_line):
+    error = "fastsample explain: error: "
+    return lambda *options: command_line.refusal("explain", *options).removeprefix(error)
 
 
 # The numbers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,27 +16,14 @@ from fastsample.cli import stories
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*options):
-        assert cli.main(["explain", *map(str, options)]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        return out
-
-    return call
+def run(command_line):
+    return partial(command_line.run, "explain")
 
 
 @pytest.fixture
-def refusal(capsys):
-    def call(*options):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(["explain", *map(str, options)])
-        assert exit_.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        return err.splitlines()[0].removeprefix("fastsample explain: error: ")
-
-    return call
+def refusal(command_line):
+    error = "fastsample explain: error: "
+    return lambda *options: command_line.refusal("explain", *options).removeprefix(error)
 
 
 def hide(monkeypatch, missing):

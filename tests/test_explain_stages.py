@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 import fastsample
-from fastsample import cli, recorded
+from fastsample import recorded
 from fastsample.explain import explain
 from fastsample.parameters import OF_STAGE
 
@@ -18,27 +19,14 @@ ROUNDING = 1e-5  # of sums of float32 probabilities
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*options):
-        assert cli.main(["explain", *map(str, options)]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        return out
-
-    return call
+def run(command_line):
+    return partial(command_line.run, "explain")
 
 
 @pytest.fixture
-def refusal(capsys):
-    def call(*options):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(["explain", *map(str, options)])
-        assert exit_.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        return err.splitlines()[0].removeprefix("fastsample explain: error: ")
-
-    return call
+def refusal(command_line):
+    error = "fastsample explain: error: "
+    return lambda *options: command_line.refusal("explain", *options).removeprefix(error)
 
 
 #: Each stage of the table with a number that does something, and in the order of the table.
