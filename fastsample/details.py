@@ -194,7 +194,5 @@ def draw(
     inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
     moved = moved_by(plan, state)
     sources = seed, offset, stream, u, rng, plan.coin, u_xtc
-    draw_rows(rows, plan, inputs, sources, mark, tokens, limit, (kind, arrays))
-    if moved is not None:
-        moved[...] = inputs["state"][..., : moved.shape[-1]]
+    draw_rows(rows, plan, inputs, sources, mark, tokens, limit, (kind, arrays), moved)
     return make_draw(tokens, arrays, single)

@@ -196,11 +196,8 @@ def sample(
         and rng is None
         and u_xtc is None
         and history is None
-        and state is None
-    )
-    usual = (
-        usual
         and prompt_length is None
+        and state is None
         and allowed is None
         and vocab_size is None
         and out is None
@@ -217,9 +214,7 @@ def sample(
     inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
     moved = moved_by(plan, state)
     sources = seed, offset, stream, u, rng, plan.coin, u_xtc
-    draw_rows(rows, plan, inputs, sources, mark, tokens, limit)
-    if moved is not None:
-        moved[...] = inputs["state"][..., : moved.shape[-1]]
+    draw_rows(rows, plan, inputs, sources, mark, tokens, limit, moved=moved)
     if single:
         return int(tokens.item())
     return tokens if out is None else out
@@ -234,10 +229,12 @@ def draw_rows(
     tokens: Ids,
     limit: int,
     told: tuple[int, dict[str, npt.NDArray[Any]]] | None = None,
+    moved: States | None = None,
 ) -> None:
     """Draw a token of each row into `tokens`; a state among the inputs is moved.
 
-    `told` is the kind of log-probabilities, and the arrays of ``details.py`` that are filled.
+    `told` is the kind of log-probabilities, and the arrays of ``details.py`` that are filled;
+    `moved` is an array of the caller's that the state is written to.
     """
     drawn_with, flips = uniforms(len(rows), *sources)
     if flips is not None:
@@ -247,6 +244,8 @@ def draw_rows(
         backend.active().sample(*given, **inputs)
     else:
         backend.active().sample_details(*given, *told, **inputs)
+    if moved is not None:
+        moved[...] = inputs["state"][..., : moved.shape[-1]]
 
 
 def moved_by(plan: Plan, state: Any) -> States | None:
