@@ -421,9 +421,3 @@ OF_STAGE: dict[str, tuple[str, ...]] = {}
 for _name, _parameter in TABLE.items():
     if _parameter.stage is not None:
         OF_STAGE[_parameter.stage] = (*OF_STAGE.get(_parameter.stage, ()), _name)
-
-#: The stages that every runtime has, of one parameter each, with what turns them off.
-OFF: dict[str, Any] = {
-    name: TABLE[name].none if TABLE[name].default is None else TABLE[name].default
-    for name in ("temperature", "top_k", "top_p", "min_p")
-}

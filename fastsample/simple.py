@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backend
-from .arrays import Logits, Row, Rows, as_rows
+from .arrays import Logits, Row, Rows, as_rows, widen
 from .chains import checked, make_records
 from .sampling import Ids, sample
 from .values import integer
@@ -63,10 +63,7 @@ def top_k(logits: Logits, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[
                 )
             raise ValueError(f"logits row {i} must not change while it is read")
         ids[i] = kept
-    values = np.take_along_axis(rows, ids, axis=1)
-    if values.dtype == np.uint16:
-        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    values = values.astype(np.float32)
+    values = widen(np.take_along_axis(rows, ids, axis=1)).astype(np.float32)
     return (values[0], ids[0]) if single else (values, ids)
 
 

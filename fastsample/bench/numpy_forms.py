@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..parameters import OFF
 from .prepared import FOUR, Prepared, refuse_others
 from .works import SEED, Params
 
@@ -115,7 +114,7 @@ def prepare_numpy(row: Array, params: Params) -> Prepared:
         draw = _by_form(row, params, forms[-1])
         return Prepared(lambda: draw(rng.random()))
     four = {name: params[name] for name in FOUR if name in params}
-    full = OFF | four | {"order": ("temperature", "top_k", "top_p", "min_p")}
+    full = FOUR | four | {"order": tuple(FOUR)}
     if "logit_bias" in params:
         return Prepared(lambda: numpy_draw(_penalised(row, params), rng.random(), full))
     return Prepared(lambda: numpy_draw(row, rng.random(), full))

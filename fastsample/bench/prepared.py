@@ -1,4 +1,4 @@
-"""What a sampler that is ready for one row is. Depends on nothing."""
+"""What a sampler that is ready for one row is. Depends on ``works.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from .works import Params
 
-FOUR = ("temperature", "top_k", "top_p", "min_p")  # which most samplers have
+#: What most samplers have, and what turns it off.
+FOUR: Params = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 LACKS = "it has no "
 #: What is no stage and no edit.
 BESIDE = frozenset({"order", "history", "prompt_length"})

@@ -19,7 +19,6 @@ import numpy as np
 
 from .. import Sampler, build_info, use_backend
 from ..backend import load
-from ..parameters import OFF
 from .grid import Row
 from .llama_chain import prepare_llama_cpp
 from .numpy_forms import prepare_numpy
@@ -49,7 +48,7 @@ class Rival:
 
 def _four(params: Params) -> tuple[Any, ...]:
     """Return temperature, top_k, top_p and min_p, whether they are on or off."""
-    return tuple({**OFF, **params}[name] for name in FOUR)
+    return tuple({**FOUR, **params}[name] for name in FOUR)
 
 
 def prepare_own(row: Row, params: Params) -> Prepared:

@@ -156,16 +156,24 @@ class ModelFile:
         raise ArgumentTypeError(f"must be a GGUF file, got {shown(text)}")
 
 
-class InputFile:
-    """A file or folder that a command reads."""
+class _File:
+    """A file by its path, which may have to end in certain suffixes."""
 
     def __init__(self, *suffixes: str) -> None:
         self.suffixes = suffixes
 
-    def __call__(self, text: str) -> str:
-        """Return the path."""
+    def refuse_suffix(self, text: str) -> None:
+        """Refuse a path that ends otherwise."""
         if self.suffixes and Path(text).suffix.lower() not in self.suffixes:
             raise ArgumentTypeError(f"must end in {' or '.join(self.suffixes)}, got {shown(text)}")
+
+
+class InputFile(_File):
+    """A file or folder that a command reads."""
+
+    def __call__(self, text: str) -> str:
+        """Return the path."""
+        self.refuse_suffix(text)
         with suppress(OSError, ValueError):
             if text and os.access(text, os.R_OK):
                 return text
@@ -189,16 +197,12 @@ class Names:
         return [name for name in self.known if name in names]
 
 
-class OutputFile:
+class OutputFile(_File):
     """A file that a command writes: refused here if it cannot be, not after the work is done."""
-
-    def __init__(self, *suffixes: str) -> None:
-        self.suffixes = suffixes
 
     def __call__(self, text: str) -> str:
         """Return the path."""
-        if self.suffixes and Path(text).suffix.lower() not in self.suffixes:
-            raise ArgumentTypeError(f"must end in {' or '.join(self.suffixes)}, got {shown(text)}")
+        self.refuse_suffix(text)
         try:
             check_writable(Path(text))
         except (OSError, ValueError) as error:  # ValueError: of a null byte
