@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .arrays import Logits, as_rows
 from .inputs import Histories, States, inputs_of
 from .parameters import Ints, Parameters, Reals, Seeds, SupportsArray
-from .plans import make_plan, plan_of_scalars
+from .plans import plan_of
 from .sampling import Errors, draw_rows, mark_of, moved_by, thread_limit
 from .signatures import documented
 from .values import flag, integer
@@ -189,7 +189,7 @@ def draw(
     mark, limit = mark_of(errors), thread_limit(threads)
     kind = kind_of(logprobs)
     arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
-    plan = plan_of_scalars(parameters) or make_plan(len(rows), "draw", parameters)
+    plan = plan_of(len(rows), "draw", parameters)
     tokens = np.empty(len(rows), np.int64)
     inputs = inputs_of(plan, rows, single, history, prompt_length, allowed, vocab_size, state)
     moved = moved_by(plan, state)

@@ -81,6 +81,11 @@ def plan_of_scalars(parameters: Mapping[str, Any]) -> Plan | None:
         return None
 
 
+def plan_of(rows: int, function: str, parameters: Mapping[str, Any]) -> Plan:
+    """Return the plan of a call, looked up where it can be."""
+    return plan_of_scalars(parameters) or make_plan(rows, function, parameters)
+
+
 def start_of(plan: Plan, rows: int) -> npt.NDArray[np.float64]:
     """Return the states, (rows, S), with which the stage that has one begins."""
     assert plan.stateful is not None

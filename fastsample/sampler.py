@@ -20,7 +20,7 @@ from .lists import ids_of, is_per_row
 from .masks import masks
 from .orders import parse_order
 from .parameters import DEFAULTS, TABLE, Parameters, Seeds, SupportsArray
-from .plans import Plan, make_plan, plan_of_scalars
+from .plans import Plan, make_plan, plan_of
 from .records import STATES as SIZES
 from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
@@ -421,7 +421,7 @@ def _rows_of(given: dict[str, Any]) -> int | None:
 
 
 def _plan_of(function: str, given: dict[str, Any], rows: int | None) -> Plan:
-    plan = plan_of_scalars(given) or make_plan(1 if rows is None else rows, function, given)
+    plan = plan_of(1 if rows is None else rows, function, given)
     if not _is_several(plan):
         return plan
     rules = [plan.rules] if isinstance(plan.rules, Rules) else plan.rules or ()

@@ -12,7 +12,7 @@ from . import backend
 from .arrays import Logits, Row, Rows, as_rows
 from .inputs import Histories, States, inputs_of
 from .parameters import Ints, Parameters, Reals, Seeds, SupportsArray
-from .plans import Plan, make_plan, plan_of_scalars
+from .plans import Plan, make_plan, plan_of, plan_of_scalars
 from .records import Records
 from .signatures import documented
 from .uniforms import coins, uniforms
@@ -271,7 +271,7 @@ def _kept(
     key: tuple[Any, ...],
 ) -> tuple[Records, dict[str, Any]]:
     """Return the chains of rows that are not drawn from, and their inputs."""
-    plan = plan_of_scalars(parameters) or make_plan(len(rows), function, parameters)
+    plan = plan_of(len(rows), function, parameters)
     inputs = inputs_of(plan, rows, single, *of_rows)
     if plan.coin:
         inputs["coin"] = coins(len(rows), *key)

@@ -16,7 +16,7 @@ from .inputs import Histories, History, histories, together
 from .lists import ids_of
 from .masks import masks
 from .parameters import Ints, Parameters, Seeds, SupportsArray
-from .plans import Plan, make_plan, plan_of_scalars
+from .plans import Plan, plan_of
 from .reference.verification import Draft, Lists, Side
 from .rules import Rules, check_ids
 from .signatures import documented
@@ -305,9 +305,9 @@ def verify(
     drafted = [draft_tokens] if single else _of_each("draft_tokens", draft_tokens, count)
     drafts = [draft] if single else _of_each("draft", draft, count)
     masked = [allowed] if single else _of_each("allowed", allowed, count)
-    plan = plan_of_scalars(parameters) or make_plan(count, "verify", parameters)
+    plan = plan_of(count, "verify", parameters)
     of_draft = _parameters(draft_params)
-    draft_plan = plan_of_scalars(of_draft) or make_plan(count, "draft_params", of_draft)
+    draft_plan = plan_of(count, "draft_params", of_draft)
     if seed is None:
         refuse_unseeded(count, offset, stream)
         seed = secrets.randbits(64)
