@@ -18,7 +18,7 @@ namespace {
 static_assert(int(kF32) == FS_FLOAT32 && int(kF16) == FS_FLOAT16 && int(kBF16) == FS_BFLOAT16 &&
                   int(kF64) == FS_FLOAT64,
               "an fs_dtype is the RowType of the same number");
-static_assert(sizeof(fs_stage) == 48, "fastsample/params.py spells this layout as a dtype");
+static_assert(sizeof(fs_stage) == 48, "fastsample/records.py spells this layout as a dtype");
 
 // What is asked for of a row of a batch.
 Details details_of(const fs_details& all, int64_t i, int64_t vocab) {
