@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     import torch
     from vllm import SamplingParams
     from vllm.platforms import current_platform
+    from vllm.sampling_params import StructuredOutputsParams
     from vllm.v1.sample.logits_processor import LogitsProcessors
     from vllm.v1.sample.logits_processor.builtin import (
         LogitBiasLogitsProcessor,
@@ -32,6 +33,7 @@ with warnings.catch_warnings():
     )
     from vllm.v1.sample.logits_processor.interface import LogitsProcessor
     from vllm.v1.sample.sampler import Sampler
+    from vllm.v1.structured_output.utils import apply_grammar_bitmask
     from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
     from fastsample.integrations._vllm_pasts import Past
@@ -562,13 +564,129 @@ def test_log_probabilities_of_every_mode(mode, number):
     assert torch.equal(ours.logprobs_tensors.selected_token_ranks.long(), ranks)
 
 
-def test_log_probabilities_of_named_tokens():
-    params = [SamplingParams(temperature=0.7, seed=1, logprob_token_ids=[9, 11])] * 2
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [None, 3])
+def test_log_probabilities_of_named_tokens(mode, number):
+    """They come before those of the most probable ones; lists may be of any length."""
+    chain = {"temperature": 0.7, "seed": 1, "logprobs": number}
+    params = [SamplingParams(**chain, logprob_token_ids=ids) for ids in ([9, 11], [28, 5, 260])]
+    params.append(SamplingParams(**chain))
     batch = make_batch(params)
-    out = make(batch)(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
-    assert out.logprobs_tensors.logprob_token_ids[:, 1:].tolist() == [[9, 11]] * 2
-    expected = ROWS[:2].log_softmax(-1)[:, [9, 11]]
-    torch.testing.assert_close(out.logprobs_tensors.logprobs[:, 1:], expected)
+    told = make(batch, mode)(logits=ROWS[:3].clone(), sampling_metadata=batch.sampling_metadata)
+    own = theirs(ROWS[:3], params, mode=mode).logprobs_tensors
+    told, drawn = told.logprobs_tensors, told.sampled_token_ids
+    assert torch.equal(told.logprob_token_ids[:, 1:], own.logprob_token_ids[:, 1:])
+    assert torch.equal(told.logprob_token_ids[:, :1], drawn)
+    torch.testing.assert_close(told.logprobs[:, 1:], own.logprobs[:, 1:], rtol=0, atol=2e-5)
+    full = {"raw": ROWS[:3], "processed": ROWS[:3] / np.float32(0.7)}[mode.split("_")[0]]
+    full = full.log_softmax(-1) if mode.endswith("probs") else full
+    values = full.gather(1, drawn.long())
+    torch.testing.assert_close(told.logprobs[:, :1], values, rtol=0, atol=2e-5)
+    assert torch.equal(told.selected_token_ranks, (full >= values).sum(-1))
+
+
+# ---- structured output -----------------------------------------------------------------------
+
+
+def grammar_of(batch, rows, seed=5, width=WORDS):
+    """Masks of some requests, in an order of their own; one of them has left the batch."""
+    names = [*(batch.req_ids[i] for i in rows[::-1]), "gone"]
+    masks = np.random.default_rng(seed).integers(-(2**31), 2**31, (len(names), width))
+    return SimpleNamespace(
+        structured_output_request_ids=names, grammar_bitmask=masks.astype(np.int32)
+    )
+
+
+def masked(grammar, batch, rows):
+    """Logits as vLLM masks them."""
+    x = rows.clone()
+    nothing = SimpleNamespace(scheduled_spec_decode_tokens={})
+    apply_grammar_bitmask(nothing, grammar, batch, x)
+    return x
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("edit", [None, "repetition", "allowed ids", "all"])
+def test_masks_of_grammars_are_for_the_draw(dtype, edit):
+    chain = {"temperature": 0.9, "top_k": 40}
+    rows = ROWS[:5].to(dtype)
+    edits = EDITS.get(edit, {})
+    params = [with_edits(SamplingParams(**chain, seed=i), edits) for i in range(4)]
+    params.append(SamplingParams(temperature=0.0))
+    outputs = [[28, 260] * i for i in range(5)]
+    batch = make_batch(params, outputs)
+    sampler = make(batch)
+    sampler.grammar = grammar = grammar_of(batch, [0, 2, 4])
+    kept = rows.clone()
+    out = sampler(logits=rows, sampling_metadata=batch.sampling_metadata)
+    assert torch.equal(rows, kept)  # nobody has written to them
+    assert sampler.grammar is None
+    x = edited(masked(grammar, batch, rows).float(), params, outputs)
+    expected = [alone(x[i], i, len(outputs[i]), **chain) for i in range(4)]
+    expected.append(x[4].argmax().item())
+    assert out.sampled_token_ids[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("greedy", [True, False])
+def test_log_probabilities_under_a_grammar(mode, greedy):
+    """vLLM masks first: raw ones are of the masked logits."""
+    chain = {"temperature": 0.0} if greedy else {"temperature": 0.9, "top_k": 40, "seed": 3}
+    params = [SamplingParams(**chain, presence_penalty=0.5, logprobs=6)] * 3
+    outputs = [[28], [260], [17]]
+    batch = make_batch(params, outputs)
+    sampler = make(batch, mode)
+    sampler.grammar = grammar = grammar_of(batch, [0, 1])
+    out = sampler(logits=ROWS[:3].clone(), sampling_metadata=batch.sampling_metadata)
+    x = masked(grammar, batch, ROWS[:3])
+    own = theirs(x, params, outputs, mode).logprobs_tensors
+    told = out.logprobs_tensors
+    torch.testing.assert_close(told.logprobs[:, 1:], own.logprobs[:, 1:], rtol=0, atol=2e-5)
+    if greedy:
+        assert torch.equal(told.logprob_token_ids[:, 0], own.logprob_token_ids[:, 0])
+        assert torch.equal(told.selected_token_ranks, own.selected_token_ranks)
+
+
+def test_a_mask_that_is_short_says_nothing_of_what_is_beyond():
+    batch = make_batch([SamplingParams(temperature=0.0)] * 2)
+    rows = ROWS[:2].clone()
+    rows[:, VOCAB - 1] = 100.0
+    sampler = make(batch)
+    sampler.grammar = grammar = grammar_of(batch, [0], width=10)
+    out = sampler(logits=rows, sampling_metadata=batch.sampling_metadata)
+    assert out.sampled_token_ids[:, 0].tolist() == [VOCAB - 1] * 2
+    assert masked(grammar, batch, rows).argmax(-1).tolist() == [VOCAB - 1] * 2
+
+
+def test_a_minimum_of_tokens_under_a_grammar_is_vllms():
+    """Which lets a text end early where its grammar wants nothing else."""
+    wanted = SamplingParams(
+        **{"temperature": 0.0, "min_tokens": 5, "stop_token_ids": [7]},
+        structured_outputs=StructuredOutputsParams(choice=["a"]),
+    )
+    batch = make_batch([wanted, wanted])
+    sampler = make(batch)
+    masks = np.zeros((2, WORDS), np.int32)
+    masks[0, 0], masks[1, 0] = 1 << 7, 1 << 7 | 1 << 9
+    sampler.grammar = SimpleNamespace(
+        structured_output_request_ids=["0", "1"], grammar_bitmask=masks
+    )
+    out = sampler(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
+    assert out.sampled_token_ids[:, 0].tolist() == [7, 9]
+
+
+def test_a_request_that_is_allowed_nothing_fails_alone():
+    params = [SamplingParams(temperature=1.0, seed=i, presence_penalty=1.0) for i in range(3)]
+    batch = make_batch(params)
+    sampler = make(batch)
+    sampler.grammar = SimpleNamespace(
+        structured_output_request_ids=["1"], grammar_bitmask=np.zeros((1, WORDS), np.int32)
+    )
+    out = sampler(logits=ROWS[:3], sampling_metadata=batch.sampling_metadata)
+    assert list(sampler.bad) == [1]
+    assert "allowed" in sampler.bad[1]
+    expected = [alone(ROWS[i], i, 0, temperature=1.0) for i in (0, 2)]
+    assert out.sampled_token_ids[[0, 2], 0].tolist() == expected
 
 
 # ---- how the logits come ---------------------------------------------------------------------
