@@ -5,7 +5,12 @@ Skips the module that imports it where they are not installed.
 
 from __future__ import annotations
 
+import ctypes
+
+import numpy as np
 import pytest
+
+import fastsample
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from fastsample.integrations import llama_cpp as adapter  # noqa: E402
@@ -45,3 +50,37 @@ def draws(llm, prompt, count, **parameters):
     llm.reset()
     steps = llm.generate(llm.tokenize(prompt.encode()), **parameters)
     return [token for _, token in zip(range(count), steps, strict=False)]
+
+
+def own_chain(llm, history=(), **parameters):
+    """{token: probability} by llama.cpp's own samplers, for the current logits."""
+    chain = llama_cpp.Llama._init_sampler(llm, **parameters)
+    for token in history:
+        chain.accept(token)
+    row = np.ctypeslib.as_array(llm._ctx.get_logits_ith(-1), (llm.n_vocab(),))
+    data = (llama_cpp.llama_token_data * row.size)()
+    for i, x in enumerate(row.tolist()):
+        data[i].id, data[i].logit = i, x
+    array = llama_cpp.llama_token_data_array(data=data, size=row.size, selected=-1, sorted=False)
+    llama_cpp.llama_sampler_apply(chain.sampler, ctypes.byref(array))
+    ids = [array.data[i].id for i in range(array.size)]
+    x = np.array([array.data[i].logit for i in range(array.size)])
+    weights = np.exp(x - x.max())
+    p = weights / weights.sum()
+    # llama.cpp leaves what a grammar refuses where it is, with a logit of -inf.
+    return {token: p[i] for i, token in enumerate(ids) if x[i] > -np.inf}
+
+
+def our_chain(llm, history=(), **parameters):
+    """{token: probability} by what a completion of FastLlama draws with."""
+    row = np.ctypeslib.as_array(llm._ctx.get_logits_ith(-1), (llm.n_vocab(),))
+    draws = llm._init_sampler(**parameters)
+    for token in history if draws._grammar else ():
+        draws._grammar.accept(token)
+    ids, p = fastsample.survivors(
+        row,
+        **draws._sampler._parameters,
+        history=history,
+        allowed=draws._grammar and draws._grammar.mask(),
+    )
+    return dict(zip(ids.tolist(), p.tolist(), strict=True))

@@ -8,7 +8,7 @@ import inspect
 
 import numpy as np
 import pytest
-from llama_models import PROMPTS, adapter, complete, draws, llama_cpp, load
+from llama_models import PROMPTS, adapter, complete, draws, llama_cpp, load, our_chain, own_chain
 from scipy import stats
 
 import fastsample
@@ -28,31 +28,6 @@ SETTINGS = {
 PENALTIES = {"repeat_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": -0.2}
 
 
-def own_chain(llm, history=(), **parameters):
-    """{token: probability} by llama.cpp's own samplers, for the current logits."""
-    chain = llama_cpp.Llama._init_sampler(llm, **parameters)
-    for token in history:
-        chain.accept(token)
-    row = np.ctypeslib.as_array(llm._ctx.get_logits_ith(-1), (llm.n_vocab(),))
-    data = (llama_cpp.llama_token_data * row.size)()
-    for i, x in enumerate(row.tolist()):
-        data[i].id, data[i].logit = i, x
-    array = llama_cpp.llama_token_data_array(data=data, size=row.size, selected=-1, sorted=False)
-    llama_cpp.llama_sampler_apply(chain.sampler, ctypes.byref(array))
-    ids = [array.data[i].id for i in range(array.size)]
-    x = np.array([array.data[i].logit for i in range(array.size)])
-    weights = np.exp(x - x.max())
-    return dict(zip(ids, weights / weights.sum(), strict=True))
-
-
-def our_chain(llm, history=None, **parameters):
-    """{token: probability} by what a completion of FastLlama draws with."""
-    row = np.ctypeslib.as_array(llm._ctx.get_logits_ith(-1), (llm.n_vocab(),))
-    drawn_with = llm._init_sampler(**parameters)._sampler._parameters
-    ids, p = fastsample.survivors(row, **drawn_with, history=history)
-    return dict(zip(ids.tolist(), p.tolist(), strict=True))
-
-
 def assert_same_chain(ours, theirs):
     assert set(ours) == set(theirs)
     for token, p in theirs.items():
@@ -67,7 +42,6 @@ def assert_same_chain(ours, theirs):
 def test_greedy_is_the_originals_token_for_token(fast, original, prompt, penalties):
     expected = draws(original, prompt, 24, temp=0.0, **penalties)
     assert draws(fast, prompt, 24, temp=0.0, **penalties) == expected
-    assert fast.delegated == ()
     assert fast.draws == 24
     assert fast.sampling_seconds > 0
 
@@ -179,6 +153,8 @@ def test_private_hook_has_not_moved(fast):
     assert "self._sampler.sample(self._ctx, ridx)" in source
     for name in ("_seed", "_sampler", "_ctx", "_input_ids", "last_n_tokens_size"):
         assert hasattr(fast, name), name
+    assert {"_grammar", "_root"} <= set(vars(llama_cpp.LlamaGrammar.from_string("root ::= [a]")))
+    assert fast._model.vocab
     assert isinstance(fast._ctx.ctx, int), "LlamaContext.ctx is not an address"
     fast.eval([1])
     pointer = fast._ctx.get_logits_ith(-1)

@@ -28,7 +28,6 @@ def test_chat(fast):
     answers.append("".join(c["choices"][0]["delta"].get("content") or "" for c in stream))
     assert answers[0]
     assert len(set(answers)) == 1
-    assert fast.delegated == ()
 
 
 def test_stop_strings(fast):
@@ -38,33 +37,6 @@ def test_stop_strings(fast):
     choice = out["choices"][0]
     assert choice["finish_reason"] == "stop"
     assert choice["text"] == whole[: whole.index(word)]
-
-
-def test_logprobs():
-    llm = load(adapter.FastLlama, logits_all=True, n_ctx=64)
-    out = llm.create_completion(PROMPTS[0], max_tokens=8, temperature=0, logprobs=3)
-    logprobs = out["choices"][0]["logprobs"]
-    assert "".join(logprobs["tokens"]) == out["choices"][0]["text"]
-    for value, top in zip(logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
-        assert value == max(top.values())
-    llm.close()
-
-
-def test_grammar_is_left_to_llama_cpp(fast):
-    grammar = llama_cpp.LlamaGrammar.from_string('root ::= " yes" | " no"', verbose=False)
-    assert complete(fast, "Is the sky blue? Answer:", grammar=grammar) in (" yes", " no")
-    assert fast.delegated == ("grammar",)
-    assert fast.draws == 0
-    complete(fast)
-    assert fast.delegated == ()
-
-
-def test_grammar_with_a_bias_is_llama_cpps(fast):
-    grammar = llama_cpp.LlamaGrammar.from_string('root ::= " yes" | " no"', verbose=False)
-    for word in (" yes", " no"):
-        bias = {fast.tokenize(word.encode(), add_bos=False)[0]: 100.0}
-        assert complete(fast, "Is the sky blue?", grammar=grammar, logit_bias=bias) == word
-    assert fast.delegated == ("grammar",)
 
 
 def test_logits_processor(fast, original):
@@ -78,7 +50,6 @@ def test_logits_processor(fast, original):
     bonus = np.random.default_rng(0).normal(0, 3, fast.n_vocab()).astype(np.float32)
     processors = llama_cpp.LogitsProcessorList([shout])
     tokens = draws(fast, prompt, 12, temp=0.0, logits_processor=processors)
-    assert fast.delegated == ()
     start = fast.tokenize(prompt.encode())
     assert seen == [start + tokens[:n] for n in range(12)]
     assert tokens == draws(original, prompt, 12, temp=0.0, logits_processor=processors)

