@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "abi/batch.h"
+#include "abi/pasts.h"
 #include "abi/words.h"
 #include "details.h"
 #include "philox.h"
@@ -27,6 +28,7 @@ Details details_of(const fs_details& all, int64_t i, int64_t vocab) {
   one.raw = all.logprobs == FS_LOGPROBS_RAW;
   one.logprob = at(all.logprob, 1);
   one.rank = at(all.rank, 1);
+  one.at_least = at(all.at_least, 1);
   one.top = size_t(all.top_count);
   one.top_ids = at(all.top_ids, all.top_count);
   one.top_logprobs = at(all.top_logprobs, all.top_count);
@@ -52,6 +54,7 @@ struct Arguments {
     if (draws) {
       const fs_draw& draw = element_at(draws, i);
       edits = {draw.edits, size_t(draw.edit_count)};
+      if (draw.past) edits.table = draw.past->history.edits();
       if (draw.allowed || draw.allowed_count) allowed = {draw.allowed, size_t(draw.allowed_count)};
     }
     return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
@@ -132,6 +135,9 @@ fs_status with_arguments(const fs_logits* logits, const fs_chain* chains, int64_
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
+    const HoldPasts held(draws, draws ? logits->rows : 0);
+    error = held.check(logits->vocab);
+    if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     return body(Arguments{logits, chains, chain_count, draws, kernels}, workspaces().own);
   });
 }

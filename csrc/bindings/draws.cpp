@@ -23,8 +23,8 @@ void sample(const py::array& rows, const py::array& params, const py::array& u, 
   check(status);
 }
 
-// As sample, and writes what `details` has arrays for: logprob, rank, top_ids, top_logprobs,
-// support with support_count, log_mass.
+// As sample, and writes what `details` has arrays for: logprob, rank, at_least, top_ids,
+// top_logprobs, support with support_count, log_mass.
 void sample_details(const py::array& rows, const py::array& params, const py::array& u, bool mark,
                     py::array tokens, int threads, int logprobs, const py::dict& details,
                     const py::kwargs& inputs) {
@@ -48,6 +48,7 @@ void sample_details(const py::array& rows, const py::array& params, const py::ar
     wanted.top_count = details["top_ids"].cast<py::array>().size() / n;
   wanted.logprob = array("logprob", n, 'f', wanted.logprob);
   wanted.rank = array("rank", n, 'i', wanted.rank);
+  wanted.at_least = array("at_least", n, 'i', wanted.at_least);
   wanted.top_ids = array("top_ids", n * wanted.top_count, 'i', wanted.top_ids);
   wanted.top_logprobs = array("top_logprobs", n * wanted.top_count, 'f', wanted.top_logprobs);
   wanted.support = array("support", n * logits.vocab, 'i', wanted.support);
