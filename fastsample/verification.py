@@ -285,7 +285,8 @@ def verify(
     References
     ----------
     {references}
-    .. [10] Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", ICML 2023.
+    .. [10] Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", ICML
+       2023.
     .. [11] Sun et al., "Block Verification Accelerates Speculative Decoding", ICLR 2025.
 
     Examples
