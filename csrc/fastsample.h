@@ -86,7 +86,8 @@ typedef enum fs_stage_kind {
   FS_STAGE_TOP_H,           /* h in [0, 1]: 0 */
   FS_STAGE_XTC,             /* probability in [0, 1], threshold in [0, 1]: probability 0 */
   FS_STAGE_MIROSTAT,        /* version, tau > 0, eta in [0, 1]: version 0 */
-  FS_STAGE_ADAPTIVE         /* target in [0, 1], decay in [0, 0.99]: target 0 */
+  FS_STAGE_ADAPTIVE,        /* target in [0, 1], decay in [0, 0.99]: target 0 */
+  FS_STAGE_P_LESS_NORM      /* 1: 0 */
 } fs_stage_kind;
 
 typedef struct fs_stage {

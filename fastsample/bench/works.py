@@ -99,6 +99,7 @@ FAMILY = {
     "eta": _stage("eta_cutoff", 6.5, eta_cutoff=0.0003),
     "top_a": _stage("top_a", 5.5, top_a=0.2),
     "p_less": _stage("p_less", 5.5, p_less=True),
+    "p_less_norm": _stage("p_less_norm", 5.5, p_less_norm=True),
     "top_h": _stage("top_h", 3.0, top_h=0.4),
     "typical": _stage("typical_p", 14.0, 8.0, typical_p=0.95),
     "mirostat": _stage("mirostat", 6.5, mirostat=2),
