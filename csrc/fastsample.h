@@ -163,6 +163,9 @@ typedef struct fs_draw {
   const uint32_t* allowed; /* bit i % 32 of word i / 32 says whether token i is allowed; null: all
                             * before allowed_count are */
   int64_t allowed_count;   /* tokens from here on are not allowed; with a null mask 0 is no limit */
+  struct fs_sampler* past; /* the edits of its history's next token, where `edits` is null, without
+                            * a copy of them; or null. Of it nothing else is looked at, nothing is
+                            * moved, and no other row or call may have it meanwhile */
 } fs_draw;
 
 /* Which tokens are allowed in each row of a step, as in fs_draw. */
@@ -181,7 +184,8 @@ typedef enum fs_logprobs { FS_LOGPROBS_RAW = 1, FS_LOGPROBS_PROCESSED = 2 } fs_l
  * Log-probabilities are right to 1e-6 of their own size however small the probability. */
 typedef struct fs_details {
   uint64_t struct_size; /* sizeof(fs_details) */
-  int32_t logprobs;     /* an fs_logprobs, or 0 where none of the next five is asked for */
+  int32_t logprobs;     /* an fs_logprobs, or 0 where none of the next five and at_least is
+                         * asked for */
   int32_t reserved;     /* 0 */
   float* logprob;       /* [rows]: of the token */
   int64_t* rank;        /* [rows]: 1 + how many logits are larger in the row that logprobs names */
@@ -190,8 +194,10 @@ typedef struct fs_details {
   float* top_logprobs;  /* [rows * n]; where there are fewer, -1 and -inf. Both or none */
   int32_t* support;     /* [rows * vocab]: the kept ids of row i, rising, from i * vocab on; */
   int64_t* support_count; /* [rows]. Both or none */
-  double* log_mass; /* [rows]: the logarithm of what the kept tokens weigh of the whole edited and
-                     * masked row at the temperature of the draw; 0 of a greedy one */
+  double* log_mass;  /* [rows]: the logarithm of what the kept tokens weigh of the whole edited and
+                      * masked row at the temperature of the draw; 0 of a greedy one */
+  int64_t* at_least; /* [rows]: a rank for which ties count: how many logits are at least as large
+                      * as the token's, its own among them, in the row that logprobs names */
 } fs_details;
 
 enum { FS_MARK_BAD_ROWS = 1 }; /* flags of fs_sample: a bad row yields -1 instead of an error */

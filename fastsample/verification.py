@@ -249,8 +249,8 @@ def verify(
     draft_params : dict, optional
         Parameters as those below, with which the drafts were drawn.
     method : {"token", "exact", "block"}, default "token"
-        "token" accepts drafts one by one [9]_, "block" as many as may be at once, which is never
-        fewer on average [10]_: both emit tokens that are distributed as without drafts. "exact"
+        "token" accepts drafts one by one [10]_, "block" as many as may be at once, which is never
+        fewer on average [11]_: both emit tokens that are distributed as without drafts. "exact"
         accepts a draft where `sample` at its offset gives that: the text *is* the one without
         drafts.
     {parameters}
@@ -285,8 +285,9 @@ def verify(
     References
     ----------
     {references}
-    .. [9] Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", ICML 2023.
-    .. [10] Sun et al., "Block Verification Accelerates Speculative Decoding", ICLR 2025.
+    .. [10] Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", ICML
+       2023.
+    .. [11] Sun et al., "Block Verification Accelerates Speculative Decoding", ICLR 2025.
 
     Examples
     --------

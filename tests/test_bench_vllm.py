@@ -19,11 +19,13 @@ class Engine:
     """A side that answers at once; with fastsample twice as fast."""
 
     texts: ClassVar[dict[str, list[list[int]]]] = {}
+    grammars: ClassVar[bool] = True
 
     def __init__(self, name, options):
         self.factor = {"vLLM": 1, "fastsample": 2}[name]
         self.name, self.options = name, options
         self.about = {"ours": name == "fastsample", "vocab": 512, "vllm": "0.32", "torch": "2"}
+        self.about["grammars"] = self.grammars
 
     def __enter__(self):
         return self
@@ -53,6 +55,12 @@ def test_every_cell_has_both_sides(engines):
     ]
     assert report["cells"][0]["vLLM"] == {"tokens_per_s": 10.0, "sampler_ms": 1.0}
     assert report["cells"][0]["fastsample"] == {"tokens_per_s": 20.0, "sampler_ms": 0.5}
+
+
+def test_without_a_tokenizer_there_is_no_grammar(engines, monkeypatch):
+    monkeypatch.setattr(Engine, "grammars", False)
+    works = [cell["work"] for cell in vllm_table.run("512", 1, 4, (1,))["cells"]]
+    assert works == [work for work in vllm_table.WORKS if work != "both, JSON"]
 
 
 def test_greedy_texts_must_be_equal(engines):
@@ -129,6 +137,19 @@ def test_random_weights_have_the_vocabulary_asked_for(tmp_path):
     config = json.loads((Path(folder) / "config.json").read_text())
     assert config["vocab_size"] == 1234
     assert config["hidden_size"] == 64
+
+
+def test_made_up_words_are_a_tokenizer_of_all_bytes(tmp_path):
+    folder = Path(vllm_models.make_random(tmp_path / "model", 1234, words=True))
+    made = json.loads((folder / "tokenizer.json").read_text())
+    words = made["model"]["vocab"]
+    assert sorted(words.values()) == list(range(1234))
+    assert made["decoder"]["type"] == "ByteLevel"
+    units = list(words)[3:259]
+    assert len(set(units)) == 256
+    assert units[ord("a")] == "a"
+    assert units[ord(" ")] == "\u0120"
+    assert all(set(word) <= set(units) for word in list(words)[3:])
 
 
 def test_smollm2_says_what_it_needs(monkeypatch, tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 import fastsample
 from fastsample.chains import make_records
-from fastsample.records import Records
+from fastsample.inputs import together
+from fastsample.records import EDIT, Records
 
 core = pytest.importorskip("fastsample._core")
 
@@ -271,6 +272,33 @@ def test_bad_steps() -> None:
     assert tokens.tolist() == [99, 99]
     assert (len(sequence), len(other)) == (0, 0)
     assert core.step([sequence, other], rows, False, tokens)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_histories_edit_rows_where_they_are(threads: int) -> None:
+    records = make_records(1, "sample", temperature=0.8, top_k=40)
+    histories = [core.History(RULES) for _ in range(4)]
+    histories[2] = None  # a row without
+    u = np.linspace(0.1, 0.9, 4)
+    for step in range(20):
+        rows = rows_of(step % 3, 4)
+        edits = [np.empty(0, EDIT) if h is None else h.edits(VOCAB) for h in histories]
+        expected, tokens = np.zeros(4, np.int64), np.zeros(4, np.int64)
+        core.sample(rows, records, u, False, expected, 1, **together(edits))
+        core.sample(rows, records, u, False, tokens, threads, pasts=histories)
+        assert tokens.tolist() == expected.tolist()
+        for history, token in zip(histories, tokens.tolist(), strict=True):
+            if history is not None:
+                history.push([token])
+    assert len(histories[0]) == 20
+    twice = [histories[0], None, histories[0], None]
+    with pytest.raises(ValueError, match=r"draw.past must be another one.*\(row 2\)"):
+        core.sample(rows, records, u, False, tokens, 1, pasts=twice)
+    with pytest.raises(TypeError, match="pasts must be as many as rows"):
+        core.sample(rows, records, u, False, tokens, 1, pasts=histories[:3])
+    biased = core.History([("bias", (), [VOCAB], [], [1.0])])
+    with pytest.raises(ValueError, match=r"ids of a bias must be in \[0, logits.vocab\), got 1000"):
+        core.sample(rows[:1], records, u[:1], False, tokens[:1], 1, pasts=[biased])
 
 
 def test_threads_do_not_break_a_sequence() -> None:

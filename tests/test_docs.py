@@ -365,8 +365,14 @@ def test_c_compiles(block: Block, tmp_path: Path) -> None:
     source = tmp_path / "block.c"
     whole = "#include" in block.text
     source.write_text(block.text if whole else AROUND % block.text)
-    include = f"-I{ROOT / 'csrc'}"
-    run(compiler("C"), *STRICT_C, "-fsyntax-only", include, source, cwd=tmp_path)
+    include = ["-I", ROOT / "csrc"]
+    if "fastsample_llama.h" in block.text:
+        need("llama_cpp")
+        spec = find_spec("llama_cpp")
+        assert spec is not None
+        assert spec.origin is not None
+        include += ["-isystem", Path(spec.origin).parents[1] / "include"]
+    run(compiler("C"), *STRICT_C, "-fsyntax-only", *include, source, cwd=tmp_path)
 
 
 @pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")

@@ -179,7 +179,8 @@ std::string check_details(const fs_details* details, int64_t vocab) {
   const std::string error = check_size("details", *details);
   if (!error.empty()) return error;
   if (details->reserved != 0) return must("details.reserved", "0", int64_t(details->reserved));
-  const bool asked = details->logprob || details->rank || details->top_ids || details->top_logprobs;
+  const bool asked = details->logprob || details->rank || details->at_least || details->top_ids ||
+                     details->top_logprobs;
   if (details->logprobs < (asked ? 1 : 0) || details->logprobs > FS_LOGPROBS_PROCESSED)
     return must("details.logprobs", "an fs_logprobs", int64_t(details->logprobs));
   if (details->top_count < 0 || details->top_count > vocab)

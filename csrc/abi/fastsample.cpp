@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "abi/pasts.h"
 #include "abi/telling.h"
 #include "abi/words.h"
 #include "philox.h"
@@ -35,6 +36,7 @@ struct Arguments {
     if (draws) {
       const fs_draw& draw = element_at(draws, i);
       edits = {draw.edits, size_t(draw.edit_count)};
+      if (draw.past) edits.table = draw.past->history.edits();
       if (draw.allowed || draw.allowed_count) allowed = {draw.allowed, size_t(draw.allowed_count)};
     }
     return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
@@ -95,6 +97,9 @@ fs_status with_arguments(const fs_logits* logits, const fs_chain* chains, int64_
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());
+    const HoldPasts held(draws, draws ? logits->rows : 0);
+    error = held.check(logits->vocab);
+    if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     return body(Arguments{logits, chains, chain_count, draws, kernels}, workspaces().own);
   });
 }

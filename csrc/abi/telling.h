@@ -13,6 +13,7 @@ inline Details details_of(const fs_details& all, int64_t i, int64_t vocab) {
   one.raw = all.logprobs == FS_LOGPROBS_RAW;
   one.logprob = at(all.logprob, 1);
   one.rank = at(all.rank, 1);
+  one.at_least = at(all.at_least, 1);
   one.top = size_t(all.top_count);
   one.top_ids = at(all.top_ids, all.top_count);
   one.top_logprobs = at(all.top_logprobs, all.top_count);

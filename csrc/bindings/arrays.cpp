@@ -85,6 +85,7 @@ fs_details as_details(const py::dict& details, int logprobs, const fs_logits& lo
     wanted.top_count = details["top_ids"].cast<py::array>().size() / n;
   wanted.logprob = array("logprob", n, 'f', wanted.logprob);
   wanted.rank = array("rank", n, 'i', wanted.rank);
+  wanted.at_least = array("at_least", n, 'i', wanted.at_least);
   wanted.top_ids = array("top_ids", n * wanted.top_count, 'i', wanted.top_ids);
   wanted.top_logprobs = array("top_logprobs", n * wanted.top_count, 'f', wanted.top_logprobs);
   wanted.support = array("support", n * logits.vocab, 'i', wanted.support);

@@ -112,6 +112,10 @@ class History {
 
 }  // namespace
 
+fs_sampler* past_of(const py::handle& history) {
+  return history.is_none() ? nullptr : history.cast<const History&>().get();
+}
+
 Sampler new_sampler(const fs_chain& chain, const py::iterable& rules) {
   const Rules taken(rules);
   fs_sampler* made = nullptr;

@@ -21,17 +21,18 @@ import numpy as np
 from .runner import Report, log, machine
 from .vllm_models import make_random, make_smollm2
 
+BOTH = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
+JSON = {"type": "array", "items": {"type": "string"}, "minItems": 1000}  # which no cell reaches
 WORKS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "T=0.8": {"temperature": 0.8},
     "top_k=50": {"temperature": 0.8, "top_k": 50},
     "top_p=0.95": {"temperature": 0.8, "top_p": 0.95},
-    "both": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-    "both, seeds": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-    "both, presence": {
-        **{"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-        "presence_penalty": 0.5,
-    },
+    "both": BOTH,
+    "both, seeds": BOTH,
+    "both, presence": {**BOTH, "presence_penalty": 0.5},
+    "both, 20 logprobs": {**BOTH, "logprobs": 20},
+    "both, JSON": {**BOTH, "json": JSON},
 }
 BATCHES = (1, 8, 32)
 SIDES = {"vLLM": "0", "fastsample": "1"}  # names, and the values of the switch
@@ -98,7 +99,7 @@ def make_model(model: str, folder: Path) -> dict[str, Any]:
         return {"folder": make_smollm2(folder), "dtype": "bfloat16", "weights": "auto"}
     if model.isdigit():
         # As deep and wide as SmolLM2's: about as much beside the sampler.
-        made = make_random(folder, int(model), hidden=576, layers=30)
+        made = make_random(folder, int(model), hidden=576, layers=30, words=int(model) > 300)
         return {"folder": made, "dtype": "bfloat16", "weights": "dummy"}
     return {"folder": str(Path(model).resolve()), "dtype": "auto", "weights": "auto"}
 
@@ -113,9 +114,10 @@ def run(model: str, rounds: int, tokens: int, batches: tuple[int, ...] = BATCHES
             log(f"loading {model} for {name}")
             sides[name] = stack.enter_context(Process(name, options))
         own = sides["vLLM"].about
+        works = {n: p for n, p in WORKS.items() if own["grammars"] or "json" not in p}
         cells = []
         for batch in batches:
-            for work, params in WORKS.items():
+            for work, params in works.items():
                 log(f"B = {batch}, {work}")
                 cells.append(_cell(sides, batch, work, params, rounds, tokens))
     about["packages"] = {name: own[name] for name in ("vllm", "torch")}

@@ -106,7 +106,7 @@ FAMILY = {
     "mirostat 1": _stage("mirostat", 6.5, mirostat=1),
     "xtc": _stage("xtc", 6.5, xtc_probability=1.0, xtc_threshold=0.01),
     "dynatemp": _stage("temperature min_p", 6.0, dynatemp_range=0.5, min_p=0.05),
-    "min_p, xtc": _after_min_p("temperature min_p xtc", xtc_probability=1.0),
+    "min_p + xtc": _after_min_p("temperature min_p xtc", xtc_probability=1.0),
     "adaptive": _after_min_p("temperature min_p adaptive", adaptive_target=0.3),
     "penalties": _edited(
         _times(1.25),
@@ -123,7 +123,7 @@ FAMILY = {
         **_PENALTIES,
     ),
     "dry": _edited(_us(5.0), _text, f"after {LONG:,} tokens as frequent as words are", **_DRY),
-    "dry, one": _edited(
+    "dry one": _edited(
         _us(15.0),
         lambda rng, vocab: np.full(LONG, vocab // 3),
         f"after {LONG:,} times one token",

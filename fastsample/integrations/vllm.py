@@ -27,6 +27,8 @@ _OUR_WORKER = "fastsample.integrations._vllm_worker.FastSampleWorker"
 # change torch when they are imported are looked at in the worker, which imports them anyway.
 NAMES = (
     "vllm.platforms.cpu:CpuPlatform.check_and_update_config(vllm_config)",
+    "vllm.v1.core.sched.output:GrammarOutput.grammar_bitmask",
+    "vllm.v1.core.sched.output:GrammarOutput.structured_output_request_ids",
     "vllm.v1.core.sched.scheduler:Scheduler.update_from_output"
     "(self, scheduler_output, model_runner_output)",
     "vllm.v1.outputs:LogprobsTensors",
@@ -61,6 +63,8 @@ NAMES = (
     "(self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override)",
     "vllm.v1.sample.sampler:Sampler.sample"
     "(self, logits, sampling_metadata, logprobs_mode_override)",
+    "vllm.v1.structured_output.utils:apply_grammar_bitmask"
+    "(scheduler_output, grammar_output, input_batch, logits)",
 )
 
 

@@ -160,7 +160,7 @@ static void test_bad_arguments(void) {
 
   BAD(kSample, c.null_draws = 1, "draws must not be null");
   BAD(kEvery, c.draws[0].struct_size = 16,
-      "draw.struct_size must be sizeof(fs_draw), which is 64 here, got 16 (row 0)");
+      "draw.struct_size must be sizeof(fs_draw), which is 72 here, got 16 (row 0)");
   BAD(kSample, c.draws[0].u = 1.0, "u must be in [0, 1), got 1 (row 0)");
   BAD2(kSample, c.draws[1].u = -0.25, "u must be in [0, 1), got -0.25 (row 1)");
   BAD2(kSample, c.draws[1].u = NAN, "u must be in [0, 1), got nan (row 1)");
@@ -295,7 +295,7 @@ static void test_later_structs(void) {
   draws[0].later = x;
   CHECK(fs_sample(&logits, &chains[0].now, kRows, &draws[0].now, 1, 0, tokens) ==
         FS_INVALID_ARGUMENT);
-  CHECK(contains(fs_last_error(), "draw must be 0 beyond byte 64"));
+  CHECK(contains(fs_last_error(), "draw must be 0 beyond byte 72"));
 }
 
 /* Each of several stages cuts what the first of them cut. */

@@ -197,7 +197,10 @@ OWN = [
     tokens_of(temperature=2.0, min_p=0.2, seed=5),
     tokens_of(presence_penalty=1.0, frequency_penalty=0.5, seed=6),
     tokens_of(top_p=0.8, top_k=300, repetition_penalty=1.2, seed=7),
-    tokens_of(logit_bias={9: 5.0}, min_tokens=4, seed=8),
+    tokens_of(
+        **{"logit_bias": {9: 5.0}, "min_tokens": 4, "stop_token_ids": [11], "logprobs": 3},
+        **{"repetition_penalty": 1.3, "allowed_token_ids": list(range(0, VOCAB, 3)), "seed": 8},
+    ),
 ]
 
 

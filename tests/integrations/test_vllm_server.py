@@ -29,6 +29,13 @@ PROMPTS = [
     "def fibonacci(n):",
     "The capital of France is",
 ]
+CHOICE = ["sunny", "raining", "a number"]
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "year": {"type": "integer"}},
+    "required": ["name", "year"],
+    "additionalProperties": False,
+}
 
 
 # ---- SmolLM2 ---------------------------------------------------------------------------------
@@ -60,9 +67,14 @@ def texts(llm, prompts=PROMPTS, **parameters):
     [
         {},
         {"frequency_penalty": 1.0, "bad_words": [" the", "the"], "logprobs": 3},
-        {"structured_outputs": StructuredOutputsParams(choice=["sunny", "raining", "a number"])},
+        {"structured_outputs": StructuredOutputsParams(choice=CHOICE)},
+        {"structured_outputs": StructuredOutputsParams(choice=CHOICE), "min_tokens": 8},
+        {
+            **{"structured_outputs": StructuredOutputsParams(json=SCHEMA), "max_tokens": 60},
+            **{"logprobs": 2, "presence_penalty": 0.5},
+        },
     ],
-    ids=["plain", "penalised", "structured"],
+    ids=["plain", "penalised", "structured", "structured minimum", "schema"],
 )
 def test_greedy_text_of_a_real_model_is_vllms(real, parameters):
     runner = runner_of(real)
@@ -85,6 +97,10 @@ def test_sampled_text_of_a_real_model(real):
     choice = StructuredOutputsParams(choice=["sunny", "raining"])
     drawn = texts(real, PROMPTS[:1] * 8, temperature=2.0, structured_outputs=choice)
     assert set(drawn) == {"sunny", "raining"}
+    schema = StructuredOutputsParams(json=SCHEMA)
+    drawn = texts(real, PROMPTS, structured_outputs=schema, max_tokens=100, frequency_penalty=0.3)
+    assert all(json.loads(text).keys() == {"name", "year"} for text in drawn)
+    assert len(set(drawn)) == len(PROMPTS)
 
 
 def test_logits_of_a_real_model_are_read_where_they_are(real, monkeypatch):
