@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 
@@ -252,6 +253,17 @@ def test_greedy_text_is_vllms(tiny, worker):
         assert ids(tiny, LONG, params) == ours
     finally:
         worker.model_runner.sampler = worker.fast
+
+
+def test_what_is_left_to_vllm_is_said_once(worker, said, monkeypatch):
+    monkeypatch.setattr("fastsample.integrations._vllm_worker._log", plugin._log)
+    monkeypatch.setattr(worker, "_told", 0)
+    monkeypatch.setattr(worker.fast, "left", Counter({"drafts": 1}))
+    worker._report_left()
+    worker.fast.left.update({"drafts": 1, "a thinking budget": 1})
+    worker._report_left()
+    lines = [f"fastsample: vLLM's own code edits steps with {w}" for w in worker.fast.left]
+    assert said == lines
 
 
 def test_log_probabilities(tiny):
