@@ -15,14 +15,14 @@ import fastsample as fs
 TOO_FAR: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {3: 1e308}}, "1e+308"),
     ({"logit_bias": {3: 3.5e38}}, "3.5e+38"),
-    ({"sequence_bias": {(1, 3): 1e300}}, "1e+300"),
+    ({"sequence_bias": {(599, 3): 1e300}}, "1e+300"),
     ({"repetition_penalty": 1e-100}, "2e+100"),
     ({"repetition_penalty": 5e-324}, "inf"),
     ({"frequency_penalty": -1e300}, "1e+300"),
     ({"presence_penalty": -4e38}, "4e+38"),
     ({"logit_bias": {3: 1e308}, "repetition_penalty": 0.5}, "inf"),
 ]
-HISTORY = {"history": [3, 1], "prompt_length": 0}
+HISTORY = {"history": [3, 599], "prompt_length": 0}
 
 
 @pytest.mark.parametrize(("given", "value"), TOO_FAR)
@@ -42,13 +42,13 @@ def test_the_edit_is_named(variant: str, given: dict[str, Any], value: str, dtyp
             call()
         assert str(caught.value) == message
     sampler = fs.Sampler(seed=1, **given)
-    sampler.start([3, 1], prompt_length=0)
+    sampler.start([3, 599], prompt_length=0)
     for call in (lambda: sampler(row), lambda: fs.step([sampler], row[None])):
         with pytest.raises(ValueError, match=r"^logits row 0") as caught:
             call()
         assert str(caught.value) == message
     assert sampler.offset == 0
-    assert sampler.history.tolist() == [3, 1]
+    assert sampler.history.tolist() == [3, 599]
 
 
 def test_of_a_batch_the_row_is_named(variant: str) -> None:

@@ -57,15 +57,15 @@ def defect_of(
     """Say what is wrong with a row as it is drawn from, or None; its number is `index`."""
     mine = inputs["allowed"][i] if "allowed" in inputs else None
     none_allowed = mine is not None and not mask.allowed_of(row.size, mine).any()
-    infinite = None if np.isnan(row).any() else next(iter(np.flatnonzero(row == np.inf)), None)
-    for edit in [] if infinite is None else _edits_of(inputs, i):
-        value = to_float32(given[infinite : infinite + 1])[0]
-        if edit.id == infinite and value < np.inf:
-            made = float(edits.exactly(value, edit))
-            return (
-                f"logits row {index} must not be edited beyond float32, got {made!r} "
-                f"at token {infinite}"
-            )
+    infinite = np.flatnonzero(row == np.inf)
+    if infinite.size and not np.isnan(row).any():
+        token = int(infinite[0])
+        value = to_float32(given[token : token + 1])[0]
+        for edit in _edits_of(inputs, i):
+            if edit.id == token and value < np.inf:
+                made = float(edits.exactly(value, edit))
+                must = f"logits row {index} must not be edited beyond float32"
+                return f"{must}, got {made!r} at token {token}"
     return find_defect(row, index, given, none_allowed=none_allowed)
 
 
