@@ -124,13 +124,13 @@ def make_draw(tokens: npt.NDArray[np.int64], arrays: dict[str, Any], single: boo
     get = arrays.get
     support, offsets = _support_of(get("support"), get("support_count"))
     token: Any = tokens
-    logprob, rank = get("logprob"), get("rank")
-    top_ids, top_logprobs, log_mass = get("top_ids"), get("top_logprobs"), get("log_mass")
+    logprob, rank, log_mass = get("logprob"), get("rank"), get("log_mass")
+    top_ids, top_logprobs = get("top_ids"), get("top_logprobs")
     if single:
         token = tokens.item()
-        if logprob is not None:
+        if logprob is not None and rank is not None:
             logprob, rank = logprob.item(), rank.item()
-        if top_ids is not None:
+        if top_ids is not None and top_logprobs is not None:
             top_ids, top_logprobs = top_ids[0], top_logprobs[0]
         if log_mass is not None:
             log_mass = log_mass.item()
