@@ -168,6 +168,14 @@ typedef struct fs_draw {
                             * moved, and no other row or call may have it meanwhile */
 } fs_draw;
 
+/* Which tokens are allowed in each row of a step, as in fs_draw. */
+typedef struct fs_masks {
+  uint64_t struct_size;    /* sizeof(fs_masks) */
+  const uint32_t* allowed; /* null: all before allowed_count are */
+  int64_t allowed_count;
+  int64_t row_stride; /* in words; 0: one mask for all rows */
+} fs_masks;
+
 /* Which log-probabilities: of the logits as they came, without edits, mask, temperature and stages;
  * or of what the token was drawn with, where a token that is not kept has none. */
 typedef enum fs_logprobs { FS_LOGPROBS_RAW = 1, FS_LOGPROBS_PROCESSED = 2 } fs_logprobs;
@@ -253,6 +261,7 @@ FASTSAMPLE_API void fs_chain_init(fs_chain* chain, uint64_t size);
 FASTSAMPLE_API void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind);
 FASTSAMPLE_API void fs_draw_init(fs_draw* draw, uint64_t size);
 FASTSAMPLE_API void fs_rule_init(fs_rule* rule, uint64_t size, int32_t kind);
+FASTSAMPLE_API void fs_masks_init(fs_masks* masks, uint64_t size);
 FASTSAMPLE_API void fs_details_init(fs_details* details, uint64_t size);
 FASTSAMPLE_API void fs_source_init(fs_source* source, uint64_t size);
 FASTSAMPLE_API void fs_drafts_init(fs_drafts* drafts, uint64_t size);
@@ -354,6 +363,9 @@ FASTSAMPLE_API fs_status fs_sampler_start(fs_sampler* sampler, const int32_t* id
                                           int64_t prompt_length);
 /* Appends ids to the history. */
 FASTSAMPLE_API fs_status fs_sampler_push(fs_sampler* sampler, const int32_t* ids, int64_t count);
+/* Appends ids that were drawn in another way, as fs_verify draws: at the offset of the sampler and
+ * those that follow, to which it moves on. The state stays. */
+FASTSAMPLE_API fs_status fs_sampler_accept(fs_sampler* sampler, const int32_t* ids, int64_t count);
 /* Takes back the last `count` ids of the history. What fs_step has drawn is drawn again the same,
  * for the offset goes back to that of the first of them. A prompt that is reached becomes shorter.
  * Refused where a stage with a state is on, unless the temperature is 0. */
@@ -388,9 +400,15 @@ FASTSAMPLE_API fs_status fs_sampler_edits(fs_sampler* sampler, int64_t vocab, fs
 
 /* Draws the next token of each of logits->rows different samplers from its row, pushes it, moves
  * the state and the offset. Threads and flags are those of fs_sample. Where a row fails, no sampler
- * has moved; one whose row is marked with -1 has not. */
+ * has moved; one whose row is marked with -1 has not. A sampler at the last offset, 2^64 - 1, is
+ * refused. */
 FASTSAMPLE_API fs_status fs_step(fs_sampler* const* samplers, const fs_logits* logits,
                                  int32_t threads, uint32_t flags, int64_t* tokens);
+/* The same where `masks` allow some tokens only, beside what a sampler's own rules allow, and with
+ * what fs_sample_details tells of each draw. Both may be null. */
+FASTSAMPLE_API fs_status fs_step_details(fs_sampler* const* samplers, const fs_logits* logits,
+                                         const fs_masks* masks, int32_t threads, uint32_t flags,
+                                         int64_t* tokens, const fs_details* details);
 
 /* Gives back the memory that the calling thread keeps for its next call. */
 FASTSAMPLE_API void fs_free_thread_buffers(void);

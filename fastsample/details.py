@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 Logprobs: TypeAlias = Literal["raw", "processed"]
 
 _KINDS = (None, "raw", "processed")  # by fs_logprobs
+_USUAL = {"logprobs": "raw", "top_logprobs": 0, "support": False, "log_mass": False}
+
+
+class Details(TypedDict, total=False):
+    """What `step` is to tell of each draw, as `draw` does with its defaults."""
+
+    logprobs: Logprobs | None
+    top_logprobs: int
+    support: bool
+    log_mass: bool
 
 
 class Draw(NamedTuple):
@@ -90,6 +101,21 @@ def make_arrays(
     if flag("log_mass", log_mass):
         arrays["log_mass"] = np.empty(rows, np.float64)
     return arrays
+
+
+def told_of(details: Any, shape: tuple[int, ...]) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    """Return the kind of log-probabilities and the arrays that `Details` ask for."""
+    if not isinstance(details, Mapping):
+        kind = type(details).__name__
+        raise TypeError(f"details must be a dict or None, got {details!r} ({kind})")
+    for name in details:
+        if name not in _USUAL:
+            raise ValueError(f"details must name {', '.join(_USUAL)}, got {name!r}")
+    asked = {**_USUAL, **details}
+    kind_ = kind_of(asked["logprobs"])
+    return kind_, make_arrays(
+        shape, kind_, asked["top_logprobs"], asked["support"], asked["log_mass"]
+    )
 
 
 def make_draw(tokens: npt.NDArray[np.int64], arrays: dict[str, Any], single: bool) -> Draw:

@@ -393,6 +393,7 @@ def test_kept_sets_of_edited_rows_are_vllms(chain):
     batch = make_batch(params, top)
     sampler = make(batch, "processed_logprobs")
     told = sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata).logprobs_tensors
+    assert not sampler.left
     own = theirs(rows, params, top, "processed_logprobs").logprobs_tensors
     kept, kept_there = (torch.isfinite(t.logprobs[:, 1:]) for t in (told, own))
     if "top_p" not in CHAINS[chain]:
@@ -522,6 +523,10 @@ def test_custom_processors_come_where_vllm_has_them():
     params = [SamplingParams(**c, seed=i) for i, c in enumerate(chains)]
     rows = ROWS[:3]
     shifted = rows + torch.arange(VOCAB) % 7 * 0.5
+    batch = make_batch(params, custom=(Shift,))
+    sampler = make(batch)
+    sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
+    assert sampler.left == {"custom logits processors": 1}
     drawn = draw(rows, params, custom=(Shift,))
     assert drawn == [alone(shifted[i], i, 0, **c) for i, c in enumerate(chains)]
     drawn = draw(rows, params, custom=(Cut,))
@@ -546,7 +551,8 @@ def test_log_probabilities_of_every_mode(mode, number):
     ]
     rows, outputs = ROWS[[5, 6, 7, 8]], [[3], [4], [5], [6]]
     batch = make_batch(params, outputs)
-    ours = make(batch, mode)(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
+    sampler = make(batch, mode)
+    ours = sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
     own = theirs(rows, params, outputs, mode)
     drawn, full = ours.sampled_token_ids[:, 0], None
     assert torch.equal(ours.logprobs_tensors.logprob_token_ids[:, 0], drawn)
@@ -562,6 +568,8 @@ def test_log_probabilities_of_every_mode(mode, number):
     torch.testing.assert_close(got[:, :1], own_token, rtol=0, atol=2e-6)
     ranks = (full >= own_token).sum(-1)  # vLLM counts what is equal
     assert torch.equal(ours.logprobs_tensors.selected_token_ranks.long(), ranks)
+    untold = {f"log-probabilities of mode {mode}": 1}
+    assert sampler.left == (untold if mode.startswith("processed") else {})
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -673,6 +681,7 @@ def test_a_minimum_of_tokens_under_a_grammar_is_vllms():
     )
     out = sampler(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
     assert out.sampled_token_ids[:, 0].tolist() == [7, 9]
+    assert sampler.left == {"min_tokens under a grammar": 1}
 
 
 def test_a_request_that_is_allowed_nothing_fails_alone():
