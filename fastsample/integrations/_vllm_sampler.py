@@ -33,6 +33,7 @@ from ._vllm_logprobs import Asked, asked_of, tensors
 from ._vllm_pasts import Pasts
 
 GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
+_LOW_BFLOAT16 = np.uint16(0xFF80)  # the bits of -inf
 PROCESSED = ("processed_logits", "processed_logprobs")
 
 
@@ -102,6 +103,8 @@ class FastSampler(Sampler):
         mode = logprobs_mode_override or self.logprobs_mode
         telling = meta.max_num_logprobs is not None or bool(meta.logprob_token_ids)
         asked = asked_of(meta, mode) if telling else None
+        if logits.stride(1) != 1:
+            logits = logits.contiguous()
         untold = f"log-probabilities of mode {mode}" if telling and asked is None else None
         why = "drafts" if predict_bonus_token else _foreign(meta) or untold
         if why:
@@ -131,10 +134,12 @@ class FastSampler(Sampler):
 
     def _mask(self, logits: torch.Tensor) -> None:
         """Write what structured output forbids into the logits, as vLLM's runner does."""
+        array = _rows(logits)  # which NumPy writes to on this thread alone
+        low = _LOW_BFLOAT16 if array.dtype == np.uint16 else -np.inf
         for row, mask in self._grammars():
             bits = np.unpackbits(mask.astype("<u4", copy=False).view(np.uint8), bitorder="little")
-            forbidden = torch.from_numpy(bits[: logits.shape[1]] == 0)
-            logits[row, : len(forbidden)].masked_fill_(forbidden, -torch.inf)
+            forbidden = bits[: logits.shape[1]] == 0
+            np.copyto(array[row, : forbidden.size], low, where=forbidden)
 
     def _masks(self, allowed: Any, logits: torch.Tensor) -> npt.NDArray[np.uint32]:
         """Return what is allowed by structured output too."""

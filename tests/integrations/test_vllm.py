@@ -13,6 +13,7 @@ from vllm_env import (
     LLM,
     Sampler,
     SamplingParams,
+    StructuredOutputsParams,
     current_platform,
     runner_of,
     torch,
@@ -146,9 +147,8 @@ def test_other_parameters_are_named_too():
 def tiny(tmp_path_factory):
     """An engine in this process, that reads prompts in parts and has too little memory."""
     llm = LLM(
-        make_random(tmp_path_factory.mktemp("tiny"), VOCAB),
+        make_random(tmp_path_factory.mktemp("tiny"), VOCAB, words=True),
         load_format="dummy",
-        skip_tokenizer_init=True,
         dtype="float32",
         enforce_eager=True,
         seed=0,
@@ -190,12 +190,16 @@ def tokens_of(**parameters):
 
 
 LONG = [[5 + (i * 37 + j) % 500 for j in range(12 * i + 3)] for i in range(8)]
+LIST = {"type": "array", "items": {"type": "string"}, "minItems": 40}
 OWN = [
     tokens_of(temperature=1.0, seed=1),
     tokens_of(temperature=0.5, top_k=100, seed=2),
     tokens_of(temperature=0.0),
     tokens_of(top_p=0.9, seed=4),
-    tokens_of(temperature=2.0, min_p=0.2, seed=5),
+    tokens_of(
+        **{"temperature": 2.0, "min_p": 0.2, "presence_penalty": 0.5, "logprobs": 2, "seed": 5},
+        structured_outputs=StructuredOutputsParams(json=LIST),
+    ),
     tokens_of(presence_penalty=1.0, frequency_penalty=0.5, seed=6),
     tokens_of(top_p=0.8, top_k=300, repetition_penalty=1.2, seed=7),
     tokens_of(
@@ -232,6 +236,8 @@ def test_a_seed_draws_the_same_alone_in_any_batch_and_after_a_preemption(tiny, p
     assert preemptions
     assert ids(tiny, LONG[::-1], OWN[::-1]) == alone[::-1]
     assert all(len(set(text)) > 5 for text, p in zip(alone, OWN, strict=True) if p.seed)
+    words = list(tiny.get_tokenizer().convert_ids_to_tokens(alone[4]))
+    assert words[0].startswith("[")  # by its grammar
 
 
 def test_n_sequences_of_one_request(tiny):
