@@ -19,7 +19,7 @@ from .inputs import states
 from .masks import mask_words
 from .plans import Plan, start_of
 from .rules import Rules
-from .values import MAX_UINT64
+from .values import is_word
 
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float64]
@@ -32,10 +32,6 @@ class Past(NamedTuple):
     prompt_length: int
     steps: list[int | None]
     begun: int
-
-
-def _is_word(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_UINT64
 
 
 class _Sequence:
@@ -52,7 +48,7 @@ class _Sequence:
 
     def seek(self, seed: Any, offset: Any) -> bool:
         """Go to a place, where it is one."""
-        if not (_is_word(seed) and _is_word(offset)):
+        if not (is_word(seed) and is_word(offset)):
             return False
         self.seed, self.offset = seed, offset
         return True
@@ -249,6 +245,7 @@ def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int |
 def step_at_once(
     sequences: list[Any],
     rows: npt.NDArray[Any],
+    single: bool,
     mark: bool,
     tokens: Ids,
     limit: int,
@@ -260,5 +257,5 @@ def step_at_once(
     if step is None:
         return False
     if allowed is not None:
-        allowed = mask_words(allowed, len(rows), False, rows.shape[1])
+        allowed = mask_words(allowed, len(rows), single, rows.shape[1])
     return bool(step(sequences, rows, mark, tokens, limit, allowed, *(told or ())))
