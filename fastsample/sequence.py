@@ -263,6 +263,7 @@ def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int |
 def step_at_once(
     sequences: list[Any],
     rows: npt.NDArray[Any],
+    single: bool,
     mark: bool,
     tokens: Ids,
     limit: int,
@@ -274,5 +275,5 @@ def step_at_once(
     if step is None:
         return False
     if allowed is not None:
-        allowed = mask_words(allowed, len(rows), False, rows.shape[1])
+        allowed = mask_words(allowed, len(rows), single, rows.shape[1])
     return bool(step(sequences, rows, mark, tokens, limit, allowed, *(told or ())))
