@@ -75,7 +75,12 @@ Distribution::Listed Distribution::list() {
     list.weigh(row_, cut_.exp2);
   }
   double* q = shares_of(*workspace_, list.size);
-  for (size_t i = 0; i < list.size; ++i) q[i] = double(list.weight[i]) / double(total_);
+  // The two are equal, unless the row has changed meanwhile: then the shares come to no more
+  // than 1.
+  const int64_t mass = std::accumulate(list.weight, list.weight + list.size, int64_t(0));
+  if (mass <= 0) return {list.ids, q, 0};
+  const auto total = double(std::max(mass, total_));
+  for (size_t i = 0; i < list.size; ++i) q[i] = double(list.weight[i]) / total;
   return {list.ids, q, list.size};
 }
 
@@ -99,8 +104,8 @@ int64_t take_residual(Distribution& p, Distribution& q, double reached, Workspac
 }
 
 int32_t draw_residual(double u, const Workspace& workspace) {
-  const int64_t* left = workspace.left.get();
-  return workspace.left_ids.get()[place_of(left, workspace.left_size, u)];
+  const size_t n = workspace.left_size, place = n ? place_of(workspace.left.get(), n, u) : 0;
+  return place < n ? workspace.left_ids.get()[place] : -1;
 }
 
 }  // namespace fastsample

@@ -44,7 +44,8 @@ class Distribution {
 // p itself where that is nothing. Written to the workspace; the mass of what is left is returned.
 int64_t take_residual(Distribution& p, Distribution& q, double reached, Workspace& workspace);
 
-// The token of uniform u, of what take_residual has written.
+// The token of uniform u, of what take_residual has written; -1 where the row of p has changed so
+// that there is none.
 int32_t draw_residual(double u, const Workspace& workspace);
 
 }  // namespace fastsample

@@ -147,7 +147,14 @@ class Verifier {
     Cut kept;
     if (!read(*drafts_.target, "target", i, ws_, row, kept)) return false;
     token = draw(row, kept, u(i, kToken), ws_).token;
-    if (token >= 0 && token < drafts_.target->logits->vocab) return true;
+    return (token >= 0 && token < drafts_.target->logits->vocab) || changed(i);
+  }
+  // Draws from what is left of the target, which `ws` has.
+  bool draw_rest(int64_t i, const Workspace& ws, int64_t& token) {
+    token = draw_residual(u(i, kRefused), ws);
+    return token >= 0 || changed(i);
+  }
+  bool changed(int64_t i) {
     error = "target row " + std::to_string(i) + " must not change while it is verified";
     return false;
   }
@@ -183,8 +190,7 @@ class Verifier {
       const auto token = int32_t(drafts_.tokens[i]);
       if (u(i, kAccepted) * q_.of(token) < p_.of(token)) continue;
       take_residual(p_, q_, 1.0, ws_);
-      next = draw_residual(u(i, kRefused), ws_);
-      return true;
+      return draw_rest(i, ws_, next);
     }
     return draw_own(drafts_.count, next);
   }
@@ -218,8 +224,7 @@ class Verifier {
       accepted = drafts_.count;
       return draw_own(drafts_.count, next);
     }
-    next = draw_residual(u(accepted, kRefused), of_draft_);
-    return true;
+    return draw_rest(accepted, of_draft_, next);
   }
 
   void keep_residual() {
