@@ -149,6 +149,13 @@ struct Exponent {
   float least;
 };
 
+// How weights are replaced by exp(-steepness * a * a / (a + width)), a the distance of w *
+// per_total from `aim`, times `unit`, to the nearest integer. In double precision, by these
+// operations in this order; steepness is to be less than 700.
+struct Reweighing {
+  double per_total, aim, width, steepness, unit;
+};
+
 // The places that sums of exponentials are taken in: that of id i in lane i % kLanes.
 constexpr int kLanes = 16;
 

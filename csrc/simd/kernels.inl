@@ -319,6 +319,7 @@ constexpr Kernels kernels = {
     find,
     clear_weights,
     keep,
+    reweigh,
     exponentials_of_list,
     multiply,
 };
