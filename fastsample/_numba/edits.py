@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..records import EDIT
-from .row import INFINITY, Row, read_block
+from .row import FLOAT32, INFINITY, Row, read_block
 from .vectors import BLOCK
 from .words import Floats32, Scalar, carray, njit, pointer
 
@@ -23,7 +23,9 @@ def edited(x: Scalar, edit: Scalar) -> Scalar:
 @njit
 def copy_edited(row: Row, to: Floats32, extra: Scalar, i: Scalar) -> None:
     """Write row i as float32, with its edits and with -inf for what is not allowed."""
-    for b in range((row.size + BLOCK - 1) // BLOCK):
+    if row.dtype == FLOAT32:
+        to[:] = carray(pointer(row.address), row.size, np.float32)
+    for b in range((row.size + BLOCK - 1) // BLOCK if row.dtype != FLOAT32 else 0):
         read_block(row, b)
         start = b * BLOCK
         for j in range(min(BLOCK, row.size - start)):
