@@ -85,7 +85,7 @@ typedef enum fs_stage_kind {
   FS_STAGE_TOP_N_SIGMA,     /* s, finite: <= 0 */
   FS_STAGE_TOP_H,           /* h in [0, 1]: 0 */
   FS_STAGE_XTC,             /* probability in [0, 1], threshold in [0, 1]: probability 0 */
-  FS_STAGE_MIROSTAT,        /* version, tau > 0, eta in [0, 1]: version 0 */
+  FS_STAGE_MIROSTAT,        /* version, tau in (0, 1e290], eta in [0, 1]: version 0 */
   FS_STAGE_ADAPTIVE,        /* target in [0, 1], decay in [0, 0.99]: target 0 */
   FS_STAGE_P_LESS_NORM      /* 1: 0 */
 } fs_stage_kind;
@@ -156,8 +156,9 @@ typedef struct fs_draw {
   uint64_t struct_size; /* sizeof(fs_draw) */
   double u;             /* the uniform of the token, in [0, 1) */
   double u_xtc;         /* the uniform of the coin of FS_STAGE_XTC, in [0, 1) */
-  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, else null; fs_sample moves
-                         * them where the whole call succeeds */
+  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, finite, of the latter the
+                         * second > 0; else null. fs_sample moves them where the whole call
+                         * succeeds */
   const fs_edit* edits; /* in any order */
   int64_t edit_count;
   const uint32_t* allowed; /* bit i % 32 of word i / 32 says whether token i is allowed; null: all
@@ -390,7 +391,7 @@ typedef struct fs_sampler_info {
 
 FASTSAMPLE_API fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info,
                                         int32_t* ids, int64_t capacity);
-/* Sets the two numbers of the state, which must be finite. Refused where no stage has one. */
+/* Sets the two numbers of the state, as fs_draw has them. Refused where no stage has one. */
 FASTSAMPLE_API fs_status fs_sampler_set_state(fs_sampler* sampler, const double* state);
 /* The edits of the next row of so many logits, by rising id. Writes their number to *count, and
  * them where `capacity` holds them all; otherwise FS_INVALID_ARGUMENT, with *count still written.

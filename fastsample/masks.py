@@ -53,7 +53,7 @@ def mask_words(allowed: Any, rows: int, single: bool, vocab: int) -> Words:
         raise ValueError(f"allowed must have a word at least, got shape {array.shape}")
     if array.dtype == np.bool_:
         return packed(array.reshape(-1, vocab))
-    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "ALIGNED"])
     return native.view(np.uint32).reshape(-1, *widths)
 
 

@@ -26,7 +26,7 @@ from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
 from .sequence import Memory, Past, step_at_once
 from .signatures import documented_class
-from .values import any_integer, column, named, plain, refuse_masked, uint64
+from .values import MAX_UINT64, any_integer, column, named, plain, refuse_masked, uint64
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -216,7 +216,7 @@ class Sampler:
         limit = thread_limit(self._options["threads"])
         # A bad row that is marked counts as a step here.
         if len(rows) == 1 and step_at_once(
-            [self._sequence], rows, False, tokens, limit, allowed, told
+            [self._sequence], rows, single, False, tokens, limit, allowed, told
         ):
             return
         inputs = self._inputs_of(rows, single, allowed)
@@ -256,6 +256,8 @@ class Sampler:
     ) -> States | None:
         """Draw tokens and return the state after them; nothing is moved."""
         offset = uint64("offset", self.offset)
+        if self._memory.keeps and offset == MAX_UINT64:
+            raise ValueError("offset must be less than 2**64 - 1, which has no next one")
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
         sources = seed, offset, None, None, None, self._plan.coin
         draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit, told)
@@ -364,17 +366,17 @@ class Sampler:
 
     def _reseed(self) -> None:
         """Take another seed, unless somebody has given one."""
-        if self._own is not None and self.seed == self._own:
+        if self._is_unseeded():
             self._own = self.seed = secrets.randbits(64)
+
+    def _is_unseeded(self) -> bool:
+        return self._own is not None and bool(self.seed == self._own)
 
     # ---- copies ---------------------------------------------------------------------------------
 
     def copy(self, *, seed: Seeds = None) -> Sampler:
         """Return a sampler that goes on as this one, or with a seed begins as this one did."""
         twin = _make_sampler(*self._made_of())
-        if self._own is not None and self.seed == self._own:
-            twin._own = self._own
-            _unseeded.add(twin)
         if hasattr(self, "__dict__"):  # of a subclass
             vars(twin).update(vars(self))
         if seed is not None:
@@ -392,8 +394,8 @@ class Sampler:
         place = {"seed": self.seed, "offset": self.offset}
         return {**self._parameters, **place, **moved, **self._options}
 
-    def _made_of(self) -> tuple[dict[str, Any], type[Sampler], Past | None]:
-        return self._arguments(), type(self), self._memory.past()
+    def _made_of(self) -> tuple[dict[str, Any], type[Sampler], Past | None, bool]:
+        return self._arguments(), type(self), self._memory.past(), self._is_unseeded()
 
     def __reduce__(self) -> Any:
         return _make_sampler, self._made_of(), getattr(self, "__dict__", None)
@@ -447,12 +449,16 @@ def _make_sampler(
     arguments: dict[str, Any],
     kind: type[Sampler] = Sampler,
     past: Past | None = None,
+    unseeded: bool = False,
 ) -> Sampler:
     sampler = kind.__new__(kind)
     Sampler.__init__(sampler, **arguments | {"offset": 0})
     sampler.offset = arguments["offset"]  # 2**64 after the last step, with which none is made
     if past is not None:
         sampler._kept_memory().resume(past)
+    if unseeded:
+        sampler._own = sampler.seed
+        _unseeded.add(sampler)
     return sampler
 
 

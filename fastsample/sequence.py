@@ -19,7 +19,7 @@ from .inputs import states
 from .masks import mask_words
 from .plans import Plan, start_of
 from .rules import Rules
-from .values import MAX_UINT64
+from .values import MAX_UINT64, is_word
 
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float64]
@@ -32,10 +32,6 @@ class Past(NamedTuple):
     prompt_length: int
     steps: list[int | None]
     begun: int
-
-
-def _is_word(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_UINT64
 
 
 class _Sequence:
@@ -52,7 +48,7 @@ class _Sequence:
 
     def seek(self, seed: Any, offset: Any) -> bool:
         """Go to a place, where it is one."""
-        if not (_is_word(seed) and _is_word(offset)):
+        if not (is_word(seed) and is_word(offset)):
             return False
         self.seed, self.offset = seed, offset
         return True
@@ -102,13 +98,15 @@ class Memory:
     moves it on.
     """
 
-    __slots__ = ("_begun", "_odd", "_plan", "_prompt", "sequence")
+    __slots__ = ("_begun", "_end", "_odd", "_plan", "_prompt", "sequence")
 
     def __init__(self, plan: Plan) -> None:
         rules = plan.rules if isinstance(plan.rules, Rules) else None
         self._plan = plan
         self._begun = self._prompt = 0  # how many tokens `start` was given, and are the prompt
         self._odd: tuple[Any, Any] | None = None  # seed and offset that are no words
+        # Where the token stands that was drawn at the last step of all, which has no next one.
+        self._end: int | None = None
         make = getattr(backend.active(), "Sequence", None)
         if make is not None and plan.records.size == 1 and not isinstance(plan.rules, list):
             self.sequence: Any = make(plan.records, () if rules is None else rules.all_rules())
@@ -136,8 +134,8 @@ class Memory:
     def took(self, token: int, offset: int, state: States | None) -> None:
         """Go on after a draw at this offset by other means than ``draw``; -1 is no token."""
         seed = self.seed
-        if self.sequence.keeps and token >= 0:
-            self.sequence.accept((token,), offset)
+        if self.keeps and token >= 0:
+            self._add((token,), offset)
         if state is not None:
             self._take(state)
         self.seek(seed, offset + 1)
@@ -176,10 +174,20 @@ class Memory:
             self.sequence.start(())
             self.sequence.keeps = True
 
+    def _add(self, ids: Any, step: int | None) -> None:
+        """Add tokens that were drawn from this step on, or not."""
+        if step == MAX_UINT64:
+            self._end, step = self.tokens.size, None
+        if step is None:
+            self.sequence.push(ids)
+        else:
+            self.sequence.accept(ids, step)
+
     def start(self, ids: Ids, prompt_length: int) -> None:
         """Begin anew with these tokens."""
         self._keep()
         self.sequence.start(ids, prompt_length)
+        self._end = None
         self._begun, self._prompt = ids.size, prompt_length
         self.restart()
 
@@ -192,6 +200,8 @@ class Memory:
         """Take tokens back, and with those that were drawn their steps."""
         kept = self.tokens.size - count
         seed, step = self.seed, self.sequence.pop(count)
+        if self._end is not None and kept <= self._end:
+            self._end, step = None, MAX_UINT64 if step is None else step
         if step is not None:
             self.seek(seed, step)
         self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
@@ -200,6 +210,7 @@ class Memory:
         """Take back what has followed the tokens of the start, and the state."""
         if self.keeps:
             self.sequence.start(self.tokens[: self._begun], self._prompt)
+            self._end = None
         self.restart()
 
     @property
@@ -221,7 +232,10 @@ class Memory:
         """Return what there is to remember of tokens."""
         if not self.keeps:
             return None
-        return Past(self.tokens, self._prompt, self.sequence.steps(), self._begun)
+        steps: list[int | None] = self.sequence.steps()
+        if self._end is not None:
+            steps[self._end] = MAX_UINT64
+        return Past(self.tokens, self._prompt, steps, self._begun)
 
     def resume(self, past: Past) -> None:
         """Remember the tokens that another has."""
@@ -229,19 +243,19 @@ class Memory:
         self._keep()
         self.sequence.start(past.tokens[: past.begun], past.prompt_length)
         for place, size, step in _runs(past.steps, past.begun):
-            ids = past.tokens[place : place + size]
-            if step is None:
-                self.sequence.push(ids)
-            else:
-                self.sequence.accept(ids, step)
+            self._add(past.tokens[place : place + size], step)
         self._begun, self._prompt = past.begun, past.prompt_length
         self.seek(seed, offset)
 
 
 def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int | None]]:
     """Yield place, length and first step of tokens whose steps follow each other, or are none."""
-    places = range(begun, len(steps))
-    for _, run in groupby(places, lambda i: None if steps[i] is None else steps[i] - i):  # type: ignore[operator]
+
+    def key(i: int) -> int | None:
+        step = steps[i]
+        return step if step is None or step == MAX_UINT64 else step - i
+
+    for _, run in groupby(range(begun, len(steps)), key):
         first, *others = run
         yield first, 1 + len(others), steps[first]
 
@@ -249,6 +263,7 @@ def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int |
 def step_at_once(
     sequences: list[Any],
     rows: npt.NDArray[Any],
+    single: bool,
     mark: bool,
     tokens: Ids,
     limit: int,
@@ -260,5 +275,5 @@ def step_at_once(
     if step is None:
         return False
     if allowed is not None:
-        allowed = mask_words(allowed, len(rows), False, rows.shape[1])
+        allowed = mask_words(allowed, len(rows), single, rows.shape[1])
     return bool(step(sequences, rows, mark, tokens, limit, allowed, *(told or ())))

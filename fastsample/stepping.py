@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, overload
 
 import numpy as np
@@ -105,11 +106,22 @@ def step(
 
 def _at_once(samplers: Any, rows: npt.NDArray[Any], *given: Any) -> bool:
     """Let the backend draw for all, if it can; else nothing has moved."""
+    if not isinstance(samplers, (list, tuple)):
+        return False
     try:
         sequences = [sampler._sequence for sampler in samplers]
-    except (AttributeError, TypeError):  # no samplers, which is worded elsewhere
+    except AttributeError:  # no samplers, which is worded elsewhere
         return False
-    return len(sequences) == len(rows) and step_at_once(sequences, rows, *given)
+    return len(sequences) == len(rows) and step_at_once(sequences, rows, False, *given)
+
+
+@contextmanager
+def _of_row(i: int) -> Iterator[None]:
+    """Let what is wrong with a sampler say whose it is."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} (row {i})") from None
 
 
 def _one_by_one(
@@ -126,9 +138,10 @@ def _one_by_one(
     after = []
     for i, sampler in enumerate(samplers):
         row = slice(i, i + 1)
-        inputs = sampler._inputs_of(rows[row], True, None if masks is None else masks[i])
         mine = told and (told[0], {name: array[row] for name, array in told[1].items()})
-        state = sampler._drawn(rows[row], inputs, True, tokens[row], limit, mine)
+        with _of_row(i):
+            inputs = sampler._inputs_of(rows[row], True, None if masks is None else masks[i])
+            state = sampler._drawn(rows[row], inputs, True, tokens[row], limit, mine)
         if tokens[i] < 0 and not mark:
             as_it_came = to_float32(rows[i])
             edited = as_drawn_from(as_it_came, inputs, 0)

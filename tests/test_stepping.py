@@ -74,9 +74,97 @@ def test_what_step_refuses(variant: str) -> None:
     with pytest.raises(ValueError, match=r"^errors must be 'raise' or 'mark', got 'ignore'$"):
         fs.step(samplers, batch, errors="ignore")  # type: ignore[call-overload]
     far = [*samplers[:2], fs.Sampler(logit_bias={50: 1.0})]
-    with pytest.raises(ValueError, match=r"^logit_bias must have ids in \[0, 40\), got 50$"):
+    with pytest.raises(
+        ValueError, match=r"^logit_bias must have ids in \[0, 40\), got 50 \(row 2\)$"
+    ):
         fs.step(far, batch)
+    for wrong in ((s for s in samplers), dict.fromkeys(samplers), np.array(samplers)):
+        with pytest.raises(TypeError, match=r"^samplers must be a list of Samplers, got "):
+            fs.step(wrong, batch)
     assert looks(samplers) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("offset", 2**64, r"offset must be in \[0, 2\*\*64\), got 18446744073709551616"),
+        ("offset", 2**64 - 1, r"offset must be less than 2\*\*64 - 1, which has no next one"),
+        ("offset", "x", r"offset must be an integer, got 'x' \(str\)"),
+        ("seed", -1, r"seed must be in \[0, 2\*\*64\), got -1"),
+        ("seed", [1, 2], r"seed must be a scalar or of shape \(1,\), got \(2,\)"),
+    ],
+)
+def test_the_row_of_a_wrong_sampler_is_said(
+    variant: str, name: str, value: Any, message: str
+) -> None:
+    samplers = samplers_of(4)
+    samplers[1].push([3])
+    setattr(samplers[1], name, value)
+    before = looks(samplers)
+    asked: Any
+    for asked in ({}, {"details": {}}, {"allowed": np.ones(VOCAB, bool)}, {"errors": "mark"}):
+        with pytest.raises((ValueError, TypeError), match=rf"^{message} \(row 1\)$"):
+            fs.step(samplers, batch_of(4), **asked)
+    with pytest.raises((ValueError, TypeError), match=rf"^{message}$"):
+        samplers[1](logits_of(0))
+    assert looks(samplers) == before
+
+
+def test_the_last_offset_is_for_a_sampler_that_remembers_nothing(variant: str) -> None:
+    row = logits_of(0)
+    sampler = fs.Sampler(seed=1, offset=2**64 - 1)
+    assert sampler(row) == fs.sample(row, seed=1, offset=2**64 - 1)
+    with pytest.raises(ValueError, match=r"^offset must be in \[0, 2\*\*64\), got"):
+        sampler(row)
+    sampler = fs.Sampler(seed=1, offset=2**64 - 2, repetition_penalty=1.2)
+    drawn = sampler(row)
+    call: Any
+    for call in (sampler, sampler.draw, lambda row: fs.step([sampler], row[None])):
+        with pytest.raises(
+            ValueError, match=r"^offset must be less than 2\*\*64 - 1, which has no"
+        ):
+            call(row)
+    assert sampler.history.tolist() == [drawn]
+    sampler.rollback(1)
+    assert sampler.offset == 2**64 - 2
+    assert sampler(row) == drawn
+
+
+def test_a_mask_may_lie_anywhere(variant: str) -> None:
+    words = np.random.default_rng(1).integers(0, 2**32, (4, 2), np.uint32) | np.uint32(512)
+    unaligned = np.ndarray(words.shape, np.uint32, bytearray(words.nbytes + 1), 1)
+    strided = np.zeros((8, 4), np.uint32)[::2, ::-2]
+    unaligned[...] = strided[...] = words
+    frozen = words.copy()
+    frozen.flags.writeable = False
+    expected = fs.step(samplers_of(4), batch_of(4), allowed=words).tolist()
+    for mask in (
+        unaligned, strided, frozen, unaligned.view(np.int32), words.astype(">u4"),
+        words.astype(">i4"), np.asfortranarray(words),
+    ):  # fmt: skip
+        assert fs.step(samplers_of(4), batch_of(4), allowed=mask).tolist() == expected
+        drawn = fs.step(samplers_of(4), batch_of(4), allowed=mask, details={})
+        assert drawn.token.tolist() == expected
+        each = zip(samplers_of(4), batch_of(4), mask, strict=True)
+        assert [s(row, allowed=own) for s, row, own in each] == expected
+        each = zip(samplers_of(4), batch_of(4), mask, strict=True)
+        assert [s.draw(row, allowed=own).token for s, row, own in each] == expected
+
+
+def test_a_wrong_mask_is_worded_alike(variant: str) -> None:
+    plain, remembering = fs.Sampler(seed=1), fs.Sampler(seed=1, repetition_penalty=1.2)
+    for sampler in (plain, remembering):
+        call: Any
+        for call in (sampler, sampler.draw):
+            for wrong, must in (
+                (np.ones((2, 2), np.int32), r"\(n,\), got \(2, 2\)"),
+                (np.ones(39, bool), r"\(40,\), got \(39,\)"),
+            ):
+                with pytest.raises(ValueError, match=rf"^allowed must be of shape {must}$"):
+                    call(logits_of(0), allowed=wrong)
+        with pytest.raises(ValueError, match=r"^allowed must be of shape \(n,\) or \(1, n\), got"):
+            sampler(logits_of(0)[None], allowed=np.ones((2, 2), np.int32))
+        assert sampler.offset == 0
 
 
 # ---- details ----------------------------------------------------------------------------------
@@ -196,3 +284,21 @@ def test_a_step_at_the_last_offset(variant: str) -> None:
     ):
         fs.step(samplers, batch)
     assert [s.offset for s in samplers] == [last + 1, 1]
+
+
+def test_a_history_at_the_last_offset(variant: str) -> None:
+    """What was drawn at it can be taken back, and is drawn again; also by a copy."""
+    sampler = fs.Sampler(seed=1, offset=2**64 - 3, repetition_penalty=1.5)
+    sampler.start([1])
+    batch = batch_of(1)
+    tokens = [int(fs.step([sampler], batch)[0]) for _ in range(3)]
+    sampler.push(4)
+    assert sampler.offset == 2**64
+    assert sampler.history.tolist() == [1, *tokens, 4]
+    for each in (sampler.copy(), sampler):
+        each.rollback(2)
+        assert each.offset == 2**64 - 1
+        assert each(batch[0]) == tokens[2]
+        each.rollback(2)
+        assert [each(batch[0]) for _ in range(2)] == tokens[1:]
+        assert each.offset == 2**64

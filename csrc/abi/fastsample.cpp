@@ -94,6 +94,7 @@ fs_status with_arguments(const fs_logits* logits, const fs_chain* chains, int64_
     std::string error = check_logits(logits);
     if (error.empty()) error = check_chains(chains, chain_count, logits->rows);
     if (error.empty()) error = check_draws(draws, logits->rows, logits->vocab, drawing);
+    if (error.empty()) error = check_states(draws, logits->rows, chains, chain_count);
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());

@@ -257,8 +257,9 @@ fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info, int32
 fs_status fs_sampler_set_state(fs_sampler* sampler, const double* state) {
   return with(sampler, [&] {
     if (!state) return invalid("state must not be null");
-    if (!is_finite(state[0]) || !is_finite(state[1])) return invalid("state must be finite");
     if (!sampler->stateful) return invalid("no stage of the sampler has a state");
+    const std::string wrong = check_state(state, sampler->stateful);
+    if (!wrong.empty()) return invalid(wrong);
     std::copy_n(state, 2, sampler->state);
     return FS_OK;
   });
