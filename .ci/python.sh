@@ -82,7 +82,7 @@ style() {
 
 # The tests of what is drawn: not those of installing, the command line, timing and the C library.
 drawing_only=(-q)
-for name in build c_abi cli cli_options bench; do drawing_only+=("--ignore=tests/test_$name.py"); done
+for name in build c_abi cli cli_options bench bench_report; do drawing_only+=("--ignore=tests/test_$name.py"); done
 
 numba_only() {
   fresh_copy "$work/numba"
@@ -134,7 +134,7 @@ runtimes() {
     tests/test_docs.py
   # These also test packages that are not installed here.
   HYPOTHESIS_PROFILE=ci-short "$python" -m pytest -q -p no:cacheprovider \
-    tests/test_inputs.py tests/test_bench.py
+    tests/test_inputs.py tests/test_bench.py tests/test_bench_report.py
 }
 
 documentation() {

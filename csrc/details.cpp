@@ -23,13 +23,33 @@ float value_at(const Row& row, int64_t token) {
   return row.values(size_t(token) / kBlock, scratch)[token % kBlock];
 }
 
-// How many values of a row are larger.
-int64_t count_above(const Row& row, float x) {
-  const float above = next_above(x);
+// How many values of a row are at least so large.
+int64_t count_from(const Row& row, float low) {
   int64_t count = 0;
   for (size_t b = 0; b < row.blocks; ++b)
-    if (row.block_max[b] >= above) count += int64_t(count_in_block(row, b, above, INFINITY));
+    if (row.block_max[b] >= low) count += int64_t(count_in_block(row, b, low, INFINITY));
   return count;
+}
+
+// How many of those equal to the smallest that is kept are not kept.
+int64_t count_dropped_ties(const Row& row, const Kept& kept) {
+  int64_t count = 0;
+  alignas(64) float scratch[kBlock];
+  for (size_t b = kept.last / kBlock; b < row.blocks; ++b) {
+    if (row.block_max[b] < kept.tau) continue;
+    const float* x = row.values(b, scratch);
+    for (size_t i = 0; i < size_t(kBlock); ++i)
+      count += x[i] == kept.tau && b * kBlock + i > kept.last;
+  }
+  return count;
+}
+
+// How many of what is kept, in the list if there is one, are at least so large, and at least x,
+// which is kept.
+int64_t count_kept(const Row& row, const Kept& kept, const Survivors& list, float low, float x) {
+  if (kept.listed) return int64_t(row.kernels->count_at_least(list.x, list.size, low));
+  const int64_t dropped = low == x && x == kept.tau ? count_dropped_ties(row, kept) : 0;
+  return count_from(row, low) - dropped;
 }
 
 // The logarithms of what tokens are drawn with, or of their softmax.
@@ -94,10 +114,8 @@ void write_logprobs(const Row& row, const Kept& kept, const Logprobs& logprobs, 
   const float x = value_at(row, token);
   if (details.logprob) *details.logprob = logprobs.of(x, int32_t(token));
   const Survivors& list = workspace.survivors;
-  if (details.rank && kept.listed)
-    *details.rank = 1 + int64_t(row.kernels->count_at_least(list.x, list.size, next_above(x)));
-  else if (details.rank)
-    *details.rank = 1 + count_above(row, x);
+  if (details.rank) *details.rank = 1 + count_kept(row, kept, list, next_above(x), x);
+  if (details.at_least) *details.at_least = count_kept(row, kept, list, x, x);
   if (details.top_ids) write_largest(row, kept, logprobs, workspace, details);
 }
 
@@ -143,6 +161,7 @@ double log_mass(const Row& row, const Cut& cut, const Row& whole, Workspace& wor
 void write_no_details(const Details& details) {
   if (details.logprob) *details.logprob = kNoLogprob;
   if (details.rank) *details.rank = 0;
+  if (details.at_least) *details.at_least = 0;
   if (details.top_ids) std::fill_n(details.top_ids, details.top, -1);
   if (details.top_ids) std::fill_n(details.top_logprobs, details.top, kNoLogprob);
   if (details.support) *details.support_count = 0;

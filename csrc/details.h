@@ -11,6 +11,7 @@ struct Details {
   bool raw = false;  // of the logits as they came, or of what the token was drawn with
   float* logprob = nullptr;
   int64_t* rank = nullptr;
+  int64_t* at_least = nullptr;
   size_t top = 0;
   int32_t* top_ids = nullptr;
   float* top_logprobs = nullptr;
@@ -18,7 +19,7 @@ struct Details {
   int64_t* support_count = nullptr;
   double* log_mass = nullptr;  // written by the caller
 
-  bool wants_logprobs() const { return logprob || rank || top_ids || top_logprobs; }
+  bool wants_logprobs() const { return logprob || rank || at_least || top_ids || top_logprobs; }
 };
 
 // Writes them of a row that this token was just drawn from; `raw` is the row as it came, and not

@@ -53,7 +53,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["onnxruntime_genai", "torch", "transformers"]
+autodoc_mock_imports = ["mlx", "onnxruntime_genai", "torch", "transformers"]
 autodoc_typehints = "none"  # numpydoc's types say shapes too
 autosummary_generate = False  # a table of links; the entries are on the same page
 numpydoc_show_class_members = False

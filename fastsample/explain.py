@@ -122,6 +122,7 @@ _THRESHOLDS: dict[str, Callable[..., float | None]] = {
     "eta_cutoff": lambda d, e: min(e, math.sqrt(e) * math.exp(-d.entropy)),
     "top_a": lambda d, a: a * float(d.q[0]) ** 2,
     "p_less": lambda d, on: float(np.sum(d.q**2)),
+    "p_less_norm": lambda d, on: (d.ids.size * float(np.sum(d.q**2)) - 1) / max(d.ids.size - 1, 1),
     "top_n_sigma": _sigma,
     "xtc": lambda d, probability, threshold: threshold,
     "mirostat": _mirostat,

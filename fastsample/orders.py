@@ -33,6 +33,7 @@ StageName: TypeAlias = Literal[
     "xtc",
     "mirostat",
     "adaptive",
+    "p_less_norm",
 ]
 Order: TypeAlias = Preset | Sequence[StageName | Sequence[StageName]]
 #: A stage, or those that cut the same distribution, of which a token has to pass all.

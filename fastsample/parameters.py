@@ -172,7 +172,7 @@ class Parameters(TypedDict, total=False):
         Parameter(
             False, flag, "True or False", 0, 1,
             "Keeps what has at least the probability of drawing the same token twice, the sum of "
-            "all squares.",
+            "all squares [9]_.",
             "p_less", 0, _ZERO,
         ),
     ]  # fmt: skip
@@ -251,6 +251,15 @@ class Parameters(TypedDict, total=False):
             0.9, real, "in [0, 0.99]", 0.0, 0.99,
             "How long `adaptive_target` remembers what was drawn.",
             "adaptive", 1,
+        ),
+    ]  # fmt: skip
+    p_less_norm: Annotated[
+        Bools,
+        Parameter(
+            False, flag, "True or False", 0, 1,
+            "Keeps what has at least (n s - 1) / (n - 1) as its probability, of n tokens whose "
+            "squares sum to s: p_less [9]_, relaxed by what a blind guess would repeat.",
+            "p_less_norm", 0, _ZERO,
         ),
     ]  # fmt: skip
     min_tokens_to_keep: Annotated[

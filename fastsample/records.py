@@ -31,6 +31,7 @@ NUMBERS = {
     "xtc": 2,
     "mirostat": 3,
     "adaptive": 2,
+    "p_less_norm": 1,
 }
 KINDS = tuple(NUMBERS)
 

@@ -28,7 +28,9 @@ _REFERENCES = """\
 .. [7] Basu et al., "Mirostat: A Neural Text Decoding Algorithm that Directly Controls
    Perplexity", ICLR 2021.
 .. [8] Keskar et al., "CTRL: A Conditional Transformer Language Model for Controllable
-   Generation", 2019."""
+   Generation", 2019.
+.. [9] Tan et al., "p-less Sampling: A Robust Hyperparameter-Free Approach for LLM Decoding",
+   arXiv 2509.23234, 2025."""
 
 _LISTS = {
     biases: "dict or tuple",

@@ -54,6 +54,7 @@ PARAMETERS: list[dict[str, Any]] = [
     {"eta_cutoff": 0.1},
     {"top_a": 0.3},
     {"p_less": True},
+    {"p_less_norm": True},
     {"top_n_sigma": 1.0},
     {"temperature": 3.0, "top_n_sigma": 0.5},
     {"top_h": 0.5},
@@ -117,10 +118,13 @@ def kept_moved(row: Row, order: tuple[Any, ...], parameters: dict[str, Any]) -> 
     for factor in (1 - MARGIN, 1 + MARGIN):
         values = {k: v * factor if k in MOVED and v < 1 else v for k, v in parameters.items()}
         moved.append(fs.survivors(row, order=order, **values)[0].tolist())
-    if "p_less" in parameters:  # its threshold is the row's own
-        q = fs.softmax(row)
-        near = np.isclose(q, np.sum(q.astype(np.float64) ** 2), rtol=MARGIN)
-        moved.append([] if near.any() else moved[0])
+    q = fs.softmax(row).astype(np.float64)
+    twice, n = np.sum(q**2), np.isfinite(row).sum()
+    # Thresholds that are the row's own.
+    for name, threshold in (("p_less", twice), ("p_less_norm", (n * twice - 1) / max(n - 1, 1))):
+        if name in parameters:
+            near = np.isclose(q, threshold, rtol=MARGIN)
+            moved.append([] if near.any() else moved[0])
     return moved
 
 

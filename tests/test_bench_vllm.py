@@ -19,11 +19,13 @@ class Engine:
     """A side that answers at once; with fastsample twice as fast."""
 
     texts: ClassVar[dict[str, list[list[int]]]] = {}
+    grammars: ClassVar[bool] = True
 
     def __init__(self, name, options):
         self.factor = {"vLLM": 1, "fastsample": 2}[name]
         self.name, self.options = name, options
         self.about = {"ours": name == "fastsample", "vocab": 512, "vllm": "0.32", "torch": "2"}
+        self.about["grammars"] = self.grammars
 
     def __enter__(self):
         return self
@@ -33,6 +35,8 @@ class Engine:
 
     def ask(self, batch, tokens, params, seeds):
         assert seeds is (params == vllm_table.WORKS["both, seeds"] and seeds)
+        if "output" in params:  # of the sampler alone
+            return {"sampler_ms": batch / self.factor}
         return {
             "tokens_per_s": 10.0 * batch * self.factor,
             "sampler_ms": batch / self.factor,
@@ -55,6 +59,12 @@ def test_every_cell_has_both_sides(engines):
     assert report["cells"][0]["fastsample"] == {"tokens_per_s": 20.0, "sampler_ms": 0.5}
 
 
+def test_without_a_tokenizer_there_is_no_grammar(engines, monkeypatch):
+    monkeypatch.setattr(Engine, "grammars", False)
+    works = [cell["work"] for cell in vllm_table.run("512", 1, 4, (1,))["cells"]]
+    assert works == [work for work in vllm_table.WORKS if work != "both, JSON"]
+
+
 def test_greedy_texts_must_be_equal(engines):
     Engine.texts["vLLM"] = [[1, 3]]
     with pytest.raises(RuntimeError, match="greedy texts differ"):
@@ -65,12 +75,14 @@ def test_the_table_says_what_was_measured(engines):
     report = json.loads(json.dumps(vllm_table.run("512", 1, 4)))
     lines = vllm_table.table(report).splitlines()
     assert lines[0].startswith("Random weights, V = 512, bfloat16, 4 tokens a sequence, on ")
-    works = " | ".join(vllm_table.WORKS)
+    *whole, alone = vllm_table.WORKS
+    works = " | ".join(whole)
     assert f"| tokens per second | B | {works} |" in lines
-    assert f"| ms of the sampler a step | B | {works} |" in lines
-    ends = " |" + " 640 |" * len(vllm_table.WORKS)
+    assert f"| ms of the sampler a step | B | {works} | {alone} |" in lines
+    ends = " |" + " 640 |" * len(whole)
     assert f"| fastsample | 32{ends}" in lines
-    assert lines.count("| factor | 32 |" + " 2.00 |" * len(vllm_table.WORKS)) == 2
+    for count in (len(whole), len(whole) + 1):
+        assert lines.count("| factor | 32 |" + " 2.00 |" * count) == 1
     assert "sampler" not in vllm_table.table(report, ("tokens_per_s",))
 
 
@@ -129,6 +141,19 @@ def test_random_weights_have_the_vocabulary_asked_for(tmp_path):
     config = json.loads((Path(folder) / "config.json").read_text())
     assert config["vocab_size"] == 1234
     assert config["hidden_size"] == 64
+
+
+def test_made_up_words_are_a_tokenizer_of_all_bytes(tmp_path):
+    folder = Path(vllm_models.make_random(tmp_path / "model", 1234, words=True))
+    made = json.loads((folder / "tokenizer.json").read_text())
+    words = made["model"]["vocab"]
+    assert sorted(words.values()) == list(range(1234))
+    assert made["decoder"]["type"] == "ByteLevel"
+    units = list(words)[3:259]
+    assert len(set(units)) == 256
+    assert units[ord("a")] == "a"
+    assert units[ord(" ")] == "\u0120"
+    assert all(set(word) <= set(units) for word in list(words)[3:])
 
 
 def test_smollm2_says_what_it_needs(monkeypatch, tmp_path):

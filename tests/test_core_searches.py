@@ -46,6 +46,7 @@ STEPS: dict[str, list[tuple[float, ...]]] = {
     "eta_cutoff": [(e,) for e in (1e-6, 3e-4, 0.02, 0.5)],
     "top_a": [(a,) for a in (1e-4, 0.1, 1.0)],
     "p_less": [(1.0,)],
+    "p_less_norm": [(1.0,)],
     "top_n_sigma": [(s,) for s in (0.3, 1.0, 2.5)],
     "top_h": [(h,) for h in (0.01, 0.4, 0.9, 1.0)],
     "xtc": [(1.0, 0.1), (0.5, 0.01), (0.2, 0.1), (1.0, 1e-5), (1.0, 0.0)],

@@ -153,6 +153,7 @@ def run(
 ) -> dict[str, npt.NDArray[Any]]:
     arrays = make_arrays(batch.shape, kind, min(4, batch.shape[1]), True, True)
     arrays["support"].fill(-1)
+    arrays["at_least"] = np.empty(len(batch), np.int64)
     tokens = np.empty(len(batch), np.int64)
     u, _ = uniforms(len(batch), 5)
     fs.backend.active().sample_details(batch, records, u, mark, tokens, 1, kind, arrays, **inputs)
@@ -204,7 +205,23 @@ def test_a_row_that_came_bad_has_no_raw_logprobs(variant: str) -> None:
     assert np.isnan(told["logprob"][0])
     assert np.isnan(told["log_mass"][0])
     assert told["rank"].tolist() == [0, 1]
+    assert told["at_least"][0] == 0
     assert told["support_count"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("vocab", [41, 3000])
+@pytest.mark.parametrize("kept", [1, 7, 200, 2900])
+def test_a_rank_for_which_ties_count(variant: str, vocab: int, kept: int) -> None:
+    """Of those that are kept, where a cut goes through equal values too."""
+    batch = np.random.default_rng(kept).integers(0, 3, (8, vocab)).astype(np.float32)
+    records = make_records(1, "draw", top_k=kept)
+    for kind in (1, 2):
+        told = run(batch, records, kind)
+        for i, row in enumerate(batch):
+            among = row if kind == 1 else row[told["support"][i, : told["support_count"][i]]]
+            own = row[told["token"][i]]
+            assert told["at_least"][i] == np.sum(among >= own)
+            assert told["rank"][i] == 1 + np.sum(among > own)
 
 
 @pytest.mark.parametrize("stage", ["xtc", "mirostat", "adaptive", "typical_p"])
@@ -236,7 +253,7 @@ def test_of_stages_that_drop_the_largest_or_have_a_state(
         assert np.array_equal(first["token"], reference["token"])
         for name in ("logprob", "log_mass", "top_logprobs"):
             np.testing.assert_allclose(first[name], reference[name], rtol=2e-6, atol=2e-6)
-        for name in ("rank", "top_ids", "support_count"):
+        for name in ("rank", "at_least", "top_ids", "support_count"):
             assert np.array_equal(first[name], reference[name])
 
 

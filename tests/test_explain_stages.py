@@ -45,6 +45,7 @@ EACH = {
     "xtc": {"xtc_probability": 0.5, "xtc_threshold": 0.06},
     "mirostat": {"mirostat": 2, "mirostat_tau": 2.5},
     "adaptive": {"adaptive_target": 0.1},
+    "p_less_norm": {"p_less_norm": True},
 }
 
 
@@ -66,13 +67,13 @@ def test_each_stage_of_the_table(run, stage, number):
     for token, after in zip(e.tokens, only.after, strict=True):
         assert (token.cut_by is None) == (token.id in final) == (after is not None)
         assert token.final == pytest.approx(final.get(token.id, 0.0), abs=ROUNDING)
-    floors = {"min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "p_less", "top_n_sigma", "mirostat"}
-    if stage in floors and only.kept > 1:
+    no_floor = {"temperature", "top_k", "top_p", "typical_p", "top_h", "xtc", "adaptive"}
+    if stage not in no_floor and only.kept > 1:
         assert only.threshold is not None
         for before, after in zip(only.before, only.after, strict=True):
             assert (after is not None) == (before >= only.threshold * (1 - 1e-6))
-    words = [f"--{n.replace('_', '-')}={v}" for n, v in EACH[stage].items() if v is not True]
-    words += ["--p-less"] * (stage == "p_less")
+    flags = {name: f"--{name.replace('_', '-')}" for name in EACH[stage]}
+    words = [flags[n] if v is True else f"{flags[n]}={v}" for n, v in EACH[stage].items()]
     out = run("--prompt", number + 1, "--order", stage, "--seed", 2, *words)
     assert f"kept {only.kept:,} of" in out or stage in ("temperature", "adaptive")
 

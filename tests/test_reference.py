@@ -121,6 +121,12 @@ def mirostat(d: Plain, version: float, tau: float, eta: float) -> list[int]:
     return d.filled(d.order[: max(1, int(min(k, Decimal(d.vocab))))])
 
 
+def p_less_norm(d: Plain, on: float) -> list[int]:
+    n, twice = len(d.order), sum(q * q for q in d.q.values())
+    d.near |= abs(n * twice - 1) < Decimal(10) ** -12  # where float64 may not know the sign
+    return d.floor((n * twice - 1) / (n - 1)) if n > 1 else d.order
+
+
 PLAIN: dict[str, Callable[..., list[int]]] = {
     "top_k": lambda d, k: d.filled(d.order[: int(k)]),
     "top_p": lambda d, p: d.shortest(d.order, p),
@@ -130,6 +136,7 @@ PLAIN: dict[str, Callable[..., list[int]]] = {
     "eta_cutoff": lambda d, e: d.floor(min(Decimal(e), Decimal(e).sqrt() * (-d.entropy).exp())),
     "top_a": lambda d, a: d.floor(Decimal(a) * d.q[d.order[0]] ** 2),
     "p_less": lambda d, on: d.floor(sum(q * q for q in d.q.values())),
+    "p_less_norm": p_less_norm,
     "top_n_sigma": top_n_sigma,
     "top_h": top_h,
     "xtc": xtc,
@@ -144,6 +151,7 @@ NUMBERS: dict[str, list[tuple[float, ...]]] = {
     "eta_cutoff": [(0.002,), (0.1,), (0.6,)],
     "top_a": [(0.1,), (0.6,), (1.0,)],
     "p_less": [(1.0,)],
+    "p_less_norm": [(1.0,)],
     "top_n_sigma": [(0.3,), (1.0,), (2.5,)],
     "top_h": [(0.1,), (0.5,), (0.95,), (1.0,)],
     "xtc": [(1.0, 0.0), (1.0, 0.06), (1.0, 0.2), (1.0, 0.6)],

@@ -40,6 +40,7 @@ NUMBERS: dict[str, list[tuple[float, ...]]] = {
     "xtc": [(1.0, 0.0), (1.0, 0.001), (0.5, 0.1)],
     "mirostat": [(1, 3.0, 0.1), (2, 1.0, 0.1), (2, 5.0, 0.3)],
     "adaptive": [(0.1, 0.9), (0.7, 0.5)],
+    "p_less_norm": [(1.0,)],
 }
 STATES: dict[str, list[tuple[float, float]]] = {
     "mirostat": [(2.0, 0.0), (7.5, 0.0)],

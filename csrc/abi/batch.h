@@ -13,6 +13,12 @@
 
 namespace fastsample {
 
+// Puts values that lie `stride` bytes apart next to each other.
+template <class T>
+void gather(const char* from, int64_t stride, int64_t count, char* to) {
+  for (int64_t i = 0; i < count; ++i) std::memcpy(to + i * sizeof(T), from + i * stride, sizeof(T));
+}
+
 // Row i, its values next to each other.
 inline const char* values_of(const fs_logits& logits, int64_t i, Workspace& ws) {
   const char* data = static_cast<const char*>(logits.data);
@@ -23,8 +29,13 @@ inline const char* values_of(const fs_logits& logits, int64_t i, Workspace& ws) 
   if (stride == size || logits.vocab <= 1) return data;
   const size_t bytes = size_t(logits.vocab) * size_t(size);
   char* to = reinterpret_cast<char*>(ws.gathered.reserve(bytes / sizeof(uint64_t) + 1));
-  for (int64_t k = 0; k < logits.vocab; ++k)
-    std::memcpy(to + k * size, data + k * stride, size_t(size));
+  // Of a size that is known when it is compiled, no call of memcpy is left.
+  if (size == 2)
+    gather<uint16_t>(data, stride, logits.vocab, to);
+  else if (size == 4)
+    gather<uint32_t>(data, stride, logits.vocab, to);
+  else
+    gather<uint64_t>(data, stride, logits.vocab, to);
   return to;
 }
 

@@ -42,6 +42,9 @@ std::string check_source(const char* name, const fs_source* source, int64_t rows
   for (int64_t i = 0; error.empty() && i < source->chain_count; ++i)
     error = check_stateless(element_at(source->chains, i));
   if (error.empty()) error = check_draws(source->draws, rows, source->logits->vocab, false);
+  for (int64_t i = 0; error.empty() && source->draws && i < rows; ++i)
+    if (element_at(source->draws, i).past)
+      error = "draw.past must be null where drafts are verified";
   return error;
 }
 

@@ -55,6 +55,10 @@ T* as_buffer(const py::array& array, py::ssize_t count, char kind, const char* w
   return const_cast<T*>(static_cast<const T*>(array.data()));
 }
 
+// What `details` has arrays for: logprob, rank, at_least, top_ids, top_logprobs, support with
+// support_count, log_mass.
+fs_details as_details(const py::dict& details, int logprobs, const fs_logits& logits);
+
 constexpr py::ssize_t kMostStages = 64;
 
 // Chains that live in records, of which each is min_tokens_to_keep and the stages.
@@ -82,8 +86,12 @@ class Chains {
   std::vector<fs_chain> chains_;
 };
 
+// The sampler of a History; null of None.
+fs_sampler* past_of(const py::handle& history);
+
 // What each row is drawn with beside u: coin (B,), state (B, 2), edits (records of fs_edit) with
-// their offsets (B + 1,), allowed (B, words) of uint32. Keywords, each of which may be missing.
+// their offsets (B + 1,) or pasts, a list of a History or None for each row, allowed (B, words) of
+// uint32. Keywords, each of which may be missing.
 class Draws {
  public:
   Draws(const py::kwargs& inputs, int64_t rows, const py::array* u = nullptr)
@@ -107,10 +115,15 @@ class Draws {
     const fs_edit* edits = offsets ? get<fs_edit>(inputs, "edits", count, 'V') : nullptr;
     const int64_t words = inputs.contains("allowed") ? size_of(inputs["allowed"]) / rows : 0;
     const uint32_t* allowed = get<uint32_t>(inputs, "allowed", words * rows, 'u');
+    py::list pasts;
+    if (inputs.contains("pasts")) pasts = inputs["pasts"].cast<py::list>();
+    if (!pasts.empty() && py::ssize_t(pasts.size()) != rows)
+      misuse("pasts must be as many as rows");
     for (int64_t i = 0; i < rows; ++i) {
       fs_draw& draw = draws_[size_t(i)];
       if (coins) draw.u_xtc = coins[i];
       if (states) draw.state = states + 2 * i;
+      if (!pasts.empty()) draw.past = past_of(pasts[size_t(i)]);
       if (edits) {
         if (offsets[i] < 0 || offsets[i + 1] < offsets[i]) misuse("edit_offsets must rise from 0");
         draw.edits = edits + offsets[i];

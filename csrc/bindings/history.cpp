@@ -112,6 +112,10 @@ class History {
 
 }  // namespace
 
+fs_sampler* past_of(const py::handle& history) {
+  return history.is_none() ? nullptr : history.cast<const History&>().get();
+}
+
 Sampler new_sampler(const fs_chain& chain, const py::iterable& rules) {
   const Rules taken(rules);
   fs_sampler* made = nullptr;
@@ -129,6 +133,11 @@ void start(fs_sampler* sampler, const py::object& ids, const py::object& prompt_
 void push(fs_sampler* sampler, const py::object& ids) {
   const std::vector<int32_t> list = as_ids(ids);
   check(fs_sampler_push(sampler, list.data(), int64_t(list.size())));
+}
+
+void accept(fs_sampler* sampler, const py::object& ids) {
+  const std::vector<int32_t> list = as_ids(ids);
+  check(fs_sampler_accept(sampler, list.data(), int64_t(list.size())));
 }
 
 fs_sampler_info info_of(const fs_sampler* sampler) {

@@ -51,6 +51,7 @@ const Stage kAdaptive = {
     false,
     start,
     update,
-    2};
+    2,
+    true};
 
 }  // namespace fastsample

@@ -5,7 +5,7 @@
 namespace fastsample {
 
 extern const Stage kTemperature, kTopK, kTopP, kMinP, kTypicalP, kEpsilonCutoff, kEtaCutoff, kTopA,
-    kPLess, kTopNSigma, kTopH, kXtc, kMirostat, kAdaptive;
+    kPLess, kTopNSigma, kTopH, kXtc, kMirostat, kAdaptive, kPLessNorm;
 
 namespace {
 
@@ -24,6 +24,7 @@ constexpr TableRow kTable[] = {
     {FS_STAGE_XTC, "xtc", &kXtc},
     {FS_STAGE_MIROSTAT, "mirostat", &kMirostat},
     {FS_STAGE_ADAPTIVE, "adaptive", &kAdaptive},
+    {FS_STAGE_P_LESS_NORM, "p_less_norm", &kPLessNorm},
 };
 constexpr int32_t kKinds = sizeof kTable / sizeof *kTable;
 static_assert(kTable[kKinds - 1].kind == kKinds, "row i is that of kind i + 1");

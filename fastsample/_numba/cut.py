@@ -24,6 +24,7 @@ from .stages.eta_cutoff import weight_of_eta
 from .stages.floor import keep_floor, place_of, place_of_log
 from .stages.mirostat import count_of_mirostat
 from .stages.p_less import weight_of_p_less
+from .stages.p_less_norm import weight_of_p_less_norm
 from .stages.temperature import dynamic
 from .stages.top_h import count_of_top_h
 from .stages.top_k import keep_top_k
@@ -50,6 +51,7 @@ from .words import Ids, Scalar, carray, njit, pointer
     XTC,
     MIROSTAT,
     ADAPTIVE,
+    P_LESS_NORM,
 ) = range(1, len(KINDS) + 1)
 SMALL_ROW = 512  # up to here a list of all is faster than a search
 
@@ -92,6 +94,8 @@ def bound_of(c: Cutting, exp2: Exp2, temperature: float, stage: Scalar, mu: floa
         return bound_of_sigma(c, value)
     if kind == P_LESS:
         weight = weight_of_p_less(c, exp2)
+    elif kind == P_LESS_NORM:
+        weight = weight_of_p_less_norm(c, exp2)
     elif kind == ETA_CUTOFF:
         weight = weight_of_eta(c, exp2, value)
     else:

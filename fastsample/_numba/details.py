@@ -159,6 +159,8 @@ def tell(
             arrays["logprob"][i] = logarithms[-1]
         if "rank" in arrays:
             arrays["rank"][i] = 1 + np.count_nonzero(of.x > of.x[place])
+        if "at_least" in arrays:
+            arrays["at_least"][i] = np.count_nonzero(of.x >= of.x[place])
         if "top_ids" in arrays:
             arrays["top_ids"][i], arrays["top_logprobs"][i] = -1, -np.inf
             arrays["top_ids"][i, : first.size] = of.ids[first]

@@ -57,6 +57,7 @@ FORMS: dict[str, Callable[[Array, Array, Any], Array]] = {
     "eta_cutoff": _eta,
     "top_a": lambda logq, q, a: q >= a * q.max() ** 2,
     "p_less": lambda logq, q, _: q >= q @ q,
+    "p_less_norm": lambda logq, q, _: q >= (q.size * (q @ q) - 1) / (q.size - 1),
     "top_h": _top_h,
     "typical_p": _typical,
     "xtc_probability": lambda logq, q, _: _xtc(logq, q, 0.1),  # the default threshold

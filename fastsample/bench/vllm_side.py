@@ -10,19 +10,23 @@ import json
 import os
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .vllm_alone import time_alone
+
 
 def make_engine(folder: str, rows: int, length: int, dtype: str, weights: str) -> Any:
-    """Load a model without its tokenizer."""
+    """Load a model, and its tokenizer if it has one, which grammars need."""
     from vllm import LLM
 
     return LLM(
         folder,
         load_format=weights,
-        skip_tokenizer_init=True,
+        skip_tokenizer_init=not has_tokenizer(folder),
         dtype=dtype,
         enforce_eager=True,
         max_model_len=length,
@@ -30,6 +34,11 @@ def make_engine(folder: str, rows: int, length: int, dtype: str, weights: str) -
         enable_prefix_caching=False,
         seed=0,
     )
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a folder has what vLLM reads a tokenizer from."""
+    return any((Path(folder) / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
 
 
 class Side:
@@ -41,27 +50,45 @@ class Side:
         self.runner = worker.model_runner
         self.ours = type(self.runner.sampler).__name__ == "FastSampler"
         self.vocab = self.runner.input_batch.vocab_size
+        self.grammars = has_tokenizer(options["folder"])
         self.steps: list[float] = []
+        self._masking = 0.0
         self._time_the_sampler()
 
     def _time_the_sampler(self) -> None:
         theirs = self.runner.sampler.forward
+        module: Any = import_module("vllm.v1.worker.gpu_model_runner")
+        mask = module.apply_grammar_bitmask
+
+        def masked(*args: Any) -> None:  # by vLLM's runner, before its sampler
+            start = time.perf_counter()
+            mask(*args)
+            self._masking = time.perf_counter() - start
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             out = theirs(*args, **kwargs)
-            self.steps.append(time.perf_counter() - start)
+            self.steps.append(time.perf_counter() - start + self._masking)
+            self._masking = 0.0
             return out
 
         self.runner.sampler.forward = forward
+        module.apply_grammar_bitmask = masked
 
     def run(self, batch: int, tokens: int, params: dict[str, Any], seeds: bool) -> dict[str, Any]:
         """Generate so many tokens for each of a batch of short prompts."""
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
         rng = np.random.default_rng(batch)
         prompts = rng.integers(3, self.vocab, (batch, 16)).tolist()
         common = {"max_tokens": tokens, "ignore_eos": True, "detokenize": False, **params}
+        if "output" in common:
+            written = common.pop("output")
+            times = time_alone(self.ours, self.vocab, batch, tokens, common, written)
+            return {"sampler_ms": float(np.median(times[1:] or times)) * 1e3}
+        if "json" in common:
+            common["structured_outputs"] = StructuredOutputsParams(json=common.pop("json"))
         sampling = [SamplingParams(**common, seed=i if seeds else None) for i in range(batch)]
         self.steps.clear()
         start = time.perf_counter()
@@ -95,6 +122,7 @@ def main() -> None:
         if side is None:
             side = Side(question)
             answer: dict[str, Any] = {"ours": side.ours, "vocab": side.vocab, **versions()}
+            answer["grammars"] = side.grammars
         else:
             answer = side.run(**question)
         print(json.dumps(answer), file=answers, flush=True)

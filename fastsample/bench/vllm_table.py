@@ -21,16 +21,23 @@ import numpy as np
 from .runner import Report, log, machine
 from .vllm_models import make_random, make_smollm2
 
+BOTH = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
+JSON = {"type": "array", "items": {"type": "string"}, "minItems": 1000}  # which no cell reaches
 WORKS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "T=0.8": {"temperature": 0.8},
     "top_k=50": {"temperature": 0.8, "top_k": 50},
     "top_p=0.95": {"temperature": 0.8, "top_p": 0.95},
-    "both": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-    "both, seeds": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-    "both, presence": {
-        **{"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-        "presence_penalty": 0.5,
+    "both": BOTH,
+    "both, seeds": BOTH,
+    "both, presence": {**BOTH, "presence_penalty": 0.5},
+    "both, 20 logprobs": {**BOTH, "logprobs": 20},
+    "both, JSON": {**BOTH, "json": JSON},
+    # The sampler alone, where every request has written so many tokens already.
+    "both, penalties, 2k": {
+        **BOTH,
+        **{"presence_penalty": 0.5, "frequency_penalty": 0.2, "repetition_penalty": 1.1},
+        "output": 2000,
     },
 }
 BATCHES = (1, 8, 32)
@@ -98,7 +105,7 @@ def make_model(model: str, folder: Path) -> dict[str, Any]:
         return {"folder": make_smollm2(folder), "dtype": "bfloat16", "weights": "auto"}
     if model.isdigit():
         # As deep and wide as SmolLM2's: about as much beside the sampler.
-        made = make_random(folder, int(model), hidden=576, layers=30)
+        made = make_random(folder, int(model), hidden=576, layers=30, words=int(model) > 300)
         return {"folder": made, "dtype": "bfloat16", "weights": "dummy"}
     return {"folder": str(Path(model).resolve()), "dtype": "auto", "weights": "auto"}
 
@@ -113,9 +120,10 @@ def run(model: str, rounds: int, tokens: int, batches: tuple[int, ...] = BATCHES
             log(f"loading {model} for {name}")
             sides[name] = stack.enter_context(Process(name, options))
         own = sides["vLLM"].about
+        works = {n: p for n, p in WORKS.items() if own["grammars"] or "json" not in p}
         cells = []
         for batch in batches:
-            for work, params in WORKS.items():
+            for work, params in works.items():
                 log(f"B = {batch}, {work}")
                 cells.append(_cell(sides, batch, work, params, rounds, tokens))
     about["packages"] = {name: own[name] for name in ("vllm", "torch")}
@@ -143,7 +151,8 @@ def _cell(
     for name, answers in found.items():
         cell[name] = {
             key: float(np.median([a[key] for a in answers]))
-            for key in ("tokens_per_s", "sampler_ms")
+            for key in MEASURES
+            if key in answers[0]
         }
     return cell
 
@@ -159,10 +168,11 @@ def table(report: Report, measures: Sequence[str] = tuple(MEASURES)) -> str:
     parts = [heading(report)]
     for measure in measures:
         what, digits, more = MEASURES[measure]
-        works = [cell["work"] for cell in report["cells"] if cell["batch"] == 1]
+        measured = [cell for cell in report["cells"] if measure in cell["vLLM"]]
+        works = list(dict.fromkeys(cell["work"] for cell in measured))
         lines = [f"| {what} | B | {' | '.join(works)} |", "| --- |" + " --: |" * (1 + len(works))]
         for batch in dict.fromkeys(cell["batch"] for cell in report["cells"]):
-            cells = [cell for cell in report["cells"] if cell["batch"] == batch]
+            cells = [cell for cell in measured if cell["batch"] == batch]
             rows = {name: [cell[name][measure] for cell in cells] for name in SIDES}
             for name, values in rows.items():
                 shown = " | ".join(f"{value:,.{digits}f}" for value in values)

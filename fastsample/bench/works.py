@@ -99,13 +99,14 @@ FAMILY = {
     "eta": _stage("eta_cutoff", 6.5, eta_cutoff=0.0003),
     "top_a": _stage("top_a", 5.5, top_a=0.2),
     "p_less": _stage("p_less", 5.5, p_less=True),
+    "p_less_norm": _stage("p_less_norm", 5.5, p_less_norm=True),
     "top_h": _stage("top_h", 3.0, top_h=0.4),
     "typical": _stage("typical_p", 14.0, 8.0, typical_p=0.95),
     "mirostat": _stage("mirostat", 6.5, mirostat=2),
     "mirostat 1": _stage("mirostat", 6.5, mirostat=1),
     "xtc": _stage("xtc", 6.5, xtc_probability=1.0, xtc_threshold=0.01),
     "dynatemp": _stage("temperature min_p", 6.0, dynatemp_range=0.5, min_p=0.05),
-    "min_p, xtc": _after_min_p("temperature min_p xtc", xtc_probability=1.0),
+    "min_p + xtc": _after_min_p("temperature min_p xtc", xtc_probability=1.0),
     "adaptive": _after_min_p("temperature min_p adaptive", adaptive_target=0.3),
     "penalties": _edited(
         _times(1.25),
@@ -122,7 +123,7 @@ FAMILY = {
         **_PENALTIES,
     ),
     "dry": _edited(_us(5.0), _text, f"after {LONG:,} tokens as frequent as words are", **_DRY),
-    "dry, one": _edited(
+    "dry one": _edited(
         _us(15.0),
         lambda rng, vocab: np.full(LONG, vocab // 3),
         f"after {LONG:,} times one token",

@@ -218,6 +218,9 @@ LOOKS = {
     "p_less": _floor(
         lambda s: f"p_less keeps what has the sum of all squares or more: {_least(s)}"
     ),
+    "p_less_norm": _floor(
+        lambda s: f"p_less_norm keeps what p_less would, or a little less likely: {_least(s)}"
+    ),
     "top_n_sigma": _floor(
         lambda s: (
             f"top_n_sigma {s.value:g} keeps the logits within {s.value:g} standard deviations of "

@@ -1,17 +1,20 @@
-"""vLLM's sampler with the draw replaced: temperature, min_p, top_k, top_p, greedy and seeds.
+"""vLLM's sampler with its steps replaced: edits and masks, the draw, log-probabilities.
 
-What comes before the draw in vLLM (penalties, biases, masks, custom processors) and after it
-(log-probabilities) is vLLM's own code, in its order. Needs vLLM and torch.
+Custom processors, thinking budgets and what else kernels cannot do is vLLM's own code, in its
+order, for the step that has it. Needs vLLM and torch.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from vllm.v1.outputs import SamplerOutput
+from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import (
     LogitBiasLogitsProcessor,
     MinPLogitsProcessor,
@@ -22,9 +25,16 @@ from vllm.v1.sample.sampler import Sampler
 from .. import backend
 from ..arrays import as_rows
 from ..chains import make_records
-from ..sampling import sample, survivors
+from ..inputs import together
+from ..reference import to_float32
+from ..reference.inputs import as_drawn_from, defect_of
+from ..reference.row import find_defect
+from ..sampling import survivors
+from ._vllm_logprobs import Asked, asked_of, tensors
+from ._vllm_pasts import Pasts
 
 GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
+_LOW_BFLOAT16 = np.uint16(0xFF80)  # the bits of -inf
 PROCESSED = ("processed_logits", "processed_logprobs")
 
 
@@ -62,13 +72,20 @@ class FastSampler(Sampler):
     ----------
     bad : dict of int to str
         The rows that could not be drawn from since the last look, and why.
+    grammar : vllm.v1.core.sched.output.GrammarOutput or None
+        The masks of structured output of the next step, where nobody has applied them to logits.
+    left : collections.Counter
+        How many steps were edited by vLLM's own code, by what they had to do.
     """
 
     def __init__(self, runner: Any) -> None:
         super().__init__(runner.sampler.logprobs_mode, runner.sampler.use_fp64_gumbel)
         self.runner = runner
         self.bad: dict[int, str] = {}
+        self.grammar: Any = None
+        self.left: Counter[str] = Counter()
         self._bonus = False
+        self._pasts = Pasts(runner)
 
     def forward(
         self,
@@ -77,20 +94,63 @@ class FastSampler(Sampler):
         predict_bonus_token: bool = False,
         logprobs_mode_override: Any = None,
     ) -> SamplerOutput:
-        """Do the whole step: vLLM's own, but for the draw.
-
-        Where there is nothing to do beside the draw, the logits are read as they are: vLLM makes
-        float32 of them first.
-        """
+        """Do the whole step, by kernels that read the logits as they are where they can."""
+        meta, rows = sampling_metadata, len(logits)
         if self._bonus is not predict_bonus_token:  # setting an attribute of a module takes long
             self._bonus = predict_bonus_token
-        if _draw_alone(sampling_metadata):
-            stages = _stages(sampling_metadata, len(logits))
-            tokens = self._draw(logits, stages, sampling_metadata)
+        if self.grammar is None and _draw_alone(meta):
+            tokens = self._draw(logits, _stages(meta, rows), meta)
             return SamplerOutput(torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis]), None)
-        return super().forward(
-            logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
-        )
+        mode = logprobs_mode_override or self.logprobs_mode
+        telling = meta.max_num_logprobs is not None or bool(meta.logprob_token_ids)
+        asked = asked_of(meta, mode) if telling else None
+        if logits.stride(1) != 1:
+            logits = logits.contiguous()
+        untold = f"log-probabilities of mode {mode}" if telling and asked is None else None
+        why = "drafts" if predict_bonus_token else _foreign(meta) or untold
+        if why:
+            self.left[why] += 1
+            self._mask(logits)
+            return super().forward(logits, meta, predict_bonus_token, logprobs_mode_override)
+        if asked is not None and mode.startswith("raw"):
+            self._mask(logits)  # which is a part of vLLM's raw ones
+        inputs = self._pasts.inputs(meta, rows, logits.shape[1])
+        if self.grammar is not None:
+            inputs["allowed"] = self._masks(inputs.get("allowed"), logits)
+        arrays = None if asked is None else asked.arrays(rows)
+        tokens = self._draw(logits, _stages(meta, rows), meta, inputs, asked, arrays)
+        told = None if asked is None or arrays is None else tensors(asked, arrays, tokens, logits)
+        return SamplerOutput(torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis]), told)
+
+    def _grammars(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+        """Yield the rows of structured output, each with its mask, and forget them."""
+        grammar, self.grammar = self.grammar, None
+        if grammar is None:
+            return
+        places = self.runner.input_batch.req_id_to_index
+        masks = np.ascontiguousarray(grammar.grammar_bitmask).view(np.uint32)
+        for request, mask in zip(grammar.structured_output_request_ids, masks, strict=True):
+            if request in places:
+                yield places[request], mask
+
+    def _mask(self, logits: torch.Tensor) -> None:
+        """Write what structured output forbids into the logits, as vLLM's runner does."""
+        array = _rows(logits)  # which NumPy writes to on this thread alone
+        low = _LOW_BFLOAT16 if array.dtype == np.uint16 else -np.inf
+        for row, mask in self._grammars():
+            bits = np.unpackbits(mask.astype("<u4", copy=False).view(np.uint8), bitorder="little")
+            forbidden = bits[: logits.shape[1]] == 0
+            np.copyto(array[row, : forbidden.size], low, where=forbidden)
+
+    def _masks(self, allowed: Any, logits: torch.Tensor) -> npt.NDArray[np.uint32]:
+        """Return what is allowed by structured output too."""
+        rows, vocab = logits.shape
+        words = np.full((rows, -(-vocab // 32)), 0xFFFFFFFF, np.uint32)
+        if allowed is not None:
+            words[:] = allowed
+        for row, mask in self._grammars():
+            words[row, : mask.size] &= mask[: words.shape[1]]
+        return words
 
     def sample(
         self, logits: torch.Tensor, sampling_metadata: Any, logprobs_mode_override: Any = None
@@ -127,19 +187,29 @@ class FastSampler(Sampler):
         return torch.from_numpy(tokens), processed
 
     def _draw(
-        self, logits: torch.Tensor, stages: dict[str, Any], meta: Any
+        self,
+        logits: torch.Tensor,
+        stages: dict[str, Any],
+        meta: Any,
+        inputs: dict[str, Any] | None = None,
+        asked: Asked | None = None,
+        arrays: Any = None,
     ) -> npt.NDArray[np.int64]:
-        rows = len(logits)
+        rows, inputs = len(logits), inputs or {}
         greedy = isinstance(stages["temperature"], float)
         tokens = np.empty(rows, np.int64)
         # What `fastsample.sample` does after its checks. A step of the model leaves nothing of
         # them in the caches: they take longer than a greedy draw does.
         records = make_records(rows, "sample", **stages, order="vllm")
         uniforms = np.zeros(rows) if greedy else self._uniforms(rows, meta)
-        backend.active().sample(_rows(logits), records, uniforms, True, tokens, 1)
+        given = _rows(logits), records, uniforms, True, tokens, 1
+        if asked is None:
+            backend.active().sample(*given, **inputs)
+        else:
+            backend.active().sample_details(*given, asked.kind, arrays, **inputs)
         if -1 in tokens.tolist():
             for row in np.flatnonzero(tokens < 0).tolist():
-                self.bad[row] = _what_is_wrong(logits[row])
+                self.bad[row] = _what_is_wrong(given[0], row, inputs)
                 tokens[row] = 0  # the request fails; until then it needs a token that there is
         return tokens
 
@@ -180,7 +250,9 @@ def _rows(logits: torch.Tensor) -> npt.NDArray[Any]:
 
 def _min_p_alone(meta: Any) -> bool:
     """Whether min_p is all that vLLM has between temperature and top_k."""
-    return all(type(p) is MinPLogitsProcessor for p in meta.logitsprocs.argmax_invariant)
+    return all(
+        type(p) is MinPLogitsProcessor or _idle(p) for p in meta.logitsprocs.argmax_invariant
+    )
 
 
 def _draw_alone(meta: Any) -> bool:
@@ -197,17 +269,34 @@ def _draw_alone(meta: Any) -> bool:
     )
 
 
+def _foreign(meta: Any) -> str | None:
+    """Say what this step has to do that is not in our kernels, or None."""
+    for processor in meta.logitsprocs.non_argmax_invariant:
+        if type(processor) is MinTokensLogitsProcessor:
+            # vLLM lets a text end early where its grammar wants nothing else.
+            if any(structured for *_, structured in processor.min_toks.values()):
+                return "min_tokens under a grammar"
+        elif type(processor) is not LogitBiasLogitsProcessor and not _idle(processor):
+            return "custom logits processors"
+    if not _min_p_alone(meta):
+        return "custom logits processors"
+    return "a thinking budget" if _thinks(meta.thinking_budget_state_holder) else None
+
+
 def _thinks(holder: Any) -> bool:
     return holder is not None and bool(holder.has_tracked_requests())
 
 
 def _idle(processor: Any) -> bool:
-    """Whether a processor of vLLM's own has no request to work for."""
+    """Whether a processor has no request to work for, as those of vLLM's own kinds tell."""
     if type(processor) is LogitBiasLogitsProcessor:
         return not processor.biases
     if type(processor) is MinTokensLogitsProcessor:
         return not processor.min_toks
-    return False
+    if type(processor) is MinPLogitsProcessor or not isinstance(processor, AdapterLogitsProcessor):
+        return False
+    usual = type(processor).apply is AdapterLogitsProcessor.apply
+    return usual and not getattr(processor, "req_info", True)
 
 
 def _stages(meta: Any, rows: int) -> dict[str, Any]:
@@ -251,9 +340,16 @@ def _kept(row: torch.Tensor, chain: dict[str, Any]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
 
 
-def _what_is_wrong(row: torch.Tensor) -> str:
-    try:
-        sample(row, u=0.0)
-    except ValueError as error:
-        return str(error)
-    return "its logits changed while they were read"
+def _what_is_wrong(rows: npt.NDArray[Any], row: int, inputs: dict[str, Any]) -> str:
+    mine = dict(inputs)
+    if "pasts" in mine:
+        none = backend.history(()).edits(rows.shape[1])
+        pasts = mine.pop("pasts")
+        mine |= together([none if h is None else h.edits(rows.shape[1]) for h in pasts])
+    as_it_came = to_float32(rows[row])
+    edited = as_drawn_from(as_it_came, mine, row)
+    return (
+        defect_of(edited, rows[row], mine, row, row)
+        or find_defect(as_it_came, row)
+        or "its logits changed while they were read"
+    )

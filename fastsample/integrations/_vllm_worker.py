@@ -19,6 +19,16 @@ RUNNER = (
     "sampler.use_fp64_gumbel",
     "input_batch.num_tokens_no_spec",
     "input_batch.num_prompt_tokens",
+    "input_batch.req_ids",
+    "input_batch.req_id_to_index",
+    "input_batch.req_output_token_ids",
+    "input_batch.token_ids_cpu",
+    "input_batch.repetition_penalties_cpu",
+    "input_batch.frequency_penalties_cpu",
+    "input_batch.presence_penalties_cpu",
+    "input_batch.bad_words_token_ids",
+    "input_batch.has_allowed_token_ids",
+    "requests",
     "input_batch.logitsprocs.argmax_invariant",
     "input_batch.logitsprocs.non_argmax_invariant",
     "discard_request_mask.np",
@@ -34,6 +44,7 @@ class FastSampleWorker(CPUWorker):
     """The worker of vLLM, drawing with fastsample."""
 
     fast: FastSampler | None = None
+    _told = 0  # how many of its reasons to leave a step to vLLM the log has
 
     def init_device(self) -> None:
         """Make the model runner, as vLLM does, and put our sampler in the place of its own."""
@@ -56,6 +67,8 @@ class FastSampleWorker(CPUWorker):
         if self.use_v2_model_runner:
             return "vLLM's V2 model runner serves here, whose sampler is another"
         absent = _absent("", self.model_runner, RUNNER)
+        if not hasattr(self.model_runner, "speculative_config"):  # which may be None
+            absent.append("speculative_config")
         if not absent:
             logitsprocs = self.model_runner.input_batch.logitsprocs
             for processor in logitsprocs.all:
@@ -65,10 +78,29 @@ class FastSampleWorker(CPUWorker):
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Do what vLLM does; then say which requests' logits could not be drawn from."""
-        output = super().sample_tokens(grammar_output)
-        if self.fast is not None and self.fast.bad:
+        fast = self.fast
+        if fast is None:
+            return super().sample_tokens(grammar_output)
+        runner = self.model_runner
+        if runner.sampler is fast and runner.speculative_config is None:
+            # The masks of structured output are for the draw: else the runner applies them.
+            fast.grammar, grammar_output = grammar_output, None
+        try:
+            output = super().sample_tokens(grammar_output)
+        finally:
+            if fast.grammar is not None:
+                fast.grammar = None
+        if fast.bad:
             self._report_bad(output)
+        if len(fast.left) != self._told:
+            self._report_left()
         return output
+
+    def _report_left(self) -> None:
+        assert self.fast is not None
+        for reason in list(self.fast.left)[self._told :] if self.rank == 0 else ():
+            _log().info("fastsample: vLLM's own code edits steps with %s", reason)
+        self._told = len(self.fast.left)
 
     def _report_bad(self, output: Any) -> None:
         assert self.fast is not None

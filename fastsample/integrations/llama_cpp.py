@@ -5,7 +5,6 @@ Needs the extra ``llama``.
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import random
 import re
@@ -14,11 +13,9 @@ from functools import cache
 from importlib.util import find_spec
 from numbers import Real
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..arrays import to_array, widen
 from ..orders import Order
@@ -33,8 +30,9 @@ try:
 except ImportError as error:
     raise ImportError(f"this needs llama-cpp-python ({error}): {how_to_get('llama')}") from error
 
-Row = npt.NDArray[np.float32]
-Edit = Callable[[Row], Any]  # what it returns replaces the row; may work in place
+from ._llama_draws import Call, Draws, Edit, Row
+from ._llama_grammar import Grammar
+from ._llama_logprobs import Teller
 
 _CUTS = ("top_k", "typical_p", "top_p", "min_p")
 _MIROSTAT = ("mirostat_mode", "mirostat_tau", "mirostat_eta")
@@ -66,11 +64,6 @@ def _hook_signature() -> inspect.Signature:
 
 _SIGNATURE = _hook_signature()
 _COMPLETION = inspect.signature(Llama.create_completion)
-
-# The public function without the ctypes pointer around its result: (context, index) -> address.
-_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
-    ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
-)
 
 
 def _loses_tiles(library: bytes) -> bool:
@@ -152,6 +145,13 @@ def _penalties(given: Mapping[str, Any], last: int) -> dict[str, Any]:
     return found | {"penalty_last_n": last} if found and last > 0 else {}
 
 
+def _top_k_first(stages: Mapping[str, Any], own: Mapping[str, Any]) -> int:
+    """Return top_k where no stage cuts before it, or 0."""
+    if own.get("order") != "llama.cpp" or (own.get("top_n_sigma") or 0) > 0:
+        return 0
+    return max(0, int(stages.get("top_k") or 0))
+
+
 def _seed(seed: Any) -> int:
     """Return a seed, or -1 for what asks for a random one."""
     number = any_integer("seed", seed)
@@ -163,10 +163,6 @@ def _seed(seed: Any) -> int:
 def _own(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a `FastLlama` has beside `Llama`."""
     return {name: given[name] for name in ("order", *_MORE) if name in given}
-
-
-class _SeedOfCall(int):
-    """The seed of one completion, which leaves that of the object as it is."""
 
 
 class FastLlama(Llama):
@@ -192,13 +188,10 @@ class FastLlama(Llama):
         As in `fastsample.sample`, and off unless set. Each counts from the next completion on.
     adaptive_decay, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, dry_sequence_breakers
         Likewise.
-    delegated : tuple of str
-        ("grammar",) where the latest completion had a grammar, with which llama.cpp's own sampler
-        draws. Empty where fastsample draws.
     draws : int
         Tokens that fastsample drew in the latest completion, the one that ended it included.
     sampling_seconds : float
-        Time that these took, from logits to token, logits processors included.
+        Time that these took, from logits to token, logits processors and grammar included.
 
     Raises
     ------
@@ -208,14 +201,16 @@ class FastLlama(Llama):
     Notes
     -----
     The n-th token of a completion, from 0, is ``fastsample.Sampler(..., seed=seed, offset=n)`` of
-    its logits. Seeds may be in [0, 2**64); as in llama.cpp -1 and 4294967295 mean one from the
-    operating system. A completion's own seed changes nothing for those after it.
+    its logits, with ``allowed=`` what a grammar allows. Seeds may be in [0, 2**64); as in llama.cpp
+    -1 and 4294967295 mean one from the operating system. A completion's own seed changes nothing
+    for those after it.
 
     A temperature below 0 draws from all tokens at temperature 1, as in llama-cpp-python. The
     penalties look at the last tokens that the completion has drawn, as many as
     ``last_n_tokens_size``, and not at the prompt. With DRY on, the prompt belongs to what is looked
     at, by the penalties too. With `mirostat_mode`, top_k, typical_p, top_p and min_p play no part.
-    ``logits_processor`` works on a copy of the logits, before biases and penalties.
+    ``logits_processor`` works on a copy of the logits, before biases and penalties. ``logprobs``
+    are of the logits as they came, and need no ``logits_all`` but for those of the prompt (`echo`).
 
     Examples
     --------
@@ -224,13 +219,12 @@ class FastLlama(Llama):
     >>> out = llm.create_completion("The capital of France is", max_tokens=1, temperature=0)
     >>> out["choices"][0]["text"]
     ' Paris'
-    >>> llm.draws, llm.delegated
-    (1, ())
+    >>> llm.draws
+    1
     >>> llm.close()
     """
 
     order: Order = "llama.cpp"
-    delegated: tuple[str, ...] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> FastLlama:
         """Refuse what is wrong before there is an object, which `Llama` could not close yet."""
@@ -242,7 +236,7 @@ class FastLlama(Llama):
         own = _own(kwargs)
         super().__init__(*args, **{n: value for n, value in kwargs.items() if n not in own})
         self.__dict__.update(own)
-        self._of_call: int | None = None
+        self._of_call: Call | None = None
         self._begin(_seed(self._seed))
 
     @property
@@ -275,11 +269,11 @@ class FastLlama(Llama):
 
     def set_seed(self, seed: int) -> None:
         """Set the seed of the object, with which the seeds of completions begin anew."""
-        if isinstance(seed, _SeedOfCall):
-            self._of_call = int(seed)
+        if isinstance(seed, Call):
+            self._of_call = seed
         else:
             self._begin(_seed(seed))
-        super().set_seed(seed)
+        super().set_seed(int(seed))
 
     def create_completion(self, *args: Any, **kwargs: Any) -> Any:
         """Complete a prompt, as ``llama_cpp.Llama`` does."""
@@ -289,13 +283,20 @@ class FastLlama(Llama):
             seed = _seed(given["seed"])
         else:
             seed = _RANDOM if self._of_object == _RANDOM else self._seeds.getrandbits(64)
-        given["seed"] = _SeedOfCall(seed)
+        given["seed"] = call = Call(seed)
         if given.get("logit_bias") is not None:  # with processors, `Llama` loses both
             bias = _Bias(given.pop("logit_bias"), self.n_vocab())
             processors = _processors(given.get("logits_processor"))
             given["logits_processor"] = llama_cpp.LogitsProcessorList([*processors, bias])
         del given["self"]
-        return super().create_completion(**given)
+        of_prompt = given.get("echo") and not given.get("stream")  # which `Llama` alone knows
+        if given.get("logprobs") is None or of_prompt:
+            return super().create_completion(**given)
+        call.top_logprobs = _logprobs(given.pop("logprobs"), self.n_vocab())
+        call.told = []
+        teller = Teller(self, given["prompt"], call.told)
+        response = super().create_completion(**given)
+        return (teller.chunks if given.get("stream") else teller.whole)(response)
 
     create_completion.__signature__ = _COMPLETION  # type: ignore[attr-defined]
 
@@ -303,17 +304,17 @@ class FastLlama(Llama):
         bound = _SIGNATURE.bind(self, *args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
-        seed, self._of_call = self._of_call, None
+        call, self._of_call = self._of_call, None
         _number("temperature", given["temp"])
         _check_numbers(given)
         processors = _processors(given["logits_processor"])
-        self.delegated = () if given["grammar"] is None else ("grammar",)
-        if self.delegated:
-            return super()._init_sampler(*args, **kwargs)
+        grammar = given["grammar"]
+        if grammar is not None:
+            grammar = Grammar(self._model.vocab, self.n_vocab(), grammar)
         stages, own = _stages(given), {"order": self.order, **_own(vars(self))}
         if not stages:
             own = {name: value for name, value in own.items() if name in EDITING}
-        seed = self._of_object if seed is None else seed
+        seed = self._of_object if call is None else int(call)
         for process in processors:
             if isinstance(process, _Bias):
                 own["logit_bias"] = process.biases
@@ -325,7 +326,8 @@ class FastLlama(Llama):
         )
         edits = [self._edit(process) for process in processors if not isinstance(process, _Bias)]
         prompt = (lambda: self._input_ids) if own.get("dry_multiplier") else None
-        return _Draws(self.n_vocab(), sampler, edits, prompt)
+        first = _top_k_first(stages, own) if grammar is not None else 0
+        return Draws(self.n_vocab(), sampler, edits, prompt, grammar, first, call)
 
     def _edit(self, process: Callable[[Any, Row], Any]) -> Edit:
         """Return an edit that says of a processor what is wrong with its result."""
@@ -354,6 +356,13 @@ def _name(process: Any) -> str:
     return getattr(process, "__qualname__", type(process).__qualname__)
 
 
+def _logprobs(count: Any, vocab: int) -> int:
+    number = any_integer("logprobs", count)
+    if not 0 <= number <= vocab:
+        raise ValueError(f"logprobs must be in [0, {vocab}], got {number}")
+    return number
+
+
 def _processors(processors: Any) -> list[Any]:
     """Return logits processors, of which each must be callable."""
     must = "logits_processor must be a list of callables"
@@ -362,7 +371,7 @@ def _processors(processors: Any) -> list[Any]:
     if not isinstance(processors, (list, tuple)):
         raise TypeError(f"{must}, got {processors!r} ({type(processors).__name__})")
     for process in processors:
-        if not callable(process):
+        if not callable(process) and not isinstance(process, _Bias):
             raise TypeError(f"{must}, got {process!r} ({type(process).__name__}) in it")
     return list(processors)
 
@@ -382,12 +391,6 @@ class _Bias:
         if not all(value < np.inf for value in self.biases.values()):  # as NaN is not
             raise ValueError(f"logit_bias must be finite or -inf, got {bias!r}")
 
-    def __call__(self, ids: Any, row: Row) -> Row:
-        """Return a row with the biases, for llama.cpp's own sampler."""
-        row = row.copy()
-        row[list(self.biases)] += np.array(list(self.biases.values()))
-        return row
-
 
 def _bias_id(token: Any, vocab: int) -> int:
     if isinstance(token, str) and token.strip().isdecimal():  # as JSON has them
@@ -396,48 +399,3 @@ def _bias_id(token: Any, vocab: int) -> int:
     if not 0 <= number < vocab:
         raise ValueError(f"ids of logit_bias must be in [0, {vocab}), got {number}")
     return number
-
-
-class _Draws:
-    """What ``Llama.generate`` asks for tokens; counts them, and the time that they take."""
-
-    def __init__(
-        self,
-        vocab: int,
-        sampler: Sampler,
-        edits: list[Edit],
-        prompt: Callable[[], Any] | None = None,
-    ) -> None:
-        self.draws = 0
-        self.seconds = 0.0
-        self._vocab, self._sampler, self._edits, self._prompt = vocab, sampler, edits, prompt
-        self._address = 0
-        self._row = np.empty(0, np.float32)
-
-    def sample(self, ctx: Any, idx: int = -1) -> int:
-        # Few calls: a step of the model leaves nothing of this, nor of the logits, in the caches.
-        address = _logits_address(ctx.ctx, idx)  # waits for the model, and so is not timed
-        since = perf_counter()
-        if address != self._address:
-            self._row = self._view(address)
-        if self._prompt is not None:  # there is one now: the model has read it
-            self._sampler.start(self._prompt(), prompt_length=0)
-            self._prompt = None
-        token = int(self._sampler(self._edited() if self._edits else self._row))
-        self.draws += 1
-        self.seconds += perf_counter() - since
-        return token
-
-    def _view(self, address: int | None) -> Row:
-        if not address:
-            raise RuntimeError("llama.cpp has no logits here: nothing has been decoded")
-        self._address = address
-        floats = (ctypes.c_float * self._vocab).from_address(address)
-        return np.frombuffer(memoryview(floats), np.float32)
-
-    def _edited(self) -> Row:
-        row = self._row.copy()
-        with np.errstate(over="ignore"):  # which the draw says better
-            for edit in self._edits:
-                row[:] = edit(row)
-        return row

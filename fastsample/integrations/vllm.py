@@ -27,6 +27,8 @@ _OUR_WORKER = "fastsample.integrations._vllm_worker.FastSampleWorker"
 # change torch when they are imported are looked at in the worker, which imports them anyway.
 NAMES = (
     "vllm.platforms.cpu:CpuPlatform.check_and_update_config(vllm_config)",
+    "vllm.v1.core.sched.output:GrammarOutput.grammar_bitmask",
+    "vllm.v1.core.sched.output:GrammarOutput.structured_output_request_ids",
     "vllm.v1.core.sched.scheduler:Scheduler.update_from_output"
     "(self, scheduler_output, model_runner_output)",
     "vllm.v1.outputs:LogprobsTensors",
@@ -37,6 +39,7 @@ NAMES = (
     "vllm.v1.outputs:ModelRunnerOutput.sampled_token_ids",
     "vllm.v1.outputs:SamplerOutput.logprobs_tensors",
     "vllm.v1.outputs:SamplerOutput.sampled_token_ids",
+    "vllm.v1.sample.logits_processor:AdapterLogitsProcessor.apply(self, logits)",
     "vllm.v1.sample.logits_processor.builtin:LogitBiasLogitsProcessor",
     "vllm.v1.sample.logits_processor.builtin:MinPLogitsProcessor",
     "vllm.v1.sample.logits_processor.builtin:MinTokensLogitsProcessor",

@@ -1,8 +1,8 @@
 """What else one wants to know of a draw: log-probabilities, rank, the most probable, the support.
 
 They go into arrays, of which each may be missing: ``logprob`` (B,) of the token, ``rank`` (B,),
-``top_ids`` and ``top_logprobs`` (B, n), ``support`` (B, V) with ``support_count`` (B,), and
-``log_mass`` (B,).
+``at_least`` (B,), a rank for which ties count, ``top_ids`` and ``top_logprobs`` (B, n),
+``support`` (B, V) with ``support_count`` (B,), and ``log_mass`` (B,).
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def tell(
             arrays["logprob"][i] = logarithms[place]
         if "rank" in arrays:
             arrays["rank"][i] = 1 + np.sum(x > x[place])
+        if "at_least" in arrays:
+            arrays["at_least"][i] = np.sum(x >= x[place])
         if "top_ids" in arrays:
             write_top(arrays, i, ids, logarithms)
     if "support" in arrays:
@@ -93,7 +95,7 @@ def write_top(arrays: Arrays, i: int, ids: Ids, logarithms: Floats) -> None:
 
 def tell_nothing(arrays: Arrays, i: int) -> None:
     """Write what stands for a row that nothing was drawn from."""
-    nothing = {"rank": 0, "top_ids": -1, "support_count": 0}
+    nothing = {"rank": 0, "at_least": 0, "top_ids": -1, "support_count": 0}
     for name, array in arrays.items():
         if name != "support":
             array[i] = nothing.get(name, np.nan)

@@ -101,15 +101,16 @@ static void test_init_sizes(void) {
 }
 
 static void test_names(void) {
-  static const char* const names[] = {
-      "temperature", "top_k",  "top_p",       "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
-      "top_a",       "p_less", "top_n_sigma", "top_h", "xtc",       "mirostat",       "adaptive"};
+  static const char* const names[] = {"temperature", "top_k",          "top_p",      "min_p",
+                                      "typical_p",   "epsilon_cutoff", "eta_cutoff", "top_a",
+                                      "p_less",      "top_n_sigma",    "top_h",      "xtc",
+                                      "mirostat",    "adaptive",       "p_less_norm"};
   int kind;
-  for (kind = 1; kind <= 14; ++kind) {
+  for (kind = 1; kind <= 15; ++kind) {
     CHECK(strcmp(fs_stage_name(kind), names[kind - 1]) == 0);
     CHECK(fs_stage_kind_of(names[kind - 1]) == kind);
   }
-  CHECK(!fs_stage_name(0) && !fs_stage_name(15) && !fs_stage_name(-1));
+  CHECK(!fs_stage_name(0) && !fs_stage_name(16) && !fs_stage_name(-1));
   CHECK(!fs_stage_kind_of("top-k") && !fs_stage_kind_of("") && !fs_stage_kind_of(NULL));
 }
 

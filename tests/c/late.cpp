@@ -173,7 +173,7 @@ static bool unload(const char* path) {
   const auto sample = reinterpret_cast<Sample>(dlsym(library, "fs_sample"));
   std::vector<float> row(16, 0.0f);
   const std::vector<fs_draw> draws(
-      16, fs_draw{sizeof(fs_draw), 0.5, 0.0, nullptr, nullptr, 0, nullptr, 0});
+      16, fs_draw{sizeof(fs_draw), 0.5, 0.0, nullptr, nullptr, 0, nullptr, 0, nullptr});
   std::vector<int64_t> tokens(16);
   const fs_chain chain = {sizeof(fs_chain), nullptr, 0, 1};
   const fs_logits logits = {sizeof(fs_logits), row.data(), 16, 1, 1, 0, FS_FLOAT32, 0};

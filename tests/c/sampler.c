@@ -116,7 +116,7 @@ static void test_against_stateless_calls(void (*make)(Chain*)) {
   Chain made;
   fs_sampler* sampler = NULL;
   fs_sampler_info info;
-  double state[2];
+  double state[2], unmoved[2];
   int64_t size = kPrompt, step;
   make(&made);
   penalties(rules);
@@ -128,8 +128,8 @@ static void test_against_stateless_calls(void (*make)(Chain*)) {
   CHECK(info.state_size == (make == mirostat) && info.history_length == kPrompt);
   CHECK(info.prompt_length == kPrompt - 5 && info.seed == 7 && info.stream == 2);
   CHECK(!info.state_size || info.state[0] == 6.0);
-  state[0] = info.state[0];
-  state[1] = info.state[1];
+  state[0] = unmoved[0] = info.state[0];
+  state[1] = unmoved[1] = info.state[1];
   for (step = 0; step < kTokens; ++step) {
     const fs_logits logits = logits_of(x, 1, kVocab);
     const int64_t count = plain_edits(text, size, kPrompt - 5, edits);
@@ -146,8 +146,16 @@ static void test_against_stateless_calls(void (*make)(Chain*)) {
     draw.edit_count = count;
     draw.state = info.state_size ? state : NULL;
     CHECK(fs_sample(&logits, &made.chain, 1, &draw, 1, 0, &token) == FS_OK);
-    CHECK(fs_step(&sampler, &logits, 1, 0, &drawn) == FS_OK);
+    /* The same edits where they are: nothing moves, and the state is as it was. */
+    draw.edits = NULL;
+    draw.edit_count = 0;
+    draw.past = sampler;
+    draw.state = info.state_size ? unmoved : NULL;
+    CHECK(fs_sample(&logits, &made.chain, 1, &draw, 1, 0, &drawn) == FS_OK);
     CHECK(token == drawn && token >= 0);
+    CHECK(fs_step(&sampler, &logits, 1, 0, &drawn) == FS_OK);
+    CHECK(token == drawn);
+    memcpy(unmoved, state, sizeof unmoved);
     text[size++] = (int32_t)token;
     CHECK(fs_sampler_get(sampler, &info, read, kPrompt + kTokens) == FS_OK);
     CHECK(info.history_length == size && info.offset == 101 + (uint64_t)step);
@@ -202,6 +210,40 @@ static void test_life(void) {
   fs_sampler_free(sampler);
   fs_sampler_free(copy);
   fs_sampler_free(NULL);
+}
+
+/* Whose history edits a row is one row's alone, and gives all of its edits. */
+static void test_pasts(void) {
+  static float x[2 * kVocab];
+  const fs_logits logits = logits_of(x, 2, kVocab);
+  fs_edit edit = {1, 0, 1.0, 0.0, 0.0};
+  fs_rule rules[kRules];
+  fs_draw draws[2];
+  fs_sampler* sampler = NULL;
+  int64_t tokens[2] = {-5, -5};
+  Chain made;
+  xtc(&made);
+  penalties(rules);
+  fill_row(x, kVocab, 1);
+  fill_row(x + kVocab, kVocab, 2);
+  CHECK(fs_sampler_new(&made.chain, rules, kRules, 1, 0, 0, &sampler) == FS_OK);
+  fs_draw_init(&draws[0], sizeof draws[0]);
+  fs_draw_init(&draws[1], sizeof draws[1]);
+  draws[1].past = sampler;
+  CHECK(fs_sample(&logits, &made.chain, 1, draws, 1, 0, tokens) == FS_OK);
+  CHECK(tokens[0] >= 0 && tokens[1] >= 0);
+  draws[1].edits = &edit;
+  draws[1].edit_count = 1;
+  CHECK(fs_sample(&logits, &made.chain, 1, draws, 1, 0, tokens) == FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "draw.past must be null where edits are not (row 1)"));
+  draws[1].edits = NULL;
+  draws[1].edit_count = 0;
+  draws[0].past = sampler;
+  CHECK(fs_sample(&logits, &made.chain, 1, draws, 1, 0, tokens) == FS_INVALID_ARGUMENT);
+  CHECK(contains(fs_last_error(), "draw.past must be another one, in one call at a time (row 1)"));
+  draws[0].past = NULL; /* and it has been let go */
+  CHECK(fs_sample(&logits, &made.chain, 1, draws, 1, 0, tokens) == FS_OK);
+  fs_sampler_free(sampler);
 }
 
 static void test_state(void) {
@@ -412,6 +454,7 @@ static void tests(void) {
   test_against_stateless_calls(mirostat);
   test_against_stateless_calls(xtc);
   test_life();
+  test_pasts();
   test_state();
   test_batches();
   test_bad_rules();

@@ -62,7 +62,7 @@ static fs_chain usual_chain(fs_stage stages[3]) {
 }
 
 typedef struct Told {
-  int64_t tokens[kRows], rank[kRows], support_count[kRows];
+  int64_t tokens[kRows], rank[kRows], at_least[kRows], support_count[kRows];
   float logprob[kRows], top_logprobs[kRows * kTop];
   int32_t top_ids[kRows * kTop], support[kRows * kVocab];
   double log_mass[kRows];
@@ -81,6 +81,7 @@ static fs_details details_in(Told* told, int32_t logprobs) {
   details.support = told->support;
   details.support_count = told->support_count;
   details.log_mass = told->log_mass;
+  details.at_least = told->at_least;
   return details;
 }
 
@@ -108,10 +109,11 @@ static void test_details(Told* raw, Told* processed) {
   CHECK(memcmp(raw->tokens, processed->tokens, sizeof raw->tokens) == 0);
   for (i = 0; i < kRows; ++i) {
     double sum = 0.0;
-    int larger = 0, kept = 0;
+    int larger = 0, as_large = 0, kept = 0;
     CHECK(raw->logprob[i] == logarithms[i * kVocab + raw->tokens[i]]);
     for (j = 0; j < kVocab; ++j) {
       larger += rows[i][j] > rows[i][raw->tokens[i]];
+      as_large += rows[i][j] >= rows[i][raw->tokens[i]];
       sum += raw->support[i * kVocab + kept] == j && kept < raw->support_count[i]
                  ? exp((double)logarithms[i * kVocab + j])
                  : 0.0;
@@ -120,6 +122,7 @@ static void test_details(Told* raw, Told* processed) {
     CHECK(kept == raw->support_count[i]);
     CHECK(kept <= 50);
     CHECK(raw->rank[i] == larger + 1);
+    CHECK(raw->at_least[i] == as_large);
     CHECK(processed->rank[i] == larger + 1); /* the larger ones are kept */
     CHECK(raw->top_ids[i * kTop] == processed->top_ids[i * kTop]);
     CHECK(processed->logprob[i] > raw->logprob[i]);
@@ -135,7 +138,8 @@ static void test_marked(void) {
   CHECK(tell(&told, FS_LOGPROBS_RAW, 0) == FS_BAD_LOGITS);
   CHECK(told.tokens[0] == 0 && told.tokens[2] == 0);
   CHECK(tell(&told, FS_LOGPROBS_RAW, FS_MARK_BAD_ROWS) == FS_OK);
-  CHECK(told.tokens[1] == -1 && told.rank[1] == 0 && told.support_count[1] == 0);
+  CHECK(told.tokens[1] == -1 && told.rank[1] == 0 && told.at_least[1] == 0);
+  CHECK(told.support_count[1] == 0);
   CHECK(isnan(told.logprob[1]) && told.logprob[2] < 0.0f);
   rows[1][5] = before;
 }

@@ -13,6 +13,7 @@ from fastsample import cli
 
 RUNTIMES = (
     "llama_cpp", "transformers", "torch", "onnxruntime_genai", "matplotlib", "vllm",
+    "mlx", "mlx_lm",
     "dask", "distributed", "ray", "tqdm", "zarr",
 )  # fmt: skip
 
@@ -47,6 +48,7 @@ def without(monkeypatch):
         ("transformers", "transformers", "transformers and torch", "transformers"),
         ("transformers", "torch", "transformers and torch", "transformers"),
         ("onnxruntime_genai", "onnxruntime_genai", "onnxruntime-genai", "onnxruntime-genai"),
+        ("mlx", "mlx.core", "mlx and mlx-lm", "mlx"),
     ],
 )
 def test_an_adapter_says_what_it_needs(without, adapter, missing, names, extra):

@@ -2,116 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from scipy import stats
+from vllm_batches import (
+    CHAINS,
+    COUNT,
+    MODES,
+    ROWS,
+    VOCAB,
+    AdapterLogitsProcessor,
+    LogitsProcessor,
+    Sampler,
+    SamplingParams,
+    alone,
+    draw,
+    make,
+    make_batch,
+    theirs,
+    torch,
+    without_ties,
+)
 
 import fastsample
-from fastsample import recorded
-
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    vllm = pytest.importorskip("vllm", reason="vLLM is not installed: see docs/vllm.md")
-
-    import torch
-    from vllm import SamplingParams
-    from vllm.platforms import current_platform
-    from vllm.v1.sample.logits_processor import LogitsProcessors
-    from vllm.v1.sample.logits_processor.builtin import (
-        LogitBiasLogitsProcessor,
-        MinPLogitsProcessor,
-        MinTokensLogitsProcessor,
-    )
-    from vllm.v1.sample.logits_processor.interface import LogitsProcessor
-    from vllm.v1.sample.sampler import Sampler
-    from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
-
-    from fastsample.integrations._vllm_sampler import FastSampler
-
-if not current_platform.is_cpu():
-    pytest.skip("this vLLM is not for CPUs", allow_module_level=True)
-current_platform.import_kernels()
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and vLLM's own
-
-CPU = torch.device("cpu")
-ROWS = torch.from_numpy(recorded.load().logits.astype(np.float32))
-COUNT, VOCAB = ROWS.shape
-MODES = ("raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits")
-CHAINS = {
-    "plain": {"temperature": 1.0},
-    "temperature": {"temperature": 0.6},
-    "top_k": {"temperature": 0.8, "top_k": 50},
-    "top_p": {"temperature": 0.8, "top_p": 0.95},
-    "hot top_p": {"temperature": 2.0, "top_p": 0.99},
-    "both": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-    "min_p": {"temperature": 1.3, "min_p": 0.05},
-    "all": {"temperature": 0.7, "top_k": 300, "top_p": 0.9, "min_p": 0.01},
-}
-
-
-def make_batch(params, outputs=None, vocab=VOCAB, prompt=3, custom=()):
-    """vLLM's own description of requests that stand at these outputs."""
-    outputs = outputs or [[]] * len(params)
-    config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=len(params)))
-    kinds = (MinTokensLogitsProcessor, LogitBiasLogitsProcessor, MinPLogitsProcessor, *custom)
-    batch = InputBatch(
-        max_num_reqs=len(params),
-        max_model_len=64,
-        max_num_batched_tokens=64,
-        device=CPU,
-        vocab_size=vocab,
-        block_sizes=[16],
-        max_num_blocks_per_req=[4],
-        logitsprocs=LogitsProcessors([kind(config, CPU, False) for kind in kinds]),
-        logitsprocs_need_output_token_ids=True,
-    )
-    for i, (p, output) in enumerate(zip(params, outputs, strict=True)):
-        seeded = p.seed is not None and p.temperature > 0
-        state = CachedRequestState(
-            req_id=str(i),
-            prompt_token_ids=[5, 6, 7][:prompt],
-            mm_features=[],
-            sampling_params=p,
-            generator=torch.Generator().manual_seed(p.seed) if seeded else None,
-            block_ids=([0],),
-            num_computed_tokens=prompt,
-            output_token_ids=list(output),
-        )
-        batch.add_request(state)
-    batch.refresh_metadata()
-    return batch
-
-
-def make(batch, mode="raw_logprobs"):
-    return FastSampler(SimpleNamespace(sampler=Sampler(mode), input_batch=batch))
-
-
-def draw(rows, params, outputs=None, mode="raw_logprobs", **options):
-    batch = make_batch(params, outputs, vocab=rows.shape[1], **options)
-    sampler = make(batch, mode)
-    out = sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
-    assert out.sampled_token_ids.dtype == torch.int32
-    assert out.sampled_token_ids.shape == (len(rows), 1)
-    assert not sampler.bad
-    return out.sampled_token_ids[:, 0].tolist()
-
-
-def theirs(rows, params, outputs=None, mode="raw_logprobs", **options):
-    batch = make_batch(params, outputs, vocab=rows.shape[1], **options)
-    return Sampler(mode)(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
-
-
-def alone(row, seed, offset, **chain):
-    """The token that fastsample draws from one row; vLLM keeps parameters as float32."""
-    chain = {n: float(np.float32(v)) if n != "top_k" else v for n, v in chain.items()}
-    return fastsample.sample(row, **chain, order="vllm", seed=[seed], offset=offset)
-
 
 # ---- what is kept, and with which probability ------------------------------------------------
 
@@ -120,19 +35,6 @@ def processed(rows, chain, kind):
     batch = make_batch([SamplingParams(**chain, logprobs=1)] * len(rows))
     sampler = kind(batch)
     return sampler.sample(rows.clone(), batch.sampling_metadata)[1]
-
-
-def without_ties(rows):
-    """Real logits, recorded in 16 bits, a few last bits apart where they were equal."""
-    x = rows.numpy().copy()
-    for row in x:
-        order = np.argsort(-row, kind="stable")
-        equal = np.diff(row[order], prepend=np.inf) == 0
-        place = np.arange(row.size)
-        behind = place - np.maximum.accumulate(np.where(equal, 0, place))  # the first of its kind
-        row[order] -= behind.astype(np.float32) * np.spacing(np.abs(row[order]))
-        assert np.unique(row).size == row.size
-    return torch.from_numpy(x)
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -259,7 +161,7 @@ def test_a_bonus_token_stands_behind_its_drafts():
     assert out.sampled_token_ids[:, 0].tolist() == expected
 
 
-# ---- what is vLLM's own around the draw ------------------------------------------------------
+# ---- what is vLLM's own around the draw, and what is told of it ---------------------------------
 
 
 class Shift(LogitsProcessor):
@@ -289,64 +191,16 @@ class Cut(Shift):
         return logits.masked_fill_(logits < logits.amax(-1, keepdim=True) - 3.0, -torch.inf)
 
 
-EDITS = {
-    "presence": {"presence_penalty": 1.5},
-    "frequency": {"frequency_penalty": 0.7},
-    "repetition": {"repetition_penalty": 1.4},
-    "logit_bias": {"logit_bias": {11: 30.0, 12: 29.0}},
-    "min_tokens": {"min_tokens": 9, "stop_token_ids": [0, 28, 260, 253]},
-    "allowed ids": {"allowed_token_ids": [3, 260, 1000, 20_000]},
-    "all": {
-        "presence_penalty": 0.5,
-        "frequency_penalty": 0.2,
-        "repetition_penalty": 1.1,
-        "logit_bias": {11: 8.0},
-        "allowed_token_ids": list(range(0, 3000, 3)),
-    },
-}
-
-
-def edited(rows, params, outputs, **options):
-    batch = make_batch(params, outputs, **options)
-    return Sampler().apply_logits_processors(rows.clone(), batch.sampling_metadata, False)
-
-
-@pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_edits_come_before_the_draw(edit, dtype):
-    rows = ROWS[:4].to(dtype)
-    chain = {"temperature": 0.8, "top_k": 20, "top_p": 0.95}
-    top = rows.float().topk(3).indices.tolist()
-    outputs = [top[0], [260, 260, 28], top[2], [5]]
-    plain = [SamplingParams(**chain, seed=i) for i in range(3)] + [SamplingParams(temperature=0.0)]
-    params = [p.clone() for p in plain]
-    for p in (params[0], params[2], params[3]):  # the others of the batch stay as they are
-        for name, value in EDITS[edit].items():
-            setattr(p, name, value)
-        p.__post_init__()
-        p._all_stop_token_ids = set(EDITS[edit].get("stop_token_ids", ()))
-    x = edited(rows.float(), params, outputs)
-    assert torch.equal(x[1], rows[1].float())
-    assert not torch.equal(x[0], rows[0].float())
-    expected = [alone(x[i], i, len(outputs[i]), **chain) for i in range(3)]
-    expected.append(x[3].argmax().item())
-    assert draw(rows, params, outputs) == expected
-
-
-def test_bad_words_are_not_drawn():
-    best = ROWS[0].argmax().item()
-    params = SamplingParams(temperature=0.0)
-    params._bad_words_token_ids = [[4, best]]
-    assert draw(ROWS[:1], [params], [[4]]) != [best]
-    assert draw(ROWS[:1], [params], [[3]]) == [best]
-
-
 def test_custom_processors_come_where_vllm_has_them():
     chain = {"temperature": 0.8, "top_k": 20, "min_p": 0.02}
     chains = [chain, {"temperature": 0.0}, {"temperature": 1.2, "top_p": 0.8}]
     params = [SamplingParams(**c, seed=i) for i, c in enumerate(chains)]
     rows = ROWS[:3]
     shifted = rows + torch.arange(VOCAB) % 7 * 0.5
+    batch = make_batch(params, custom=(Shift,))
+    sampler = make(batch)
+    sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
+    assert sampler.left == {"custom logits processors": 1}
     drawn = draw(rows, params, custom=(Shift,))
     assert drawn == [alone(shifted[i], i, 0, **c) for i, c in enumerate(chains)]
     drawn = draw(rows, params, custom=(Cut,))
@@ -360,6 +214,40 @@ def test_custom_processors_come_where_vllm_has_them():
         assert drawn[i] == alone(x, i, 0, **rest)
 
 
+class OnRequest(AdapterLogitsProcessor):
+    """One that works for the requests that want it."""
+
+    def is_argmax_invariant(self):
+        return False
+
+    def new_req_logits_processor(self, params):
+        wanted = (params.extra_args or {}).get("shift")
+        return (
+            (lambda output, logits: logits.add_(torch.arange(VOCAB) % 7 * 0.5)) if wanted else None
+        )
+
+
+class OnEach(OnRequest):
+    """One that does something of its own, whoever wants it."""
+
+    def apply(self, logits):
+        return super().apply(logits)
+
+
+@pytest.mark.parametrize("kind", [OnRequest, OnEach])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_processors_that_no_request_wants_leave_the_step_to_kernels(kind, wanted):
+    chain = {"temperature": 0.8, "seed": 3, "presence_penalty": 1.0}
+    params = [SamplingParams(**chain, extra_args={"shift": wanted}), SamplingParams(**chain)]
+    batch = make_batch(params, [[28], [30]], custom=(kind,))
+    sampler = make(batch)
+    out = sampler(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
+    assert bool(sampler.left) is (wanted or kind is OnEach)
+    x = Sampler().apply_logits_processors(ROWS[:2].clone(), batch.sampling_metadata, False)
+    expected = [alone(x[i], 3, 1, temperature=0.8) for i in range(2)]
+    assert out.sampled_token_ids[:, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [0, 5, -1])
 def test_log_probabilities_of_every_mode(mode, number):
@@ -371,14 +259,15 @@ def test_log_probabilities_of_every_mode(mode, number):
     ]
     rows, outputs = ROWS[[5, 6, 7, 8]], [[3], [4], [5], [6]]
     batch = make_batch(params, outputs)
-    ours = make(batch, mode)(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
+    sampler = make(batch, mode)
+    ours = sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
     own = theirs(rows, params, outputs, mode)
     drawn, full = ours.sampled_token_ids[:, 0], None
     assert torch.equal(ours.logprobs_tensors.logprob_token_ids[:, 0], drawn)
     got, expected = ours.logprobs_tensors.logprobs, own.logprobs_tensors.logprobs
-    torch.testing.assert_close(got[:, 1:], expected[:, 1:], rtol=0, atol=2e-6)
+    torch.testing.assert_close(got[:, 1:], expected[:, 1:], rtol=0, atol=2e-5)  # vLLM's own error
     if mode.startswith("raw"):
-        full = rows if mode == "raw_logits" else rows.log_softmax(-1)
+        full = rows if mode == "raw_logits" else rows.double().log_softmax(-1).float()
     else:
         batch = make_batch(params, outputs)
         x = Sampler().apply_logits_processors(rows.clone(), batch.sampling_metadata, False)
@@ -387,15 +276,29 @@ def test_log_probabilities_of_every_mode(mode, number):
     torch.testing.assert_close(got[:, :1], own_token, rtol=0, atol=2e-6)
     ranks = (full >= own_token).sum(-1)  # vLLM counts what is equal
     assert torch.equal(ours.logprobs_tensors.selected_token_ranks.long(), ranks)
+    untold = {f"log-probabilities of mode {mode}": 1}
+    assert sampler.left == (untold if mode.startswith("processed") else {})
 
 
-def test_log_probabilities_of_named_tokens():
-    params = [SamplingParams(temperature=0.7, seed=1, logprob_token_ids=[9, 11])] * 2
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [None, 3])
+def test_log_probabilities_of_named_tokens(mode, number):
+    """They come before those of the most probable ones; lists may be of any length."""
+    chain = {"temperature": 0.7, "seed": 1, "logprobs": number}
+    params = [SamplingParams(**chain, logprob_token_ids=ids) for ids in ([9, 11], [28, 5, 260])]
+    params.append(SamplingParams(**chain))
     batch = make_batch(params)
-    out = make(batch)(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
-    assert out.logprobs_tensors.logprob_token_ids[:, 1:].tolist() == [[9, 11]] * 2
-    expected = ROWS[:2].log_softmax(-1)[:, [9, 11]]
-    torch.testing.assert_close(out.logprobs_tensors.logprobs[:, 1:], expected)
+    told = make(batch, mode)(logits=ROWS[:3].clone(), sampling_metadata=batch.sampling_metadata)
+    own = theirs(ROWS[:3], params, mode=mode).logprobs_tensors
+    told, drawn = told.logprobs_tensors, told.sampled_token_ids
+    assert torch.equal(told.logprob_token_ids[:, 1:], own.logprob_token_ids[:, 1:])
+    assert torch.equal(told.logprob_token_ids[:, :1], drawn)
+    torch.testing.assert_close(told.logprobs[:, 1:], own.logprobs[:, 1:], rtol=0, atol=2e-5)
+    full = {"raw": ROWS[:3], "processed": ROWS[:3] / np.float32(0.7)}[mode.split("_")[0]]
+    full = full.log_softmax(-1) if mode.endswith("probs") else full
+    values = full.gather(1, drawn.long())
+    torch.testing.assert_close(told.logprobs[:, :1], values, rtol=0, atol=2e-5)
+    assert torch.equal(told.selected_token_ranks, (full >= values).sum(-1))
 
 
 # ---- how the logits come ---------------------------------------------------------------------

@@ -9,7 +9,7 @@
 int main() {
   const float row[] = {3.0f, 2.5f, 2.0f, 1.0f};
   const fs_logits logits = {sizeof logits, row, 1, 4, 4, 0, FS_FLOAT32, 0};
-  const fs_draw draw = {sizeof draw, 0.6, 0, nullptr, nullptr, 0, nullptr, 0};
+  const fs_draw draw = {sizeof draw, 0.6, 0, nullptr, nullptr, 0, nullptr, 0, nullptr};
   fs_chain chain;
   int64_t token = -1;
   fs_chain_init(&chain, sizeof chain);
