@@ -114,7 +114,8 @@ Nearest nearest_of(const Row& row, const Survivors& list, const Band& band, Targ
   size_t count = 0;
   for (size_t i = 0; i < list.size; ++i) {
     places[count] = uint32_t(i);
-    count += outer.values.has(list.x[i]) & !inner.values.has(list.x[i]);
+    const bool outside = !inner.values.has(list.x[i]);
+    count += outer.values.has(list.x[i]) & outside;
   }
   double* distance = workspace.distances.reserve(list.size);
   for (size_t k = 0; k < count; ++k) distance[places[k]] = band.distance(list.x[places[k]]);
