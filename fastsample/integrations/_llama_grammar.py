@@ -32,21 +32,11 @@ class Grammar:
         weakref.finalize(self, llama_cpp.llama_sampler_free, self._sampler)
         self._candidates = np.zeros(size, _CANDIDATE)
 
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """Return which tokens may come next."""
-        return self._allowed(np.arange(len(self._candidates)))
-
-    def allows(self, token: int) -> bool:
-        """Return whether a token may come next, in a fraction of the time that a mask takes."""
-        return bool(self._allowed(token)[0])
-
-    def accept(self, token: int) -> None:
-        """Go on after a token, which must be allowed: of another llama.cpp ends the process."""
-        llama_cpp.llama_sampler_accept(self._sampler, token)
-
-    def _allowed(self, ids: Any) -> npt.NDArray[np.bool_]:
-        rows = self._candidates[: np.size(ids)]
-        rows["id"], rows["logit"] = ids, 0.0
+    def mask(self, ids: npt.NDArray[Any] | None = None) -> npt.NDArray[np.bool_]:
+        """Return which tokens may come next, of some or of all."""
+        rows = self._candidates[: None if ids is None else ids.size]
+        rows["id"] = np.arange(rows.size) if ids is None else ids
+        rows["logit"] = 0.0
         array = llama_cpp.llama_token_data_array(
             data=rows.ctypes.data_as(llama_cpp.llama_token_data_p),
             size=rows.size,
@@ -55,3 +45,11 @@ class Grammar:
         )
         llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
         return np.asarray(rows["logit"] == 0.0)  # of the others it is -inf
+
+    def allows(self, token: int) -> bool:
+        """Return whether a token may come next."""
+        return bool(self.mask(np.array([token], np.int32))[0])
+
+    def accept(self, token: int) -> None:
+        """Go on after a token, which must be allowed: of another llama.cpp ends the process."""
+        llama_cpp.llama_sampler_accept(self._sampler, token)

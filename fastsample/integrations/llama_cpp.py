@@ -5,7 +5,6 @@ Needs the extra ``llama``.
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import random
 import re
@@ -14,14 +13,11 @@ from functools import cache
 from importlib.util import find_spec
 from numbers import Real
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..arrays import to_array, widen
-from ..details import Draw, draw
 from ..orders import Order
 from ..parameters import DEFAULTS, EDITING, TABLE
 from ..sampler import Sampler
@@ -34,11 +30,9 @@ try:
 except ImportError as error:
     raise ImportError(f"this needs llama-cpp-python ({error}): {how_to_get('llama')}") from error
 
+from ._llama_draws import Call, Draws, Edit, Row
 from ._llama_grammar import Grammar
 from ._llama_logprobs import Teller
-
-Row = npt.NDArray[np.float32]
-Edit = Callable[[Row], Any]  # what it returns replaces the row; may work in place
 
 _CUTS = ("top_k", "typical_p", "top_p", "min_p")
 _MIROSTAT = ("mirostat_mode", "mirostat_tau", "mirostat_eta")
@@ -70,11 +64,6 @@ def _hook_signature() -> inspect.Signature:
 
 _SIGNATURE = _hook_signature()
 _COMPLETION = inspect.signature(Llama.create_completion)
-
-# The public function without the ctypes pointer around its result: (context, index) -> address.
-_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
-    ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
-)
 
 
 def _loses_tiles(library: bytes) -> bool:
@@ -156,6 +145,13 @@ def _penalties(given: Mapping[str, Any], last: int) -> dict[str, Any]:
     return found | {"penalty_last_n": last} if found and last > 0 else {}
 
 
+def _top_k_first(stages: Mapping[str, Any], own: Mapping[str, Any]) -> int:
+    """Return top_k where no stage cuts before it, or 0."""
+    if own.get("order") != "llama.cpp" or (own.get("top_n_sigma") or 0) > 0:
+        return 0
+    return max(0, int(stages.get("top_k") or 0))
+
+
 def _seed(seed: Any) -> int:
     """Return a seed, or -1 for what asks for a random one."""
     number = any_integer("seed", seed)
@@ -167,13 +163,6 @@ def _seed(seed: Any) -> int:
 def _own(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a `FastLlama` has beside `Llama`."""
     return {name: given[name] for name in ("order", *_MORE) if name in given}
-
-
-class _Call(int):
-    """The seed of one completion, which leaves that of the object as it is, and what it tells."""
-
-    top_logprobs: int | None = None
-    told: list[Draw]
 
 
 class FastLlama(Llama):
@@ -247,7 +236,7 @@ class FastLlama(Llama):
         own = _own(kwargs)
         super().__init__(*args, **{n: value for n, value in kwargs.items() if n not in own})
         self.__dict__.update(own)
-        self._of_call: _Call | None = None
+        self._of_call: Call | None = None
         self._begin(_seed(self._seed))
 
     @property
@@ -280,7 +269,7 @@ class FastLlama(Llama):
 
     def set_seed(self, seed: int) -> None:
         """Set the seed of the object, with which the seeds of completions begin anew."""
-        if isinstance(seed, _Call):
+        if isinstance(seed, Call):
             self._of_call = seed
         else:
             self._begin(_seed(seed))
@@ -294,7 +283,7 @@ class FastLlama(Llama):
             seed = _seed(given["seed"])
         else:
             seed = _RANDOM if self._of_object == _RANDOM else self._seeds.getrandbits(64)
-        given["seed"] = call = _Call(seed)
+        given["seed"] = call = Call(seed)
         if given.get("logit_bias") is not None:  # with processors, `Llama` loses both
             bias = _Bias(given.pop("logit_bias"), self.n_vocab())
             processors = _processors(given.get("logits_processor"))
@@ -337,7 +326,8 @@ class FastLlama(Llama):
         )
         edits = [self._edit(process) for process in processors if not isinstance(process, _Bias)]
         prompt = (lambda: self._input_ids) if own.get("dry_multiplier") else None
-        return _Draws(self.n_vocab(), sampler, edits, prompt, grammar, call)
+        first = _top_k_first(stages, own) if grammar is not None else 0
+        return Draws(self.n_vocab(), sampler, edits, prompt, grammar, first, call)
 
     def _edit(self, process: Callable[[Any, Row], Any]) -> Edit:
         """Return an edit that says of a processor what is wrong with its result."""
@@ -409,74 +399,3 @@ def _bias_id(token: Any, vocab: int) -> int:
     if not 0 <= number < vocab:
         raise ValueError(f"ids of logit_bias must be in [0, {vocab}), got {number}")
     return number
-
-
-class _Draws:
-    """What ``Llama.generate`` asks for tokens; counts them, and the time that they take."""
-
-    def __init__(
-        self,
-        vocab: int,
-        sampler: Sampler,
-        edits: list[Edit],
-        prompt: Callable[[], Any] | None = None,
-        grammar: Grammar | None = None,
-        call: _Call | None = None,
-    ) -> None:
-        self.draws = 0
-        self.seconds = 0.0
-        self._vocab, self._sampler, self._edits, self._prompt = vocab, sampler, edits, prompt
-        self._grammar, self._call = grammar, call
-        self._greedy = sampler._parameters.get("temperature") == 0.0
-        if grammar is not None and self._greedy:
-            sampler.push([])  # from now on it remembers its steps
-        self._address = 0
-        self._row = np.empty(0, np.float32)
-
-    def sample(self, ctx: Any, idx: int = -1) -> int:
-        # Few calls: a step of the model leaves nothing of this, nor of the logits, in the caches.
-        address = _logits_address(ctx.ctx, idx)  # waits for the model, and so is not timed
-        since = perf_counter()
-        if address != self._address:
-            self._row = self._view(address)
-        if self._prompt is not None:  # there is one now: the model has read it
-            self._sampler.start(self._prompt(), prompt_length=0)
-            self._prompt = None
-        row = self._edited() if self._edits else self._row
-        token = int(self._sampler(row)) if self._grammar is None else self._fitting(row)
-        if self._call is not None and self._call.top_logprobs is not None:
-            # Of the row as it came, whatever processors have made of it.
-            top = self._call.top_logprobs
-            told = draw(self._row, top_logprobs=top, allowed_token_ids=[token], temperature=0.0)
-            self._call.told.append(told)
-        self.draws += 1
-        self.seconds += perf_counter() - since
-        return token
-
-    def _fitting(self, row: Row) -> int:
-        """Return a token that the grammar allows, and tell the grammar of it."""
-        assert self._grammar is not None
-        token = -1
-        if self._greedy:  # the largest of all, where it is allowed, is the largest of the allowed
-            token = int(self._sampler(row))
-            if not self._grammar.allows(token):
-                self._sampler.rollback(1)
-                token = -1
-        if token < 0:
-            token = int(self._sampler(row, allowed=self._grammar.mask()))
-        self._grammar.accept(token)
-        return token
-
-    def _view(self, address: int | None) -> Row:
-        if not address:
-            raise RuntimeError("llama.cpp has no logits here: nothing has been decoded")
-        self._address = address
-        floats = (ctypes.c_float * self._vocab).from_address(address)
-        return np.frombuffer(memoryview(floats), np.float32)
-
-    def _edited(self) -> Row:
-        row = self._row.copy()
-        with np.errstate(over="ignore"):  # which the draw says better
-            for edit in self._edits:
-                row[:] = edit(row)
-        return row

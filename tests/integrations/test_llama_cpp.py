@@ -12,6 +12,7 @@ from llama_models import PROMPTS, adapter, complete, draws, llama_cpp, load, our
 from scipy import stats
 
 import fastsample
+from fastsample.integrations._llama_draws import logits_address
 
 SETTINGS = {
     "defaults": {},
@@ -158,7 +159,7 @@ def test_private_hook_has_not_moved(fast):
     assert isinstance(fast._ctx.ctx, int), "LlamaContext.ctx is not an address"
     fast.eval([1])
     pointer = fast._ctx.get_logits_ith(-1)
-    assert ctypes.addressof(pointer.contents) == adapter._logits_address(fast._ctx.ctx, -1)
+    assert ctypes.addressof(pointer.contents) == logits_address(fast._ctx.ctx, -1)
 
 
 def test_a_hook_that_has_moved_is_named(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -108,14 +109,28 @@ def test_json_by_schema(example, fast, engine, monkeypatch):
 # ---- drafts ----------------------------------------------------------------------------------
 
 
-def test_prompt_lookup(example, capsys):
+def test_look_up(example):
+    look_up = example("prompt_lookup").look_up
+    assert look_up([1, 2, 3, 4, 5, 9, 1, 2, 3], 2) == [4, 5]
+    assert look_up([1, 2, 3, 4], 2) == []
+
+
+def test_prompt_lookup(example):
     lookup = example("prompt_lookup")
-    assert lookup.look_up([1, 2, 3, 4, 5, 9, 1, 2, 3], 2) == [4, 5]
-    assert lookup.look_up([1, 2, 3, 4], 2) == []
     with lookup.Model(MODEL) as model:
-        tokens = lookup.compare(model, 40, 6)  # which asserts that both texts are the same
         prompt = model.llm.tokenize(lookup.PROMPT.encode())
-        _, passes = lookup.write(model, prompt, 40, 6)
-    assert len(tokens) == 40
-    assert passes < 30
-    assert capsys.readouterr().out.count("tokens/s") == 2
+        tokens, passes = lookup.write(model, prompt, 40, 0)
+        assert (len(tokens), passes) == (40, 40)
+        drafted, passes = lookup.write(model, prompt, 40, 6)
+    assert drafted == tokens
+    assert passes < 20
+
+
+def test_prompt_lookup_says_what_it_gains(example, monkeypatch, capfd):
+    lookup = example("prompt_lookup")
+    monkeypatch.setattr(sys, "argv", ["prompt_lookup.py", "--tokens", "24"])
+    lookup.main()  # which asserts that both texts are the same
+    out = capfd.readouterr().out
+    assert re.search(r"^0 drafts: [\d.]+ tokens/s, 1\.00 tokens a pass$", out, re.MULTILINE)
+    assert re.search(r"^5 drafts: [\d.]+ tokens/s, [2-6]\.\d\d tokens a pass$", out, re.MULTILINE)
+    assert "opens at seven in the morning" in out

@@ -79,46 +79,66 @@ def test_support_and_probabilities_are_the_originals(fast, setting):
             assert ours[token] == pytest.approx(p, rel=1e-3, abs=1e-8)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.2])
-def test_token_n_is_that_of_a_sampler_with_the_mask(fast, temperature):
-    """Greedy tokens are checked before there is a mask, and get no other history by it."""
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"temperature": 0.0},  # a token is checked before there is a mask
+        {"temperature": 1.2},  # only what top_k may keep is
+        {"temperature": 1.2, "xtc_probability": 0.5, "xtc_threshold": 0.02},
+        {"temperature": 1.2, "top_n_sigma": 1.0},
+        {"temperature": 1.2, "top_k": 3, "dry_multiplier": 0.8, "dry_allowed_length": 1},
+    ],
+    ids=str,
+)
+def test_token_n_is_that_of_a_sampler_with_the_whole_mask(fast, more):
     rows = []
 
     def keep(ids, row):
         rows.append(row.copy())
         return row
 
-    fast.set_seed(7)
-    asked = {"temp": temperature, "repeat_penalty": 1.5, "top_p": 1.0, "min_p": 0.0}
-    tokens = draws(fast, PROMPT, 40, logits_processor=[keep], grammar=GRAMMAR, **asked)
+    own = {name: value for name, value in more.items() if name not in ("temperature", "top_k")}
+    asked = {"temp": more["temperature"], "top_k": more.get("top_k", 40), "repeat_penalty": 1.5}
+    for name, value in own.items():
+        setattr(fast, name, value)
+    try:
+        fast.set_seed(7)
+        tokens = draws(fast, PROMPT, 40, logits_processor=[keep], grammar=GRAMMAR, **asked)
+        assert draws(fast, PROMPT, 40, grammar=GRAMMAR, **asked) == tokens  # without the copy
+    finally:
+        for name in own:
+            delattr(fast, name)
     sampler = fastsample.Sampler(
-        temperature=temperature, top_k=40, repetition_penalty=1.5, penalty_last_n=64, seed=7
+        **{"top_k": 40, "top_p": 0.95, "min_p": 0.05, **more},
+        **{"repetition_penalty": 1.5, "penalty_last_n": 64, "order": "llama.cpp", "seed": 7},
     )
+    prompt = fast.tokenize(PROMPT.encode()) if "dry_multiplier" in more else []
+    sampler.start(prompt, prompt_length=0)
     grammar = adapter.Grammar(fast._model.vocab, fast.n_vocab(), GRAMMAR)
     for token, row in zip(tokens, rows, strict=True):
         mask = grammar.mask()
         assert [grammar.allows(t) for t in (token, 5, 500)] == mask[[token, 5, 500]].tolist()
         assert sampler(row, allowed=mask) == token
         grammar.accept(token)
-    assert draws(fast, PROMPT, 40, grammar=GRAMMAR, **asked) == tokens  # without the copy
 
 
-def test_a_greedy_token_that_is_allowed_needs_no_mask(fast, monkeypatch):
+def test_a_whole_mask_is_made_where_it_matters(fast, monkeypatch):
     masks = []
     real = adapter.Grammar.mask
-    monkeypatch.setattr(adapter.Grammar, "mask", lambda self: masks.append(1) or real(self))
-    tokens = draws(fast, PROMPT, 40, temp=0.0, grammar=GRAMMAR)
-    assert 0 < len(masks) < len(tokens)
-    masks.clear()
-    draws(fast, PROMPT, 20, grammar=GRAMMAR)
-    assert len(masks) == 20
-
-
-def test_variants_write_the_same_text(fast, fast_variant):
-    asked = {"grammar": GRAMMAR, "temperature": 1.2, "max_tokens": 24}
-    text = complete(fast, PROMPT, **asked)
-    with fastsample.use_backend("core" if "core" in fastsample.backends() else "numba"):
-        assert complete(fast, PROMPT, **asked) == text
+    monkeypatch.setattr(
+        adapter.Grammar, "mask", lambda self, ids=None: masks.append(ids) or real(self, ids)
+    )
+    words = llama_cpp.LlamaGrammar.from_string("root ::= [a-zA-Z ,.]*", verbose=False)
+    for asked, least, most in (
+        ({"grammar": words}, 0, 4),
+        ({"grammar": GRAMMAR}, 1, 19),
+        ({"grammar": GRAMMAR, "temp": 0.0}, 1, 19),
+        ({"grammar": words, "top_k": 0}, 20, 20),
+        ({"grammar": words, "mirostat_mode": 2}, 20, 20),
+    ):
+        masks.clear()
+        draws(fast, PROMPT, 20, **asked)
+        assert least <= sum(ids is None for ids in masks) <= most
 
 
 def test_one_of_two_words(fast):
