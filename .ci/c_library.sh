@@ -51,7 +51,7 @@ sanitized() {
 
 asan() { sanitized asan address,undefined . -DFUZZ_RUNS=20000; }
 
-tsan() { sanitized tsan thread '^(threads|late|sampler)$'; }
+tsan() { sanitized tsan thread '^(threads|late|sampler|step)$'; }
 
 # Guesses decide how long a search takes, and nothing else.
 random_guesses() {
@@ -65,7 +65,8 @@ fuzzing() {
   local flags="-fsanitize=address,undefined -fno-sanitize-recover=all"
   run_programs libfuzzer '^fuzz' -DFUZZ_COVERAGE=ON -DCMAKE_C_FLAGS="$flags" \
     -DCMAKE_CXX_FLAGS="$flags" -DFUZZ_RUNS='-max_total_time=45;-max_len=600;-timeout=20;-seed=1' \
-    -DFUZZ_SAMPLER_RUNS='-max_total_time=30;-max_len=600;-timeout=20;-seed=1'
+    -DFUZZ_SAMPLER_RUNS='-max_total_time=30;-max_len=600;-timeout=20;-seed=1' \
+    -DFUZZ_SERVING_RUNS='-max_total_time=30;-max_len=600;-timeout=20;-seed=1'
 }
 
 # AArch64 under an emulator: NEON against scalar.
@@ -76,8 +77,8 @@ neon() {
     "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu"
   )
   build_library neon "${cross[@]}" -DFASTSAMPLE_WERROR=ON -DBUILD_SHARED_LIBS=ON
-  run_programs neon '^(client|serving|sampler|threads|fuzz|fuzz_sampler)$' "${cross[@]}" \
-    -DFUZZ_RUNS=3000 -DFUZZ_SAMPLER_RUNS=300
+  run_programs neon '^(client|serving|sampler|step|threads|fuzz.*)$' "${cross[@]}" \
+    -DFUZZ_RUNS=3000 -DFUZZ_SAMPLER_RUNS=300 -DFUZZ_SERVING_RUNS=600
   grep -q 'instruction sets: neon,scalar' "$work/neon.log" || die "NEON did not run"
 }
 

@@ -85,7 +85,7 @@ typedef enum fs_stage_kind {
   FS_STAGE_TOP_N_SIGMA,     /* s, finite: <= 0 */
   FS_STAGE_TOP_H,           /* h in [0, 1]: 0 */
   FS_STAGE_XTC,             /* probability in [0, 1], threshold in [0, 1]: probability 0 */
-  FS_STAGE_MIROSTAT,        /* version, tau > 0, eta in [0, 1]: version 0 */
+  FS_STAGE_MIROSTAT,        /* version, tau in (0, 1e290], eta in [0, 1]: version 0 */
   FS_STAGE_ADAPTIVE,        /* target in [0, 1], decay in [0, 0.99]: target 0 */
   FS_STAGE_P_LESS_NORM      /* 1: 0 */
 } fs_stage_kind;
@@ -156,8 +156,9 @@ typedef struct fs_draw {
   uint64_t struct_size; /* sizeof(fs_draw) */
   double u;             /* the uniform of the token, in [0, 1) */
   double u_xtc;         /* the uniform of the coin of FS_STAGE_XTC, in [0, 1) */
-  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, else null; fs_sample moves
-                         * them where the whole call succeeds */
+  double* state;        /* two numbers of FS_STAGE_MIROSTAT or _ADAPTIVE, finite, of the latter the
+                         * second > 0; else null. fs_sample moves them where the whole call
+                         * succeeds */
   const fs_edit* edits; /* in any order */
   int64_t edit_count;
   const uint32_t* allowed; /* bit i % 32 of word i / 32 says whether token i is allowed; null: all
@@ -167,6 +168,14 @@ typedef struct fs_draw {
                             * a copy of them; or null. Of it nothing else is looked at, nothing is
                             * moved, and no other row or call may have it meanwhile */
 } fs_draw;
+
+/* Which tokens are allowed in each row of a step, as in fs_draw. */
+typedef struct fs_masks {
+  uint64_t struct_size;    /* sizeof(fs_masks) */
+  const uint32_t* allowed; /* null: all before allowed_count are */
+  int64_t allowed_count;
+  int64_t row_stride; /* in words; 0: one mask for all rows */
+} fs_masks;
 
 /* Which log-probabilities: of the logits as they came, without edits, mask, temperature and stages;
  * or of what the token was drawn with, where a token that is not kept has none. */
@@ -253,6 +262,7 @@ FASTSAMPLE_API void fs_chain_init(fs_chain* chain, uint64_t size);
 FASTSAMPLE_API void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind);
 FASTSAMPLE_API void fs_draw_init(fs_draw* draw, uint64_t size);
 FASTSAMPLE_API void fs_rule_init(fs_rule* rule, uint64_t size, int32_t kind);
+FASTSAMPLE_API void fs_masks_init(fs_masks* masks, uint64_t size);
 FASTSAMPLE_API void fs_details_init(fs_details* details, uint64_t size);
 FASTSAMPLE_API void fs_source_init(fs_source* source, uint64_t size);
 FASTSAMPLE_API void fs_drafts_init(fs_drafts* drafts, uint64_t size);
@@ -354,6 +364,9 @@ FASTSAMPLE_API fs_status fs_sampler_start(fs_sampler* sampler, const int32_t* id
                                           int64_t prompt_length);
 /* Appends ids to the history. */
 FASTSAMPLE_API fs_status fs_sampler_push(fs_sampler* sampler, const int32_t* ids, int64_t count);
+/* Appends ids that were drawn in another way, as fs_verify draws: at the offset of the sampler and
+ * those that follow, to which it moves on. The state stays. */
+FASTSAMPLE_API fs_status fs_sampler_accept(fs_sampler* sampler, const int32_t* ids, int64_t count);
 /* Takes back the last `count` ids of the history. What fs_step has drawn is drawn again the same,
  * for the offset goes back to that of the first of them. A prompt that is reached becomes shorter.
  * Refused where a stage with a state is on, unless the temperature is 0. */
@@ -378,7 +391,7 @@ typedef struct fs_sampler_info {
 
 FASTSAMPLE_API fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info,
                                         int32_t* ids, int64_t capacity);
-/* Sets the two numbers of the state, which must be finite. Refused where no stage has one. */
+/* Sets the two numbers of the state, as fs_draw has them. Refused where no stage has one. */
 FASTSAMPLE_API fs_status fs_sampler_set_state(fs_sampler* sampler, const double* state);
 /* The edits of the next row of so many logits, by rising id. Writes their number to *count, and
  * them where `capacity` holds them all; otherwise FS_INVALID_ARGUMENT, with *count still written.
@@ -388,9 +401,15 @@ FASTSAMPLE_API fs_status fs_sampler_edits(fs_sampler* sampler, int64_t vocab, fs
 
 /* Draws the next token of each of logits->rows different samplers from its row, pushes it, moves
  * the state and the offset. Threads and flags are those of fs_sample. Where a row fails, no sampler
- * has moved; one whose row is marked with -1 has not. */
+ * has moved; one whose row is marked with -1 has not. A sampler at the last offset, 2^64 - 1, is
+ * refused. */
 FASTSAMPLE_API fs_status fs_step(fs_sampler* const* samplers, const fs_logits* logits,
                                  int32_t threads, uint32_t flags, int64_t* tokens);
+/* The same where `masks` allow some tokens only, beside what a sampler's own rules allow, and with
+ * what fs_sample_details tells of each draw. Both may be null. */
+FASTSAMPLE_API fs_status fs_step_details(fs_sampler* const* samplers, const fs_logits* logits,
+                                         const fs_masks* masks, int32_t threads, uint32_t flags,
+                                         int64_t* tokens, const fs_details* details);
 
 /* Gives back the memory that the calling thread keeps for its next call. */
 FASTSAMPLE_API void fs_free_thread_buffers(void);

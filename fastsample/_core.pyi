@@ -78,19 +78,22 @@ class Sequence:
     """A chain, rules, a history and a state: what `fs_sampler` is."""
 
     def __init__(self, params: npt.NDArray[np.void], rules: Iterable[_Rule] = ()) -> None: ...
-    # draw(row, seed, offset) draws a token, pushes it and moves the state; or it is -1 with nothing
-    # moved, where the general path has to look at the arguments.
+    # draw(row) draws a token at its seed and offset, pushes it and moves on; or it is -1 with
+    # nothing moved, where the general path has to look at the arguments.
     @property
-    def draw(self) -> Callable[[object, object, object], int]: ...
-    def copy(self) -> Sequence: ...
+    def draw(self) -> Callable[[object], int]: ...
+    # Whether tokens are kept: else they are dropped now and then.
+    keeps: bool
     def start(self, ids: Any, prompt_length: int | None = None) -> None: ...
     def push(self, ids: Any) -> None: ...
-    # Returns the offset of the first token taken back that it has drawn itself, or None.
+    # Appends what was drawn elsewhere at this offset and those that follow.
+    def accept(self, ids: Any, offset: int) -> None: ...
+    # Returns the offset of the first token taken back that was drawn, or None.
     def pop(self, n: int) -> int | None: ...
-    # As new.
-    def reset(self) -> None: ...
-    # The seed and the offset of the next step() without any; draw() sets them too.
-    def seek(self, seed: int, offset: int, stream: int = 0) -> None: ...
+    # The offset at which each token was drawn; None where it was not, or cannot be taken back.
+    def steps(self) -> list[int | None]: ...
+    # Returns False where they are no words: then nothing is drawn until it is told better.
+    def seek(self, seed: object, offset: object) -> bool: ...
     @property
     def seed(self) -> int: ...
     @property
@@ -110,14 +113,15 @@ def plan(params: npt.NDArray[np.void]) -> Callable[[object, object, object], int
 
 # Draws a token of each sequence from its row, and moves them; or returns False, with nothing moved,
 # where the general path has to look at the arguments. A marked row is -1, and its sequence has not
-# moved. Seeds and offsets may be None: those that the sequences have.
+# moved. `allowed` has a row of words for all or for each; `details` what sample_details takes.
 def step(
     sequences: list[Sequence],
     rows: npt.NDArray[Any],
-    seeds: npt.NDArray[np.uint64] | None,
-    offsets: npt.NDArray[np.uint64] | None,
     mark: bool,
     tokens: npt.NDArray[np.int64],
     threads: int = 0,
+    allowed: npt.NDArray[np.uint32] | None = None,
+    logprobs: int = 0,
+    details: dict[str, npt.NDArray[Any]] | None = None,
 ) -> bool: ...
 def noop(array: npt.NDArray[Any]) -> None: ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 Logprobs: TypeAlias = Literal["raw", "processed"]
 
 _KINDS = (None, "raw", "processed")  # by fs_logprobs
+_USUAL = {"logprobs": "raw", "top_logprobs": 0, "support": False, "log_mass": False}
+
+
+class Details(TypedDict, total=False):
+    """What `step` is to tell of each draw, as `draw` does with its defaults."""
+
+    logprobs: Logprobs | None
+    top_logprobs: int
+    support: bool
+    log_mass: bool
 
 
 class Draw(NamedTuple):
@@ -92,28 +104,51 @@ def make_arrays(
     return arrays
 
 
+def told_of(details: Any, shape: tuple[int, ...]) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    """Return the kind of log-probabilities and the arrays that `Details` ask for."""
+    if not isinstance(details, Mapping):
+        kind = type(details).__name__
+        raise TypeError(f"details must be a dict or None, got {details!r} ({kind})")
+    for name in details:
+        if name not in _USUAL:
+            raise ValueError(f"details must name {', '.join(_USUAL)}, got {name!r}")
+    asked = {**_USUAL, **details}
+    kind_ = kind_of(asked["logprobs"])
+    return kind_, make_arrays(
+        shape, kind_, asked["top_logprobs"], asked["support"], asked["log_mass"]
+    )
+
+
 def make_draw(tokens: npt.NDArray[np.int64], arrays: dict[str, Any], single: bool) -> Draw:
     """Return what a backend has filled; `single` is one row that came alone."""
     get = arrays.get
-    support, offsets, counts = get("support"), None, get("support_count")
-    if counts is not None:
-        ends = [0, *np.cumsum(counts).tolist()]
-        offsets = np.array(ends, np.int64)
-        kept = np.empty(ends[-1], np.int32)
-        for row, ids in enumerate(arrays["support"]):
-            kept[ends[row] : ends[row + 1]] = ids[: ends[row + 1] - ends[row]]
-        support = kept
+    support, offsets = _support_of(get("support"), get("support_count"))
     token: Any = tokens
-    logprob, rank = get("logprob"), get("rank")
-    top_ids, top_logprobs, log_mass = get("top_ids"), get("top_logprobs"), get("log_mass")
+    logprob, rank, log_mass = get("logprob"), get("rank"), get("log_mass")
+    top_ids, top_logprobs = get("top_ids"), get("top_logprobs")
     if single:
-        token, logprob, rank, log_mass = (
-            None if array is None else array.item() for array in (token, logprob, rank, log_mass)
-        )
-        top_ids, top_logprobs = (
-            None if array is None else array[0] for array in (top_ids, top_logprobs)
-        )
+        token = tokens.item()
+        if logprob is not None and rank is not None:
+            logprob, rank = logprob.item(), rank.item()
+        if top_ids is not None and top_logprobs is not None:
+            top_ids, top_logprobs = top_ids[0], top_logprobs[0]
+        if log_mass is not None:
+            log_mass = log_mass.item()
     return Draw(token, logprob, rank, top_ids, top_logprobs, support, offsets, log_mass)
+
+
+def _support_of(rows: Any, counts: Any) -> tuple[Any, Any]:
+    """Return what is kept of each row, one after the other, and where that of a row begins."""
+    if counts is None:
+        return None, None
+    ends = [0, *itertools.accumulate(counts.tolist())]
+    if len(ends) == 2:
+        kept = rows[0, : ends[1]].copy()
+    else:
+        kept = np.empty(ends[-1], np.int32)
+        for row, ids in enumerate(rows):
+            kept[ends[row] : ends[row + 1]] = ids[: ends[row + 1] - ends[row]]
+    return kept, np.array(ends, np.int64)
 
 
 @documented()

@@ -35,8 +35,8 @@ def _array(value: Any) -> npt.NDArray[Any]:
         return np.asarray(value)
 
 
-def mask(allowed: Any, rows: int, single: bool, vocab: int) -> Words:
-    """Return a mask, bool or packed, as packed rows."""
+def mask_words(allowed: Any, rows: int, single: bool, vocab: int) -> Words:
+    """Return a mask, bool or packed, as packed rows: one for all, or one for each."""
     array = _array(allowed)
     if array.dtype == np.bool_:
         widths = (vocab,)
@@ -52,10 +52,14 @@ def mask(allowed: Any, rows: int, single: bool, vocab: int) -> Words:
     if not array.shape[-1]:
         raise ValueError(f"allowed must have a word at least, got shape {array.shape}")
     if array.dtype == np.bool_:
-        words = packed(array.reshape(-1, vocab))
-    else:
-        native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-        words = native.view(np.uint32).reshape(-1, *widths)
+        return packed(array.reshape(-1, vocab))
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "ALIGNED"])
+    return native.view(np.uint32).reshape(-1, *widths)
+
+
+def mask(allowed: Any, rows: int, single: bool, vocab: int) -> Words:
+    """Return a mask, bool or packed, as packed rows."""
+    words = mask_words(allowed, rows, single, vocab)
     if len(words) == rows:
         return words
     return np.ascontiguousarray(np.broadcast_to(words, (rows, words.shape[1])))

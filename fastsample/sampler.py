@@ -24,9 +24,9 @@ from .plans import Plan, make_plan, plan_of
 from .records import STATES as SIZES
 from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
-from .sequence import Memory, Past
+from .sequence import Memory, Past, step_at_once
 from .signatures import documented_class
-from .values import any_integer, column, named, plain, refuse_masked, uint64
+from .values import MAX_UINT64, any_integer, column, named, plain, refuse_masked, uint64
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -109,11 +109,8 @@ class Sampler:
 
     __slots__ = (
         "__weakref__", "_draw", "_memory", "_module", "_options", "_own", "_parameters", "_plan",
-        "_rows", "_sequence", "offset", "seed",
+        "_rows", "_sequence",
     )  # fmt: skip
-
-    offset: int
-    seed: Any
 
     _OPTIONS: ClassVar[dict[str, Any]] = {"errors": "raise", "threads": None}
 
@@ -137,15 +134,10 @@ class Sampler:
         self._parameters = {n: given[n] for n in (*DEFAULTS, *given) if n in given}
         self._rows = _rows_of(given)
         self._plan = _plan_of(type(self).__name__, given, self._rows)
-        plain = self._plan.rules is None and self._plan.stateful is None and not self._plan.coin
+        self._memory = Memory(self._plan)
+        self._sequence = self._memory.sequence
         # A backend may have a faster way for one row; it is of use while that backend is active.
-        self._draw: Any = self._plan.draw
-        self._module = backend.active()
-        self._memory: Memory | None = None
-        self._sequence: Any = None
-        # Where several rows have parameters of their own, there is nothing to remember.
-        if not plain and not _is_several(self._plan):
-            self._remember()
+        self._draw, self._module = self._sequence.draw, backend.active()
         if state is not None:
             refuse_masked("state", state)
             with named("state must be numbers"):
@@ -184,18 +176,12 @@ class Sampler:
         """
         quick = self._draw is not None and out is None and allowed is None
         if quick and self._module is backend._active:
-            token: int = self._draw(logits, self.seed, self.offset)
+            token: int = self._draw(logits)
             if token >= 0:
-                if self._memory is not None:
-                    self._memory.drew(token, self.offset)
-                self.offset += 1
                 return token
         rows, single = as_rows(logits)
         tokens = tokens_for(out, len(rows), single)
-        inputs = self._inputs_of(rows, single, allowed)
-        mark, limit = mark_of(self._options["errors"]), thread_limit(self._options["threads"])
-        after = self._drawn(rows, inputs, mark, tokens, limit)
-        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        self._take(rows, single, allowed, tokens)
         if single:
             return int(tokens.item())
         return tokens if out is None else out
@@ -215,30 +201,47 @@ class Sampler:
         kind = kind_of(logprobs)
         arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)
         tokens = np.empty(len(rows), np.int64)
-        inputs = self._inputs_of(rows, single, allowed)
-        mark, limit = mark_of(self._options["errors"]), self._options["threads"] or 0
-        after = self._drawn(rows, inputs, mark, tokens, limit, (kind, arrays))
-        self._advance(int(tokens[0]) if len(rows) else -1, after)
+        self._take(rows, single, allowed, tokens, (kind, arrays))
         return make_draw(tokens, arrays, single)
+
+    def _take(
+        self,
+        rows: npt.NDArray[Any],
+        single: bool,
+        allowed: Any,
+        tokens: Ids,
+        told: Any = None,
+    ) -> None:
+        """Draw tokens and go on."""
+        limit = thread_limit(self._options["threads"])
+        # A bad row that is marked counts as a step here.
+        if len(rows) == 1 and step_at_once(
+            [self._sequence], rows, single, False, tokens, limit, allowed, told
+        ):
+            return
+        inputs = self._inputs_of(rows, single, allowed)
+        mark = mark_of(self._options["errors"])
+        after = self._drawn(rows, inputs, mark, tokens, limit, told)
+        self._advance(int(tokens[0]) if len(rows) else -1, after)
 
     def _inputs_of(self, rows: npt.NDArray[Any], single: bool, allowed: Any) -> dict[str, Any]:
         """Return what a backend takes beside rows, records, uniforms and coins."""
         count, vocab = rows.shape
         memory = self._memory
-        if count != 1 and memory is not None and (memory.steps is not None or self._plan.stateful):
-            kept = "a state" if memory.steps is None else "a history"
+        if count != 1 and (memory.keeps or self._plan.stateful):
+            kept = "a history" if memory.keeps else "a state"
             raise ValueError(f"logits must be one row for a sampler with {kept}, got {count} rows")
         if self._rows not in (None, count):
             make_plan(count, type(self).__name__, self._parameters)  # words what is wrong
         plan, inputs = self._plan, dict[str, Any]()
         if plan.rules is not None:
             check_ids(plan.rules, vocab)
-        if memory is not None and plan.rules is not None:
+        if isinstance(plan.rules, Rules):
             inputs |= together([memory.edits(vocab)] * count)
         elif plan.rules is not None:
             inputs |= edits_of(plan.rules, None, count, vocab)
         inputs |= masks(plan.rules, allowed, None, count, single, vocab)
-        if memory is not None and plan.stateful is not None:
+        if plan.stateful is not None:
             inputs["state"] = states(memory.state, plan.stateful, 1, True)
         return inputs
 
@@ -253,6 +256,8 @@ class Sampler:
     ) -> States | None:
         """Draw tokens and return the state after them; nothing is moved."""
         offset = uint64("offset", self.offset)
+        if self._memory.keeps and offset == MAX_UINT64:
+            raise ValueError("offset must be less than 2**64 - 1, which has no next one")
         seed = uint64("seed", None) if self.seed is None else self.seed  # which None is not
         sources = seed, offset, None, None, None, self._plan.coin
         draw_rows(rows, self._plan, inputs, sources, mark, tokens, limit, told)
@@ -261,15 +266,7 @@ class Sampler:
 
     def _advance(self, token: int, state: States | None) -> None:
         """Go on after a token that was drawn at the offset; -1 is of a bad row, or of several."""
-        if self._memory is not None:
-            self._memory.took(token, self.offset, state)
-        self.offset = uint64("offset", self.offset) + 1
-
-    def _make_sequence(self) -> Any:
-        """Return what a backend's `step` takes, or None."""
-        if self._memory is None and self._rows is None:
-            self._remember()
-        return self._sequence
+        self._memory.took(token, uint64("offset", self.offset), state)
 
     # ---- the history ----------------------------------------------------------------------------
 
@@ -304,49 +301,55 @@ class Sampler:
         It draws the same again then. Where a stage has a state, which cannot go back, this is
         refused.
         """
-        count, memory = any_integer("n", n), self._memory
-        have = 0 if memory is None else len(memory.steps or ())
+        count, have = any_integer("n", n), len(self.history)
         if not 0 <= count <= have:
             raise ValueError(f"n must be in [0, {have}], the tokens of the history, got {count}")
-        if memory is None or count == 0:
+        if count == 0:
             return
         if self._plan.moves:
             raise ValueError(f"rollback must not be used where {self._plan.stateful} has a state")
-        step = memory.pop(count)
-        if step is not None:
-            self.offset = step
+        self._memory.pop(count)
 
     @property
     def history(self) -> Ids:
         """The tokens so far."""
-        return np.empty(0, np.int64) if self._memory is None else self._memory.tokens
+        return self._memory.tokens
 
     def _kept_memory(self) -> Memory:
         """Return what can keep tokens."""
-        if self._memory is None:
-            if _is_several(self._plan):
-                raise ValueError("a sampler with parameters of several rows has no history")
-            self._remember()
-        assert self._memory is not None
+        if _is_several(self._plan):
+            raise ValueError("a sampler with parameters of several rows has no history")
         return self._memory
-
-    def _remember(self) -> None:
-        self._memory = memory = Memory(self._plan)
-        self._draw, self._module = memory.draw, backend.active()
-        self._sequence = memory.sequence if memory.core else None  # what a backend's `step` takes
 
     # ---- the state, and the beginning -----------------------------------------------------------
 
     @property
     def state(self) -> States | None:
         """The numbers of the stage that has a state, of which there is one at most."""
-        return None if self._memory is None else self._memory.state
+        return self._memory.state
 
     @state.setter
     def state(self, value: Any) -> None:
-        if self._memory is None:
-            raise ValueError("state must be None where no stage has one")
         self._memory.set_state(value)
+
+    @property
+    def seed(self) -> Any:
+        """The seed."""
+        return self._memory.seed
+
+    @seed.setter
+    def seed(self, value: Any) -> None:
+        self._memory.seek(value, self.offset)
+
+    @property
+    def offset(self) -> int:
+        """The step of the next call."""
+        offset: int = self._memory.offset
+        return offset
+
+    @offset.setter
+    def offset(self, value: int) -> None:
+        self._memory.seek(self.seed, value)
 
     def reset(self, seed: Seeds = None, offset: int = 0) -> None:
         """Go back to `offset`, with another seed if one is given.
@@ -355,30 +358,25 @@ class Sampler:
         start.
         """
         self._move(seed, offset)
-        if self._memory is not None:
-            self._memory.reset()
+        self._memory.reset()
 
     def _move(self, seed: Seeds, offset: int) -> None:
-        if seed is not None:
-            seed = column("seed", seed, None, uint64)
-        offset = uint64("offset", offset)
-        if seed is not None:
-            self.seed = seed
-        self.offset = offset
+        seed = self.seed if seed is None else column("seed", seed, None, uint64)
+        self._memory.seek(seed, uint64("offset", offset))
 
     def _reseed(self) -> None:
         """Take another seed, unless somebody has given one."""
-        if self._own is not None and self.seed == self._own:
+        if self._is_unseeded():
             self._own = self.seed = secrets.randbits(64)
+
+    def _is_unseeded(self) -> bool:
+        return self._own is not None and bool(self.seed == self._own)
 
     # ---- copies ---------------------------------------------------------------------------------
 
     def copy(self, *, seed: Seeds = None) -> Sampler:
         """Return a sampler that goes on as this one, or with a seed begins as this one did."""
         twin = _make_sampler(*self._made_of())
-        if self._own is not None and self.seed == self._own:
-            twin._own = self._own
-            _unseeded.add(twin)
         if hasattr(self, "__dict__"):  # of a subclass
             vars(twin).update(vars(self))
         if seed is not None:
@@ -396,8 +394,8 @@ class Sampler:
         place = {"seed": self.seed, "offset": self.offset}
         return {**self._parameters, **place, **moved, **self._options}
 
-    def _made_of(self) -> tuple[dict[str, Any], type[Sampler], Past | None]:
-        return self._arguments(), type(self), self._memory.past() if self._memory else None
+    def _made_of(self) -> tuple[dict[str, Any], type[Sampler], Past | None, bool]:
+        return self._arguments(), type(self), self._memory.past(), self._is_unseeded()
 
     def __reduce__(self) -> Any:
         return _make_sampler, self._made_of(), getattr(self, "__dict__", None)
@@ -451,12 +449,16 @@ def _make_sampler(
     arguments: dict[str, Any],
     kind: type[Sampler] = Sampler,
     past: Past | None = None,
+    unseeded: bool = False,
 ) -> Sampler:
     sampler = kind.__new__(kind)
     Sampler.__init__(sampler, **arguments | {"offset": 0})
     sampler.offset = arguments["offset"]  # 2**64 after the last step, with which none is made
     if past is not None:
         sampler._kept_memory().resume(past)
+    if unseeded:
+        sampler._own = sampler.seed
+        _unseeded.add(sampler)
     return sampler
 
 

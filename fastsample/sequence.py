@@ -1,11 +1,14 @@
-"""What a sampler remembers: its tokens, the steps at which it drew them, and the state of a stage.
+"""What a sampler remembers: the place of its next draw, its tokens, and the state of a stage.
 
-A backend may have a ``Sequence`` of its own, which draws, pushes what it has drawn and moves the
-state in compiled code; else a backend's ``History`` is kept here beside the state.
+A backend may have a ``Sequence`` of its own, which draws, pushes what it has drawn and moves on in
+compiled code; else one is made here of a backend's ``History``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence as Several
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,57 +16,135 @@ import numpy.typing as npt
 
 from . import backend
 from .inputs import states
+from .masks import mask_words
 from .plans import Plan, start_of
 from .rules import Rules
+from .values import is_word
 
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float64]
 
 
 class Past(NamedTuple):
-    """All that is remembered of tokens."""
+    """All that is remembered of tokens; the step of one that was not drawn is None."""
 
     tokens: Ids
     prompt_length: int
-    steps: list[int]
+    steps: list[int | None]
     begun: int
 
 
-class Memory:
-    """The tokens and the state of one sampler.
+class _Sequence:
+    """What a backend's own ``Sequence`` is, but for the draw, made of its history."""
 
-    ``draw`` is a backend's fast way to the next token, after which ``drew`` has to be called.
-    ``steps`` has the offset of each token that was drawn, and -1 for others; None is that no
-    tokens are kept.
+    draw = None
+
+    def __init__(self, rules: Several[Any], state: States | None) -> None:
+        self._history = backend.history(rules)
+        self._steps: list[int | None] = []
+        self.state = state
+        self.seed = self.offset = 0
+        self.keeps = True
+
+    def seek(self, seed: Any, offset: Any) -> bool:
+        """Go to a place, where it is one."""
+        if not (is_word(seed) and is_word(offset)):
+            return False
+        self.seed, self.offset = seed, offset
+        return True
+
+    def start(self, ids: Any, prompt_length: int | None = None) -> None:
+        """Begin anew with these tokens."""
+        self._history.start(ids, len(ids) if prompt_length is None else prompt_length)
+        self._steps = [None] * len(ids)
+
+    def push(self, ids: Any) -> None:
+        """Add tokens."""
+        self._history.push(ids)
+        self._steps += [None] * len(ids)
+
+    def accept(self, ids: Any, offset: int) -> None:
+        """Add tokens that were drawn at this offset and those that follow."""
+        self._history.push(ids)
+        self._steps += range(offset, offset + len(ids))
+
+    def pop(self, count: int) -> int | None:
+        """Take tokens back; return the step of the first of them that was drawn, if one was."""
+        kept = len(self._steps) - count
+        drawn = next((step for step in self._steps[kept:] if step is not None), None)
+        self._history.pop(count)
+        del self._steps[kept:]
+        return drawn
+
+    def steps(self) -> list[int | None]:
+        """Return the offset at which each token was drawn."""
+        return self._steps.copy()
+
+    def tokens(self) -> Ids:
+        """Return all tokens."""
+        tokens: Ids = self._history.tokens()
+        return tokens
+
+    def edits(self, vocab: int) -> npt.NDArray[np.void]:
+        """Return what the rules make of the tokens."""
+        made: npt.NDArray[np.void] = self._history.edits(vocab)
+        return made
+
+
+class Memory:
+    """The place, the tokens and the state of one sampler.
+
+    ``sequence`` has them. Its ``draw``, where it has one, is the fast way to the next token, which
+    moves it on.
     """
 
-    __slots__ = ("_begun", "_plan", "_prompt", "_state", "core", "draw", "sequence", "steps")
+    __slots__ = ("_begun", "_odd", "_plan", "_prompt", "sequence")
 
     def __init__(self, plan: Plan) -> None:
         rules = plan.rules if isinstance(plan.rules, Rules) else None
         self._plan = plan
-        self.steps: list[int] | None = [] if rules and rules.needs_history else None
         self._begun = self._prompt = 0  # how many tokens `start` was given, and are the prompt
-        self._state = start_of(plan, 1)[0] if plan.stateful is not None else None
-        self.draw: Any = plan.draw
-        self.core = False  # whether `sequence` is a backend's own, which moves as it draws
+        self._odd: tuple[Any, Any] | None = None  # seed and offset that are no words
         make = getattr(backend.active(), "Sequence", None)
-        all_rules = () if rules is None else rules.all_rules()
-        if make is not None and plan.records.size == 1:
-            self.sequence: Any = make(plan.records, all_rules)
-            self.draw, self.core = self.sequence.draw, True
+        if make is not None and plan.records.size == 1 and not isinstance(plan.rules, list):
+            self.sequence: Any = make(plan.records, () if rules is None else rules.all_rules())
         else:
-            self.sequence = backend.history(() if rules is None else rules.rules)
+            state = start_of(plan, 1)[0] if plan.stateful is not None else None
+            self.sequence = _Sequence(() if rules is None else rules.rules, state)
+        self.sequence.keeps = bool(rules and rules.needs_history)
+
+    # ---- the place ------------------------------------------------------------------------------
+
+    def seek(self, seed: Any, offset: Any) -> None:
+        """Go to a place; what is wrong with it, or several seeds, is for the next draw to see."""
+        self._odd = None if self.sequence.seek(seed, offset) else (seed, offset)
+
+    @property
+    def seed(self) -> Any:
+        """The seed."""
+        return self.sequence.seed if self._odd is None else self._odd[0]
+
+    @property
+    def offset(self) -> Any:
+        """The step of the next draw."""
+        return self.sequence.offset if self._odd is None else self._odd[1]
+
+    def took(self, token: int, offset: int, state: States | None) -> None:
+        """Go on after a draw at this offset by other means than ``draw``; -1 is no token."""
+        seed = self.seed
+        if self.sequence.keeps and token >= 0:
+            self.sequence.accept((token,), offset)
+        if state is not None:
+            self._take(state)
+        self.seek(seed, offset + 1)
 
     # ---- the state ------------------------------------------------------------------------------
 
     @property
     def state(self) -> States | None:
         """A copy of the state."""
-        if self._state is None:
-            return None
-        state: States = self.sequence.state[: self._state.size] if self.core else self._state
-        return state.copy()
+        state: States | None = self.sequence.state
+        return None if state is None else state.copy()
 
     def set_state(self, value: Any) -> None:
         """Take another state."""
@@ -71,82 +152,56 @@ class Memory:
         self._take(whole[: np.size(value)])
 
     def _take(self, state: States) -> None:
-        self._state = state.copy()
-        if self.core:
-            self.sequence.state = self._state
+        self.sequence.state = state.copy()
 
     def restart(self) -> None:
         """Go back to the start of the state."""
-        if self._state is not None:
+        if self._plan.stateful is not None:
             self._take(start_of(self._plan, 1)[0])
 
     # ---- the tokens -----------------------------------------------------------------------------
 
-    def keep(self) -> list[int]:
-        """Keep tokens from now on."""
-        if self.steps is None:
+    @property
+    def keeps(self) -> bool:
+        """Whether tokens are kept."""
+        keeps: bool = self.sequence.keeps
+        return keeps
+
+    def _keep(self) -> None:
+        if not self.sequence.keeps:
             self.sequence.start(())
-            self.steps = []
-        return self.steps
+            self.sequence.keeps = True
 
     def start(self, ids: Ids, prompt_length: int) -> None:
         """Begin anew with these tokens."""
+        self._keep()
         self.sequence.start(ids, prompt_length)
-        self.steps = [-1] * ids.size
         self._begun, self._prompt = ids.size, prompt_length
         self.restart()
 
     def push(self, ids: Ids) -> None:
         """Add tokens that have not been drawn."""
-        steps = self.keep()
+        self._keep()
         self.sequence.push(ids)
-        steps += [-1] * ids.size
 
-    def pop(self, count: int) -> int | None:
-        """Take tokens back; return the step of the first of them that was drawn, if one was."""
-        if self.steps is None or count == 0:
-            return None
-        kept = len(self.steps) - count
-        drawn = next((step for step in self.steps[kept:] if step >= 0), None)
-        self._cut(kept)
-        del self.steps[kept:]
+    def pop(self, count: int) -> None:
+        """Take tokens back, and with those that were drawn their steps."""
+        kept = self.tokens.size - count
+        seed, step = self.seed, self.sequence.pop(count)
+        if step is not None:
+            self.seek(seed, step)
         self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
-        return drawn
-
-    def _cut(self, kept: int) -> None:
-        state = self.state
-        if self.core and state is not None:  # what has a state does not go back: it begins anew
-            self.sequence.start(self.tokens[:kept], min(self._prompt, kept))
-            self._take(state)
-        else:
-            self.sequence.pop(len(self.steps or ()) - kept)
-
-    def drew(self, token: int, offset: int) -> None:
-        """Go on after a draw by the fast way."""
-        if self.steps is not None:
-            if not self.core:
-                self.sequence.push((token,))
-            self.steps.append(offset)
-
-    def took(self, token: int, offset: int, state: States | None) -> None:
-        """Go on after a draw by other means than ``draw``; -1 is no token."""
-        if self.steps is not None and token >= 0:
-            self.sequence.push((token,))
-            self.steps.append(offset)
-        if state is not None:
-            self._take(state)
 
     def reset(self) -> None:
         """Take back what has followed the tokens of the start, and the state."""
-        if self.steps is not None:
+        if self.keeps:
             self.sequence.start(self.tokens[: self._begun], self._prompt)
-            del self.steps[self._begun :]
         self.restart()
 
     @property
     def tokens(self) -> Ids:
         """All tokens."""
-        if self.steps is None:
+        if not self.keeps:
             return np.empty(0, np.int64)
         found: Ids = self.sequence.tokens()
         return found
@@ -160,12 +215,47 @@ class Memory:
 
     def past(self) -> Past | None:
         """Return what there is to remember of tokens."""
-        if self.steps is None:
+        if not self.keeps:
             return None
-        return Past(self.tokens, self._prompt, list(self.steps), self._begun)
+        return Past(self.tokens, self._prompt, self.sequence.steps(), self._begun)
 
     def resume(self, past: Past) -> None:
-        """Remember what another has."""
-        self.sequence.start(past.tokens, past.prompt_length)
-        self.steps = list(past.steps)
+        """Remember the tokens that another has."""
+        seed, offset = self.seed, self.offset
+        self._keep()
+        self.sequence.start(past.tokens[: past.begun], past.prompt_length)
+        for place, size, step in _runs(past.steps, past.begun):
+            ids = past.tokens[place : place + size]
+            if step is None:
+                self.sequence.push(ids)
+            else:
+                self.sequence.accept(ids, step)
         self._begun, self._prompt = past.begun, past.prompt_length
+        self.seek(seed, offset)
+
+
+def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int | None]]:
+    """Yield place, length and first step of tokens whose steps follow each other, or are none."""
+    places = range(begun, len(steps))
+    for _, run in groupby(places, lambda i: None if steps[i] is None else steps[i] - i):  # type: ignore[operator]
+        first, *others = run
+        yield first, 1 + len(others), steps[first]
+
+
+def step_at_once(
+    sequences: list[Any],
+    rows: npt.NDArray[Any],
+    single: bool,
+    mark: bool,
+    tokens: Ids,
+    limit: int,
+    allowed: Any,
+    told: tuple[int, dict[str, npt.NDArray[Any]]] | None,
+) -> bool:
+    """Let the backend draw for all, and move them; where it cannot, nothing has moved."""
+    step = getattr(backend.active(), "step", None)
+    if step is None:
+        return False
+    if allowed is not None:
+        allowed = mask_words(allowed, len(rows), single, rows.shape[1])
+    return bool(step(sequences, rows, mark, tokens, limit, allowed, *(told or ())))

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from . import backend
 from .arrays import Logits, as_rows
+from .details import Details, Draw, make_draw, told_of
 from .masks import mask
 from .parameters import SupportsArray
-from .reference import to_float32
+from .reference import find_defect, to_float32
 from .reference.inputs import as_drawn_from, defect_of
 from .sampler import Sampler
 from .sampling import Errors, Ids, mark_of, thread_limit
-from .uniforms import words
+from .sequence import step_at_once
 
 
+@overload
+def step(
+    samplers: Sequence[Sampler],
+    logits: Logits,
+    *,
+    threads: int | None = ...,
+    errors: Errors = ...,
+    allowed: SupportsArray | None = ...,
+    details: None = ...,
+) -> Ids: ...
+@overload
+def step(
+    samplers: Sequence[Sampler],
+    logits: Logits,
+    *,
+    threads: int | None = ...,
+    errors: Errors = ...,
+    allowed: SupportsArray | None = ...,
+    details: Details,
+) -> Draw: ...
 def step(
     samplers: Sequence[Sampler],
     logits: Logits,
@@ -26,7 +47,8 @@ def step(
     threads: int | None = None,
     errors: Errors = "raise",
     allowed: SupportsArray | None = None,
-) -> Ids:
+    details: Details | None = None,
+) -> Ids | Draw:
     """Draw the next token of each of B sequences, as its own sampler would.
 
     Parameters
@@ -42,11 +64,15 @@ def step(
         after which its sampler has not.
     allowed : bool array, shape (V,) or (B, V), or packed, optional
         As in `sample`.
+    details : dict, optional
+        What else to tell of the draws: ``logprobs``, ``top_logprobs``, ``support`` and
+        ``log_mass``, with the meaning and the defaults that they have in `draw`; ``{}`` asks for
+        raw log-probabilities and ranks.
 
     Returns
     -------
-    int64 array of shape (B,)
-        The token of each row.
+    int64 array of shape (B,), or Draw
+        The token of each row; with `details` what `draw` returns of several rows.
 
     Raises
     ------
@@ -62,55 +88,69 @@ def step(
     >>> logits = np.array([[3.0, 2.5, 2.0], [3.0, 2.5, 2.0]], np.float32)
     >>> fastsample.step(samplers, logits)
     array([1, 0])
-    >>> fastsample.step(samplers, logits)
-    array([0, 1])
+    >>> drawn = fastsample.step(samplers, logits, details={"top_logprobs": 2})
+    >>> drawn.token, drawn.rank
+    (array([0, 1]), array([1, 2]))
+    >>> drawn.top_logprobs.round(2)
+    array([[-0.68, -1.18],
+           [-0.68, -1.18]], dtype=float32)
     """
     rows, single = as_rows(logits)
     mark, limit = mark_of(errors), thread_limit(threads)
-    several = _checked(samplers, rows, single)
-    masks = None if allowed is None else mask(allowed, len(rows), False, rows.shape[1])
+    told = None if details is None else told_of(details, rows.shape)
     tokens = np.empty(len(rows), np.int64)
-    if masks is None and _at_once(several, rows, mark, tokens, limit):
-        return tokens
+    if single or not _at_once(samplers, rows, mark, tokens, limit, allowed, told):
+        _one_by_one(_checked(samplers, rows, single), rows, mark, tokens, limit, allowed, told)
+    return tokens if told is None else make_draw(tokens, told[1], False)
+
+
+def _at_once(samplers: Any, rows: npt.NDArray[Any], *given: Any) -> bool:
+    """Let the backend draw for all, if it can; else nothing has moved."""
+    if not isinstance(samplers, (list, tuple)):
+        return False
+    try:
+        sequences = [sampler._sequence for sampler in samplers]
+    except AttributeError:  # no samplers, which is worded elsewhere
+        return False
+    return len(sequences) == len(rows) and step_at_once(sequences, rows, False, *given)
+
+
+@contextmanager
+def _of_row(i: int) -> Iterator[None]:
+    """Let what is wrong with a sampler say whose it is."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} (row {i})") from None
+
+
+def _one_by_one(
+    samplers: list[Sampler],
+    rows: npt.NDArray[Any],
+    mark: bool,
+    tokens: Ids,
+    limit: int,
+    allowed: Any,
+    told: tuple[int, dict[str, npt.NDArray[Any]]] | None,
+) -> None:
+    """Draw for one after the other, and move them when all have drawn."""
+    masks = None if allowed is None else mask(allowed, len(rows), False, rows.shape[1])
     after = []
-    for i, sampler in enumerate(several):
-        row = rows[i : i + 1]
-        inputs = sampler._inputs_of(row, True, None if masks is None else masks[i])
-        state = sampler._drawn(row, inputs, True, tokens[i : i + 1], limit)
+    for i, sampler in enumerate(samplers):
+        row = slice(i, i + 1)
+        mine = told and (told[0], {name: array[row] for name, array in told[1].items()})
+        with _of_row(i):
+            inputs = sampler._inputs_of(rows[row], True, None if masks is None else masks[i])
+            state = sampler._drawn(rows[row], inputs, True, tokens[row], limit, mine)
         if tokens[i] < 0 and not mark:
-            edited = as_drawn_from(to_float32(rows[i]), inputs, 0)
-            raise ValueError(defect_of(edited, rows[i], inputs, 0, i))
+            as_it_came = to_float32(rows[i])
+            edited = as_drawn_from(as_it_came, inputs, 0)
+            wrong = defect_of(edited, rows[i], inputs, 0, i)
+            raise ValueError(wrong or find_defect(as_it_came, i, rows[i]))
         after.append(state)
-    for sampler, token, state in zip(several, tokens.tolist(), after, strict=True):
+    for sampler, token, state in zip(samplers, tokens.tolist(), after, strict=True):
         if token >= 0:
             sampler._advance(token, state)
-    return tokens
-
-
-def _at_once(
-    samplers: list[Sampler], rows: npt.NDArray[Any], mark: bool, tokens: Ids, limit: int
-) -> bool:
-    """Let the backend draw for all, if it can; else nothing has moved."""
-    module = backend.active()
-    if not hasattr(module, "Sequence"):
-        return False
-    sequences = [sampler._sequence for sampler in samplers]
-    if None in sequences:
-        sequences = [sampler._make_sequence() for sampler in samplers]
-    seeds = words("seed", [sampler.seed for sampler in samplers], len(samplers))
-    places = [sampler.offset for sampler in samplers]
-    offsets = words("offset", places, len(samplers))
-    if None in sequences or seeds is None or offsets is None:
-        return False
-    if not module.step(sequences, rows, seeds, offsets, mark, tokens, limit):
-        return False
-    for sampler, token, offset in zip(samplers, tokens.tolist(), places, strict=True):
-        if token >= 0:
-            sampler.offset = offset + 1
-            steps = sampler._memory.steps  # type: ignore[union-attr]
-            if steps is not None:
-                steps.append(offset)
-    return True
 
 
 def _checked(samplers: Any, rows: npt.NDArray[Any], single: bool) -> list[Sampler]:
@@ -122,7 +162,7 @@ def _checked(samplers: Any, rows: npt.NDArray[Any], single: bool) -> list[Sample
         raise TypeError(f"samplers must be a list of Samplers, got {samplers!r} ({kind})")
     if len(samplers) != len(rows):
         raise ValueError(f"samplers must be {len(rows)}, one for each row, got {len(samplers)}")
-    for i, sampler in enumerate(samplers if set(map(type, samplers)) != {Sampler} else ()):
+    for i, sampler in enumerate(samplers):
         if not isinstance(sampler, Sampler):
             kind = type(sampler).__name__
             raise TypeError(f"samplers must hold Samplers, got {sampler!r} ({kind}) (row {i})")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backend, reference
-from .values import column, named, plain, refuse_masked, uint64
+from .values import column, is_word, named, plain, refuse_masked, uint64
 
 Uniforms = npt.NDArray[np.float64]
 _Words = npt.NDArray[np.uint64]
@@ -90,6 +90,9 @@ class Keys(NamedTuple):
 
 def keys_of(rows: int, seed: Any, offset: Any, stream: Any) -> Keys:
     """Return the keys of seeds and steps; a row without a seed draws the process's own."""
+    if rows == 1 and stream is None and is_word(seed) and is_word(offset):
+        one = np.array([(seed,), (0,), (offset,)], np.uint64)
+        return Keys(*one)
     unseeded = None
     seeds = words("seed", seed, rows)
     if seeds is None:

@@ -77,10 +77,15 @@ def integer(name: str, value: Any, where: str = "") -> int:
     return max(-(2**53), min(any_integer(name, value, where), 2**53))
 
 
+def is_word(value: Any) -> bool:
+    """Whether a value is an int of 64 bits as it is."""
+    return type(value) is int and 0 <= value <= MAX_UINT64
+
+
 def uint64(name: str, value: Any, where: str = "") -> int:
     """Return an integer in [0, 2**64)."""
-    if type(value) is int and 0 <= value <= MAX_UINT64:
-        return value
+    if is_word(value):
+        return int(value)
     number = any_integer(name, value, where)
     if not 0 <= number <= MAX_UINT64:
         raise ValueError(f"{name} must be in [0, 2**64), got {number}{where}")

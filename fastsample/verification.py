@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -60,17 +59,25 @@ class _Sequence(NamedTuple):
     where: str
 
 
-@contextmanager
-def _told_of(where: str, name: str = "logits") -> Iterator[None]:
+class _told_of:
     """Let errors of logits name the parameter that these are, and its sequence."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
+
+    __slots__ = ("_name", "_where")
+
+    def __init__(self, where: str, name: str = "logits") -> None:
+        self._where, self._name = where, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, (TypeError, ValueError)):
+            return
         text = str(error)
         if text.startswith("logits "):
-            text = name + text.removeprefix("logits")
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(text if text.endswith(where) else text + where) from error
+            text = self._name + text.removeprefix("logits")
+        raised = TypeError if isinstance(error, TypeError) else ValueError
+        raise raised(text if text.endswith(self._where) else text + self._where) from error
 
 
 def _coins(one: _Sequence, count: int) -> npt.NDArray[np.float64]:

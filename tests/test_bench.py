@@ -66,9 +66,23 @@ def test_smoke_checks_every_case(smoke):
     assert all(check == "ok" or check.startswith("cannot: it has no ") for check in said)
     assert not any("us" in r for r in report["results"])
     assert {b["check"] for b in report["batches"]} == {"ok"}
+    assert {t["check"] for t in report["told"]} == {"ok"}
+    assert {t["work"] for t in report["told"]} == {"raw, 20", "support", "log_mass", "5 drafts"}
     able = [r for r in report["results"] if r["check"] == "ok"]
     assert f"{len(able)} results checked" in out
     assert "normal float32: greedy chain" in err
+
+
+def test_what_is_told_of_a_draw_is_timed():
+    told = bench.run_told(first_sampler(), 0.001, SHORT)
+    assert {t["sampler"] for t in told} >= {"NumPy sort", "NumPy partition"}
+    assert all(t["check"] == "ok" and t["us"] > 0 and t["r_us"] > 0 for t in told)
+    assert {t["work"] for t in told if "basis_us" in t} == {
+        "raw, 20",
+        "support",
+        "log_mass",
+        "5 drafts",
+    }
 
 
 def test_report_says_on_what_it_was_taken(smoke):

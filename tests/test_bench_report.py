@@ -54,6 +54,11 @@ def made_up():
                 "us": {"x.max()": 1.0, "noop(x)": 0.1, "Sampler": 0.85, "sample()": 99.0},
             }
         ],
+        "told": [
+            {"sampler": "core avx512", "work": work, "check": "ok", "us": us, "r_us": 10.0}
+            | {"basis_us": 20.0}
+            for work, us in (("raw, 20", 61.0), ("support", 22.0))
+        ],
         "step": [{"sampler": "core avx512", "us": {"step": 13.0, "64 calls": 50.0}}],
         "growth": [
             {"vocab": v, "sampler": "core avx512", "work": "chain", "us": us, "r_us": v / 1e4}
@@ -140,6 +145,9 @@ def test_targets_met_and_missed():
     beyond_chain = "Beyond the chain alone: microseconds"
     assert found[beyond_chain, "flat", "dry"] == (14.0, None, False)
     assert found["64 samplers, V = 16: microseconds", "step", "step"] == (13.0, 12.0, True)
+    assert found["Told of a draw: time / R", "core avx512", "raw, 20"] == (6.1, 6.0, True)
+    alone = "Told of a draw: time / the draw alone"
+    assert found[alone, "core avx512", "support"] == (1.1, 1.15, False)
     assert found["numba: time / core's", "normal", "typical"] == (7.692, 8.0, False)
     calls = "Calls, V = 16: microseconds"
     assert found[calls, "Sampler, above noop(x)", "chain"] == (0.75, 0.8, False)
@@ -152,7 +160,7 @@ def test_targets_met_and_missed():
 
 def test_summary_shows_misses_and_losses():
     text = bench.summary(made_up())
-    assert "11 of 22 targets met" in text
+    assert "12 of 24 targets met" in text
     assert "sample(), chain: 99.0! (at most 4)" in text
     assert re.search(r"recorded +top_p .* NumPy +10\.0 +0\.500 LOSS", text)
     assert "core avx512: slower than the fastest exact rival in 1 of 4 cases: top_p 1" in text

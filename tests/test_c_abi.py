@@ -41,6 +41,7 @@ EXPORTS = {
     "fs_last_error",
     "fs_log_softmax",
     "fs_logits_init",
+    "fs_masks_init",
     "fs_order_init",
     "fs_orders",
     "fs_probs",
@@ -49,6 +50,7 @@ EXPORTS = {
     "fs_rule_name",
     "fs_sample",
     "fs_sample_details",
+    "fs_sampler_accept",
     "fs_sampler_copy",
     "fs_sampler_edits",
     "fs_sampler_free",
@@ -66,6 +68,7 @@ EXPORTS = {
     "fs_stage_kind_of",
     "fs_stage_name",
     "fs_step",
+    "fs_step_details",
     "fs_survivors",
     "fs_uniform",
     "fs_uniform_for",
@@ -180,10 +183,13 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
     run(cmake, "-S", CLIENT, "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={library.prefix}",
         f"-DREQUIRED_VERSION={header_version()}", "-DFUZZ_RUNS=2000")  # fmt: skip
     run(cmake, "--build", tmp_path, "--parallel", "2")
-    for program in ("client", "client_cpp", "sampler", "serving", "threads", "allocations"):
+    for program in (
+        "client", "client_cpp", "sampler", "serving", "step", "threads", "allocations"
+    ):  # fmt: skip
         assert_passed(run(tmp_path / program))
     assert_passed(run(tmp_path / "fuzz", "2000"))
     assert_passed(run(tmp_path / "fuzz_sampler", "1000"))
+    assert_passed(run(tmp_path / "fuzz_serving", "1000"))
 
 
 @pytest.mark.parametrize("how", ["add_subdirectory", "FetchContent"])

@@ -39,6 +39,11 @@ CHAINS: list[dict[str, Any]] = [
 ]
 
 
+def drawn_at(sequence: Any, row: np.ndarray, seed: int, offset: int) -> int:
+    assert sequence.seek(seed, offset)
+    return int(sequence.draw(row))
+
+
 def rows_of(seed: int, count: int, vocab: int = VOCAB) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 2.5, (count, vocab)).astype(np.float32)
 
@@ -86,7 +91,7 @@ def test_a_sequence_draws_what_stateless_calls_draw(
     other.history.start([1, 2, 3], 2)
     rows = rows_of(1, 120)
     for step, row in enumerate(rows):
-        assert sequence.draw(row, 7, step) == other.draw(row, 7, step)
+        assert drawn_at(sequence, row, 7, step) == other.draw(row, 7, step)
         if other.state is not None:
             np.testing.assert_array_equal(sequence.state, other.state)
     np.testing.assert_array_equal(sequence.tokens(), other.history.tokens())
@@ -94,23 +99,20 @@ def test_a_sequence_draws_what_stateless_calls_draw(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("own", [True, False])
-def test_step_is_draw_of_each(threads: int, own: bool) -> None:
+def test_step_is_draw_of_each(threads: int) -> None:
     makers = [
         (make_records(1, "test", **chain), rules) for chain in CHAINS for rules in ([], RULES)
     ]
     sequences = [core.Sequence(*maker) for maker in makers]
     alone = [core.Sequence(*maker) for maker in makers]
-    seeds = np.arange(5, 5 + len(sequences), dtype=np.uint64)
-    for i, sequence in enumerate(sequences):
-        sequence.seek(int(seeds[i]), 30)
+    seeds = range(5, 5 + len(sequences))
+    for seed, sequence in zip(seeds, sequences, strict=True):
+        assert sequence.seek(seed, 30)
     tokens = np.empty(len(sequences), np.int64)
     for step in range(40):
         rows = rows_of(step, len(sequences))
-        offsets = np.full(len(sequences), 30 + step, np.uint64)
-        given = (None, None) if own else (seeds, offsets)
-        assert core.step(sequences, rows, *given, False, tokens, threads)
-        wanted = [p.draw(r, int(s), 30 + step) for p, r, s in zip(alone, rows, seeds, strict=True)]
+        assert core.step(sequences, rows, False, tokens, threads)
+        wanted = [drawn_at(p, r, s, 30 + step) for p, r, s in zip(alone, rows, seeds, strict=True)]
         assert tokens.tolist() == wanted
     assert {sequence.offset for sequence in sequences} == {70}
 
@@ -124,13 +126,13 @@ def test_a_failing_step_moves_nothing() -> None:
     for sequence in sequences:
         sequence.seek(1, 4)
     states = [sequence.state for sequence in sequences]
-    assert not core.step(sequences, rows, None, None, False, tokens)
+    assert not core.step(sequences, rows, False, tokens)
     assert tokens.tolist() == [99] * 3
     assert [len(sequence) for sequence in sequences] == [0] * 3
     assert [sequence.offset for sequence in sequences] == [4] * 3
     np.testing.assert_array_equal([sequence.state for sequence in sequences], states)
     # Marked, the others go on.
-    assert core.step(sequences, rows, None, None, True, tokens)
+    assert core.step(sequences, rows, True, tokens)
     assert tokens[1] == -1
     assert min(tokens[0], tokens[2]) >= 0
     assert [len(sequence) for sequence in sequences] == [1, 0, 1]
@@ -147,7 +149,7 @@ def test_what_is_rolled_back_is_drawn_again() -> None:
     def go_on(first: int) -> list[int]:
         drawn = []
         for row in rows[first:]:
-            assert core.step([sequence], row[None], None, None, False, tokens)
+            assert core.step([sequence], row[None], False, tokens)
             drawn.append(int(tokens[0]))
         return drawn
 
@@ -171,30 +173,68 @@ def test_roll_back_with_a_state_is_refused() -> None:
     assert len(sequence) == 2
 
 
-def test_a_copy_goes_its_own_way() -> None:
-    sequence = core.Sequence(make_records(1, "test", mirostat=2, order="llama.cpp"), RULES)
-    rows = rows_of(4, 6)
-    for step in range(3):
-        sequence.draw(rows[step], 1, step)
-    other = sequence.copy()
-    drawn = [other.draw(rows[step], 1, step) for step in range(3, 6)]
-    assert len(sequence) == 3
-    assert [sequence.draw(rows[step], 1, step) for step in range(3, 6)] == drawn
-    np.testing.assert_array_equal(sequence.state, other.state)
-    sequence.reset()
-    assert (len(sequence), len(other)) == (0, 6)
-    np.testing.assert_array_equal(sequence.state, [10.0])
+def test_steps_are_told_and_taken_over() -> None:
+    sequence, other = (core.Sequence(make_records(1, "test", top_k=40), RULES) for _ in range(2))
+    rows = rows_of(4, 8)
+    sequence.start([3, 4], 1)
+    assert sequence.seek(9, 5)
+    drawn = [sequence.draw(row) for row in rows[:3]]
+    sequence.push([7])
+    drawn += [drawn_at(sequence, row, 9, 2**64 - 5 + i) for i, row in enumerate(rows[3:6])]
+    steps = [None, None, 5, 6, 7, None, 2**64 - 5, 2**64 - 4, 2**64 - 3]
+    assert sequence.steps() == steps
+    assert len(sequence) == 9
+    other.start([3, 4], 1)
+    other.accept(drawn[:3], 5)
+    other.push([7])
+    other.accept(drawn[3:], 2**64 - 5)
+    assert other.steps() == steps
+    assert other.tokens().tolist() == sequence.tokens().tolist()
+    assert other.seek(9, sequence.offset)
+    assert other.offset == 2**64 - 2
+    assert [other.draw(row) for row in rows[6:]] == [sequence.draw(rows[6]), -1]  # the last step
+    assert other.pop(3) == 2**64 - 4
+    with pytest.raises(ValueError, match="count must be at most the offsets that are left, got 9"):
+        other.accept(range(9), 2**64 - 5)
+    assert len(other) == 7
+    stateful = core.Sequence(make_records(1, "test", mirostat=2, order="llama.cpp"), ())
+    stateful.push([1])
+    stateful.draw(rows[0])
+    assert stateful.steps() == [None, None]
+
+
+def test_what_is_no_place_is_not_drawn_at() -> None:
+    sequence = core.Sequence(make_records(1, "test"), ())
+    row, tokens = rows_of(4, 1), np.empty(1, np.int64)
+    for seed, offset in ((None, 0), (0, 2**64), ([1], 0), (0, -1), (0, 1.0)):
+        assert not sequence.seek(seed, offset)
+        assert sequence.draw(row[0]) == -1
+        assert not core.step([sequence], row, False, tokens)
+    assert sequence.seek(0, 0)
+    assert core.step([sequence], row, False, tokens)
+
+
+def test_tokens_that_nobody_asks_for_are_dropped() -> None:
+    sequence = core.Sequence(make_records(1, "test", top_k=2), ())
+    sequence.keeps = False
+    row = rows_of(4, 1, 8)
+    tokens = np.empty(1, np.int64)
+    for _ in range(3000):
+        assert sequence.draw(row[0]) >= 0
+        assert core.step([sequence], row, False, tokens)
+    assert sequence.offset == 6000
+    assert len(sequence) < 4096
 
 
 def test_allowed_ids() -> None:
     allowed = [3, 40, 700]
     sequence = core.Sequence(make_records(1, "test"), [("allowed_ids", (), allowed, [], [])])
     rows = rows_of(5, 200)
-    drawn = {sequence.draw(row, 1, step) for step, row in enumerate(rows)}
+    drawn = {drawn_at(sequence, row, 1, step) for step, row in enumerate(rows)}
     assert drawn == set(allowed)
     nothing = core.Sequence(make_records(1, "test"), [("allowed_ids", (), [], [], [])])
-    assert nothing.draw(rows[0], 1, 0) == -1
-    assert sequence.draw(rows[0][:600], 1, 0) == -1  # a row without 700
+    assert drawn_at(nothing, rows[0], 1, 0) == -1
+    assert drawn_at(sequence, rows[0][:600], 1, 0) == -1  # a row without 700
     assert len(sequence) == 200
 
 
@@ -223,15 +263,15 @@ def test_bad_rules(rule: Rule, message: str) -> None:
 def test_bad_steps() -> None:
     sequence, other = (core.Sequence(make_records(1, "test"), ()) for _ in range(2))
     rows, tokens = rows_of(6, 2, 16), np.full(2, 99, np.int64)
-    assert not core.step([sequence, sequence], rows, None, None, False, tokens)
+    assert not core.step([sequence, sequence], rows, False, tokens)
     for others in ([sequence, None], [sequence, core.History()], [sequence, 3]):
-        assert not core.step(others, rows, None, None, False, tokens)
+        assert not core.step(others, rows, False, tokens)
     for others in ([sequence], [sequence, other, sequence]):
         with pytest.raises(TypeError):
-            core.step(others, rows, None, None, False, tokens)
+            core.step(others, rows, False, tokens)
     assert tokens.tolist() == [99, 99]
     assert (len(sequence), len(other)) == (0, 0)
-    assert core.step([sequence, other], rows, None, None, False, tokens)
+    assert core.step([sequence, other], rows, False, tokens)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -268,8 +308,8 @@ def test_threads_do_not_break_a_sequence() -> None:
     counts = [0] * 4
 
     def work(k: int) -> None:
-        for step in range(100):
-            counts[k] += sequence.draw(row, 1, step) >= 0
+        for _ in range(100):
+            counts[k] += sequence.draw(row) >= 0
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
@@ -309,10 +349,10 @@ def test_greedy_draws_leave_a_state_and_can_be_taken_back() -> None:
     greedy = {"temperature": 0.0, "mirostat": 2, "order": "llama.cpp"}
     sequence = core.Sequence(make_records(1, "test", **greedy), RULES)
     rows = rows_of(9, 4)
-    drawn = [sequence.draw(row, 1, step) for step, row in enumerate(rows)]
+    drawn = [drawn_at(sequence, row, 1, step) for step, row in enumerate(rows)]
     np.testing.assert_array_equal(sequence.state, [10.0])
     assert sequence.pop(3) == 1
-    assert [sequence.draw(row, 1, 1 + step) for step, row in enumerate(rows[1:])] == drawn[1:]
+    assert [drawn_at(sequence, row, 1, 1 + step) for step, row in enumerate(rows[1:])] == drawn[1:]
 
 
 def test_a_sampler_with_rules_and_a_state_is_reset() -> None:

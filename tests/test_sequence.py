@@ -1,4 +1,4 @@
-"""A Sampler as a sequence: its history, its state, roll-back, copies; and `step` of many."""
+"""A Sampler as a sequence: its history, its state, roll-back, copies."""
 
 from __future__ import annotations
 
@@ -8,37 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rows
 from rows import Float32s
+from sequences import ADAPTIVE, MIROSTAT, PENALTIES, VOCAB, XTC, logits_of
 
 import fastsample as fs
-
-VOCAB = 40
-PENALTIES: dict[str, Any] = {
-    "temperature": 0.9,
-    "top_k": 20,
-    "repetition_penalty": 1.3,
-    "frequency_penalty": 0.3,
-    "presence_penalty": 0.2,
-    "penalty_last_n": 12,
-    "dry_multiplier": 0.8,
-    "dry_allowed_length": 1,
-    "dry_sequence_breakers": [3],
-    "no_repeat_ngram_size": 4,
-    "bad_words_ids": [[1, 2], [5]],
-    "sequence_bias": {(7, 8): 1.5, (9,): -0.5},
-    "logit_bias": {11: 0.7},
-    "suppress_tokens": [0],
-    "min_new_tokens": 5,
-    "eos_token_id": 39,
-}
-MIROSTAT: dict[str, Any] = {"mirostat": 2, "mirostat_tau": 2.0, "order": "llama.cpp"}
-ADAPTIVE: dict[str, Any] = {"adaptive_target": 0.2, "order": "llama.cpp"}
-XTC: dict[str, Any] = {"xtc_probability": 0.5, "xtc_threshold": 0.05, "order": ("xtc", "top_k")}
-
-
-def logits_of(step: int, vocab: int = VOCAB) -> Float32s:
-    return rows.make_row("random", vocab, seed=step)
 
 
 def drawn(sampler: fs.Sampler, first: int, last: int) -> list[int]:
@@ -270,91 +243,6 @@ def test_what_was_given_may_change() -> None:
     bias.clear()
     banned.append(3)
     assert repr(sampler) == "Sampler(logit_bias={3: 9.0}, suppress_tokens=[1, 2], seed=1, offset=0)"
-
-
-# ---- step -------------------------------------------------------------------------------------
-
-
-def samplers_of(count: int) -> list[fs.Sampler]:
-    """Of every kind, each with a history of its own."""
-    kinds: list[dict[str, Any]] = [
-        PENALTIES, MIROSTAT, ADAPTIVE, XTC, {"temperature": 0.7, "top_p": 0.9},
-        {"temperature": 0.0}, {"allowed_token_ids": range(3, 20)},
-        MIROSTAT | {"repetition_penalty": 1.3},
-    ]  # fmt: skip
-    made = [fs.Sampler(seed=i, offset=2 * i, **kinds[i % len(kinds)]) for i in range(count)]
-    for i, sampler in enumerate(made):
-        if i % 3:
-            sampler.start([i, 4, 7])
-    return made
-
-
-def looks(samplers: list[fs.Sampler]) -> list[str]:
-    return [f"{s!r} {s.history} {s.state}" for s in samplers]
-
-
-@pytest.mark.parametrize("count", [0, 1, 16])
-def test_step_is_a_call_of_each(variant: str, count: int) -> None:
-    together, alone = samplers_of(count), samplers_of(count)
-    for i in range(6):
-        batch = np.stack([logits_of(17 * i + j) for j in range(count)] or [np.zeros((0, 5))[0:0]])
-        batch = batch if count else np.zeros((0, VOCAB), np.float32)
-        tokens = fs.step(together, batch, threads=1 + i % 2)
-        assert tokens.dtype == np.int64
-        assert tokens.tolist() == [s(row) for s, row in zip(alone, batch, strict=True)]
-        assert looks(together) == looks(alone)
-
-
-def test_step_with_masks(variant: str) -> None:
-    together, alone = samplers_of(8), samplers_of(8)
-    batch = np.stack([logits_of(j) for j in range(8)])
-    allowed = np.random.default_rng(0).random((8, VOCAB)) < 0.5
-    allowed[:, 9] = True
-    for mask in (allowed, allowed[0]):
-        tokens = fs.step(together, batch, allowed=mask)
-        each = np.broadcast_to(mask, (8, VOCAB))
-        expected = [s(row, allowed=a) for s, row, a in zip(alone, batch, each, strict=True)]
-        assert tokens.tolist() == expected
-        assert looks(together) == looks(alone)
-
-
-def test_step_where_a_row_is_bad(variant: str) -> None:
-    samplers = samplers_of(8)
-    before = looks(samplers)
-    batch = np.stack([logits_of(j) for j in range(8)])
-    batch[3, 2], batch[5, 1] = np.nan, np.inf
-    with pytest.raises(
-        ValueError, match=r"^logits row 3 must not contain NaN, got one at token 2$"
-    ):
-        fs.step(samplers, batch)
-    assert looks(samplers) == before
-    tokens = fs.step(samplers, batch, errors="mark")
-    assert [i for i, token in enumerate(tokens.tolist()) if token == -1] == [3, 5]
-    after = looks(samplers)
-    assert [i for i in range(8) if after[i] == before[i]] == [3, 5]
-
-
-def test_what_step_refuses(variant: str) -> None:
-    samplers = samplers_of(3)
-    batch = np.stack([logits_of(j) for j in range(3)])
-    before = looks(samplers)
-    wrong: Any
-    for wrong, error, message in (
-        (samplers[:2], ValueError, "samplers must be 3, one for each row, got 2"),
-        ([samplers[0]] * 3, ValueError, "samplers must not hold the same one twice"),
-        ([*samplers[:2], 5], TypeError, r"samplers must hold Samplers, got 5 \(int\) \(row 2\)"),
-        (5, TypeError, r"samplers must be a list of Samplers, got 5 \(int\)"),
-    ):
-        with pytest.raises(error, match=f"^{message}$"):
-            fs.step(wrong, batch)
-    with pytest.raises(ValueError, match=r"^logits must be of shape \(B, V\), got \(40,\)$"):
-        fs.step(samplers, batch[0])
-    with pytest.raises(ValueError, match=r"^errors must be 'raise' or 'mark', got 'ignore'$"):
-        fs.step(samplers, batch, errors="ignore")  # type: ignore[arg-type]
-    far = [*samplers[:2], fs.Sampler(logit_bias={50: 1.0})]
-    with pytest.raises(ValueError, match=r"^logit_bias must have ids in \[0, 40\), got 50$"):
-        fs.step(far, batch)
-    assert looks(samplers) == before
 
 
 # ---- the loop around a model ------------------------------------------------------------------

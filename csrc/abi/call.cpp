@@ -46,6 +46,8 @@ std::string describe(const Row& row, const fs_logits& logits, int64_t index) {
         if (value <= DBL_MAX) return where + "not go beyond float32, got " + show(value) + at;
       }
       return where + "not contain +inf, got one" + at;
+    case Defect::kEditedTooFar:
+      return where + "not be edited beyond float32, got " + show(row.edited_to) + at;
     case Defect::kNothingFinite: return where + "have a finite value, got only -inf";
     case Defect::kNothingAllowed: return where + "have an allowed token, got none";
     default: return where + "not change while it is sampled";

@@ -66,6 +66,8 @@ void fs_stage_init(fs_stage* stage, uint64_t size, int32_t kind) {
 
 void fs_draw_init(fs_draw* draw, uint64_t size) { fill(draw, size, fs_draw{}); }
 
+void fs_masks_init(fs_masks* masks, uint64_t size) { fill(masks, size, fs_masks{}); }
+
 void fs_details_init(fs_details* details, uint64_t size) { fill(details, size, fs_details{}); }
 
 void fs_source_init(fs_source* source, uint64_t size) { fill(source, size, fs_source{}); }

@@ -121,10 +121,8 @@ std::string check_logits(const fs_logits* logits) {
 
 namespace {
 
-// Edits and mask; what a state may be is for its stage.
+// Edits and mask.
 std::string check_inputs(const fs_draw& draw, int64_t vocab) {
-  if (draw.state && !(is_finite(draw.state[0]) && is_finite(draw.state[1])))
-    return "state must be finite";
   if (draw.allowed_count < 0) return must("allowed_count", ">= 0", draw.allowed_count);
   if (draw.edit_count < 0) return must("edit_count", ">= 0", draw.edit_count);
   if (draw.edit_count > 0 && !draw.edits) return "edits must not be null";
@@ -169,6 +167,32 @@ std::string check_draws(const fs_draw* draws, int64_t rows, int64_t vocab, bool 
     if (!(draw.u_xtc >= 0.0 && draw.u_xtc < 1.0))
       return in_row(must("u_xtc", "in [0, 1)", draw.u_xtc), i);
     const std::string wrong = check_inputs(draw, vocab);
+    if (!wrong.empty()) return in_row(wrong, i);
+  }
+  return {};
+}
+
+std::string check_state(const double* state, const fs_stage* stateful) {
+  const std::string got = "[" + show(state[0]) + ", " + show(state[1]) + "]";
+  if (!(is_finite(state[0]) && is_finite(state[1]))) return must("state", "finite", got);
+  if (stateful && stage_of(stateful->kind).positive && !(state[1] > 0.0))
+    return "state must have a positive second number, got " + got;
+  return {};
+}
+
+std::string check_states(const fs_draw* draws, int64_t rows, const fs_chain* chains,
+                         int64_t count) {
+  for (int64_t i = 0; draws && i < rows; ++i) {
+    const fs_draw& draw = element_at(draws, i);
+    if (!draw.state) continue;
+    const fs_chain& chain = element_at(chains, count == 1 ? 0 : i);
+    const fs_stage* stateful = nullptr;
+    for (int64_t k = 0; k < chain.stage_count; ++k) {
+      const fs_stage& stage = element_at(chain.stages, k);
+      if (stage_of(stage.kind).start && !stage_of(stage.kind).is_off(stage.value))
+        stateful = &stage;
+    }
+    const std::string wrong = check_state(draw.state, stateful);
     if (!wrong.empty()) return in_row(wrong, i);
   }
   return {};

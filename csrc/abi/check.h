@@ -12,6 +12,10 @@ std::string check_logits(const fs_logits* logits);
 std::string check_chains(const fs_chain* chains, int64_t count, int64_t rows);
 // `drawing` is whether a token is drawn, with u.
 std::string check_draws(const fs_draw* draws, int64_t rows, int64_t vocab, bool drawing);
+// `stateful` is the stage that it is of, or null.
+std::string check_state(const double* state, const fs_stage* stateful);
+// Those of draws that were checked, which chains that were checked are for.
+std::string check_states(const fs_draw* draws, int64_t rows, const fs_chain* chains, int64_t count);
 std::string check_details(const fs_details* details, int64_t vocab);
 
 std::string check_rules(const fs_rule* rules, int64_t count);

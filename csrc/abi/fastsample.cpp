@@ -5,10 +5,9 @@
 #include <cmath>
 #include <vector>
 
-#include "abi/batch.h"
 #include "abi/pasts.h"
+#include "abi/telling.h"
 #include "abi/words.h"
-#include "details.h"
 #include "philox.h"
 #include "simd/dispatch.h"
 #include "softmax.h"
@@ -20,23 +19,6 @@ static_assert(int(kF32) == FS_FLOAT32 && int(kF16) == FS_FLOAT16 && int(kBF16) =
                   int(kF64) == FS_FLOAT64,
               "an fs_dtype is the RowType of the same number");
 static_assert(sizeof(fs_stage) == 48, "fastsample/records.py spells this layout as a dtype");
-
-// What is asked for of a row of a batch.
-Details details_of(const fs_details& all, int64_t i, int64_t vocab) {
-  const auto at = [i](auto* first, int64_t stride) { return first ? first + i * stride : first; };
-  Details one;
-  one.raw = all.logprobs == FS_LOGPROBS_RAW;
-  one.logprob = at(all.logprob, 1);
-  one.rank = at(all.rank, 1);
-  one.at_least = at(all.at_least, 1);
-  one.top = size_t(all.top_count);
-  one.top_ids = at(all.top_ids, all.top_count);
-  one.top_logprobs = at(all.top_logprobs, all.top_count);
-  one.support = at(all.support, vocab);
-  one.support_count = at(all.support_count, 1);
-  one.log_mass = at(all.log_mass, 1);
-  return one;
-}
 
 struct Arguments {
   const fs_logits* logits;
@@ -60,11 +42,6 @@ struct Arguments {
     return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
                 block_max, &patch, edits, allowed);
   }
-  // As it came.
-  Row raw(int64_t i, Workspace& ws) const {
-    return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
-                ws.raw_max);
-  }
   const fs_chain& chain(int64_t i) const { return element_at(chains, chain_count == 1 ? 0 : i); }
   double* state(int64_t i) const { return draws ? element_at(draws, i).state : nullptr; }
   double u(int64_t i) const { return element_at(draws, i).u; }
@@ -73,25 +50,10 @@ struct Arguments {
     return fastsample::cut(row, chain(i), u_xtc, state(i), ws);
   }
 
-  // Writes what is asked for of a row; false where it was bad as it came, which it is then.
   bool tell(int64_t i, Workspace& ws, Row& row, const Cut& kept, int64_t token) const {
-    if (!details) return true;
-    const Details wanted = details_of(*details, i, logits->vocab);
-    const bool is_raw = wanted.raw && wanted.wants_logprobs();
-    const Row as_it_came = is_raw && (row.patch || row.lowered) ? raw(i, ws) : row;
-    if (as_it_came.defect != Defect::kNone) {
-      row = as_it_came;
-      return false;
-    }
-    write_details(row, kept, token, as_it_came, ws, wanted);
-    if (!wanted.log_mass) return true;
-    const Row whole = row.lowered ? this->row(i, ws, ws.raw_max, ws.raw_patch) : row;
-    *wanted.log_mass = log_mass(row, kept, whole, ws);
-    return true;
+    return tell_of(*this, details, i, ws, row, kept, token);
   }
-  void tell_nothing(int64_t i) const {
-    if (details) write_no_details(details_of(*details, i, logits->vocab));
-  }
+  void tell_nothing(int64_t i) const { tell_nothing_of(*logits, details, i); }
 };
 
 // Writes write(row, temperature, out) for each row.
@@ -132,6 +94,7 @@ fs_status with_arguments(const fs_logits* logits, const fs_chain* chains, int64_
     std::string error = check_logits(logits);
     if (error.empty()) error = check_chains(chains, chain_count, logits->rows);
     if (error.empty()) error = check_draws(draws, logits->rows, logits->vocab, drawing);
+    if (error.empty()) error = check_states(draws, logits->rows, chains, chain_count);
     if (!error.empty()) return fail(FS_INVALID_ARGUMENT, error);
     const Kernels* kernels = active_kernels();
     if (!kernels) return fail(FS_INVALID_ARGUMENT, isa_error());

@@ -3,6 +3,7 @@
 
 #include "abi/sampler.h"
 #include "abi/words.h"
+#include "chain.h"
 
 namespace fastsample {
 

@@ -113,6 +113,22 @@ void fs_sampler::reset(uint64_t new_seed, uint64_t new_stream, uint64_t new_offs
   offset = new_offset;
 }
 
+void fs_sampler::reserve(int64_t vocab) {
+  history.reserve(size_t(vocab));
+  if (drawn.size() == drawn.capacity()) drawn.reserve(2 * drawn.size() + 4);
+}
+
+void fs_sampler::take(const int32_t* ids, size_t count) {
+  const size_t place = history.ids().size();
+  history.push(ids, count);
+  if (!drawn.empty() && drawn.back().place + drawn.back().count == place &&
+      drawn.back().offset + drawn.back().count == offset)
+    drawn.back().count += count;
+  else
+    drawn.push_back({place, count, offset});
+  offset += count;
+}
+
 void fs_sampler::take_back(size_t size) {
   while (!drawn.empty() && drawn.back().place + drawn.back().count > size) {
     Drawn& last = drawn.back();
@@ -166,6 +182,19 @@ fs_status fs_sampler_push(fs_sampler* sampler, const int32_t* ids, int64_t count
     const std::string error = check_ids(ids, count);
     if (!error.empty()) return invalid(error);
     sampler->history.push(ids, size_t(count));
+    return FS_OK;
+  });
+}
+
+fs_status fs_sampler_accept(fs_sampler* sampler, const int32_t* ids, int64_t count) {
+  return with(sampler, [&] {
+    const std::string error = check_ids(ids, count);
+    if (!error.empty()) return invalid(error);
+    if (uint64_t(count) > UINT64_MAX - sampler->offset)
+      return invalid(must("count", "at most the offsets that are left", count));
+    if (count == 0) return FS_OK;
+    sampler->reserve(1);
+    sampler->take(ids, size_t(count));
     return FS_OK;
   });
 }
@@ -228,8 +257,9 @@ fs_status fs_sampler_get(const fs_sampler* sampler, fs_sampler_info* info, int32
 fs_status fs_sampler_set_state(fs_sampler* sampler, const double* state) {
   return with(sampler, [&] {
     if (!state) return invalid("state must not be null");
-    if (!is_finite(state[0]) || !is_finite(state[1])) return invalid("state must be finite");
     if (!sampler->stateful) return invalid("no stage of the sampler has a state");
+    const std::string wrong = check_state(state, sampler->stateful);
+    if (!wrong.empty()) return invalid(wrong);
     std::copy_n(state, 2, sampler->state);
     return FS_OK;
   });

@@ -13,6 +13,10 @@ struct fs_sampler {
 
   // As new.
   void reset(uint64_t seed, uint64_t stream, uint64_t offset);
+  // From now on one more token of less than `vocab` is taken without an allocation.
+  void reserve(int64_t vocab);
+  // Goes on after these tokens, drawn at its offset and those that follow.
+  void take(const int32_t* ids, size_t count);
   // The offset goes back to where the history was no longer than this.
   void take_back(size_t size);
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <new>
 #include <string>
+#include <type_traits>
 
 namespace fastsample::bindings {
 
@@ -66,6 +67,31 @@ bool as_row(PyObject* array, fs_logits& logits) {
   if (dtype < 0) return false;
   logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, 0, dtype, 0};
   return true;
+}
+
+fs_details as_details(const py::dict& details, int logprobs, const fs_logits& logits) {
+  const auto array = [&](const char* name, py::ssize_t count, char kind, auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (!details.contains(name)) return static_cast<T*>(nullptr);
+    const auto given = details[name].cast<py::array>();
+    if (!given.writeable()) misuse(name);
+    return as_buffer<T>(given, count, kind, name);
+  };
+  const int64_t n = logits.rows;
+  fs_details wanted{};
+  wanted.struct_size = sizeof wanted;
+  wanted.logprobs = logprobs;
+  if (details.contains("top_ids") && n > 0)
+    wanted.top_count = details["top_ids"].cast<py::array>().size() / n;
+  wanted.logprob = array("logprob", n, 'f', wanted.logprob);
+  wanted.rank = array("rank", n, 'i', wanted.rank);
+  wanted.at_least = array("at_least", n, 'i', wanted.at_least);
+  wanted.top_ids = array("top_ids", n * wanted.top_count, 'i', wanted.top_ids);
+  wanted.top_logprobs = array("top_logprobs", n * wanted.top_count, 'f', wanted.top_logprobs);
+  wanted.support = array("support", n * logits.vocab, 'i', wanted.support);
+  wanted.support_count = array("support_count", n, 'i', wanted.support_count);
+  wanted.log_mass = array("log_mass", n, 'f', wanted.log_mass);
+  return wanted;
 }
 
 }  // namespace fastsample::bindings

@@ -55,6 +55,10 @@ T* as_buffer(const py::array& array, py::ssize_t count, char kind, const char* w
   return const_cast<T*>(static_cast<const T*>(array.data()));
 }
 
+// What `details` has arrays for: logprob, rank, at_least, top_ids, top_logprobs, support with
+// support_count, log_mass.
+fs_details as_details(const py::dict& details, int logprobs, const fs_logits& logits);
+
 constexpr py::ssize_t kMostStages = 64;
 
 // Chains that live in records, of which each is min_tokens_to_keep and the stages.

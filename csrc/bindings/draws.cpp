@@ -1,6 +1,4 @@
 // Stateless calls: tokens, probabilities and survivors of rows.
-#include <type_traits>
-
 #include "bindings/module.h"
 
 namespace fastsample::bindings {
@@ -23,8 +21,7 @@ void sample(const py::array& rows, const py::array& params, const py::array& u, 
   check(status);
 }
 
-// As sample, and writes what `details` has arrays for: logprob, rank, at_least, top_ids,
-// top_logprobs, support with support_count, log_mass.
+// As sample, and writes what `details` has arrays for.
 void sample_details(const py::array& rows, const py::array& params, const py::array& u, bool mark,
                     py::array tokens, int threads, int logprobs, const py::dict& details,
                     const py::kwargs& inputs) {
@@ -33,27 +30,7 @@ void sample_details(const py::array& rows, const py::array& params, const py::ar
   const Draws draws(inputs, logits.rows, &u);
   int64_t* out = as_buffer<int64_t>(tokens, logits.rows, 'i', "tokens must be int64 of length B");
   if (!tokens.writeable()) misuse("tokens must be writeable");
-  const auto array = [&](const char* name, py::ssize_t count, char kind, auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    if (!details.contains(name)) return static_cast<T*>(nullptr);
-    const auto given = details[name].cast<py::array>();
-    if (!given.writeable()) misuse(name);
-    return as_buffer<T>(given, count, kind, name);
-  };
-  const int64_t n = logits.rows;
-  fs_details wanted{};
-  wanted.struct_size = sizeof wanted;
-  wanted.logprobs = logprobs;
-  if (details.contains("top_ids") && n > 0)
-    wanted.top_count = details["top_ids"].cast<py::array>().size() / n;
-  wanted.logprob = array("logprob", n, 'f', wanted.logprob);
-  wanted.rank = array("rank", n, 'i', wanted.rank);
-  wanted.at_least = array("at_least", n, 'i', wanted.at_least);
-  wanted.top_ids = array("top_ids", n * wanted.top_count, 'i', wanted.top_ids);
-  wanted.top_logprobs = array("top_logprobs", n * wanted.top_count, 'f', wanted.top_logprobs);
-  wanted.support = array("support", n * logits.vocab, 'i', wanted.support);
-  wanted.support_count = array("support_count", n, 'i', wanted.support_count);
-  wanted.log_mass = array("log_mass", n, 'f', wanted.log_mass);
+  const fs_details wanted = as_details(details, logprobs, logits);
   fs_status status;
   {
     py::gil_scoped_release release;

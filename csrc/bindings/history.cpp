@@ -135,6 +135,11 @@ void push(fs_sampler* sampler, const py::object& ids) {
   check(fs_sampler_push(sampler, list.data(), int64_t(list.size())));
 }
 
+void accept(fs_sampler* sampler, const py::object& ids) {
+  const std::vector<int32_t> list = as_ids(ids);
+  check(fs_sampler_accept(sampler, list.data(), int64_t(list.size())));
+}
+
 fs_sampler_info info_of(const fs_sampler* sampler) {
   fs_sampler_info info{};
   info.struct_size = sizeof info;

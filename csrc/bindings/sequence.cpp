@@ -1,6 +1,8 @@
-// Sequence: a chain, rules, a history and a state held ready, what fs_sampler is; and the step of
-// many of them. As a plan it has a low-latency path.
+// Sequence: a chain, rules, a history, a state and the place of the next draw held ready, what
+// fs_sampler is; and the step of many of them. As a plan it has a low-latency path.
 #include "bindings/sequence.h"
+
+#include <atomic>
 
 #include "bindings/module.h"
 #include "bindings/quick.h"
@@ -9,26 +11,48 @@ namespace fastsample::bindings {
 
 namespace {
 
-fs_status draw(const Sampler& held, const fs_logits& logits, uint64_t seed, uint64_t offset,
-               int64_t* token) {
-  fs_sampler* sampler = held.get();
-  const fs_status status = fs_sampler_seek(sampler, seed, 0, offset);
-  if (status != FS_OK) return status;
-  return released(logits, [&] { return fs_step(&sampler, &logits, 1, 0, token); });
+// What a Sequence and its draw share.
+struct Held {
+  Sampler sampler;
+  std::atomic<bool> ready{true};  // whether the seed and the offset of the next draw are known here
+  std::atomic<bool> keeps{true};  // whether anybody asks for the tokens
+  std::atomic<int64_t> unasked{0};
+
+  // Tokens that nobody asks for are dropped now and then.
+  void drew() {
+    constexpr int64_t kMost = 4096;
+    if (keeps || ++unasked < kMost) return;
+    fs_sampler_start(sampler.get(), nullptr, 0, 0);
+    unasked = 0;
+  }
+};
+
+PyObject* draw(PyObject* self, PyObject* row) {
+  const auto& held = held_by<std::shared_ptr<Held>>(self);
+  fs_sampler* sampler = held->sampler.get();
+  fs_logits logits;
+  int64_t token = -1;
+  if (held->ready && as_row(row, logits)) {
+    const fs_status status =
+        released(logits, [&] { return fs_step(&sampler, &logits, 1, 0, &token); });
+    if (status == FS_OK)
+      held->drew();
+    else
+      token = -1;
+  }
+  return PyLong_FromLongLong(token);
 }
 
 class Sequence {
  public:
-  explicit Sequence(Sampler sampler)
-      : sampler_(std::move(sampler)),
-        draw_(make_draw<Sampler, bindings::draw>(std::make_unique<Sampler>(sampler_))) {}
-  fs_sampler* get() const { return sampler_.get(); }
-  const py::object& draw() const { return draw_; }
-  Sequence copy() const {
-    fs_sampler* made = nullptr;
-    check(fs_sampler_copy(get(), &made));
-    return Sequence(Sampler(made, fs_sampler_free));
+  explicit Sequence(Sampler sampler) : held_(std::make_shared<Held>()) {
+    static PyMethodDef method = {"draw", bindings::draw, METH_O, nullptr};
+    held_->sampler = std::move(sampler);
+    draw_ = make_function(std::make_unique<std::shared_ptr<Held>>(held_), method);
   }
+  fs_sampler* get() const { return held_->sampler.get(); }
+  Held& held() const { return *held_; }
+  const py::object& draw() const { return draw_; }
   py::object state() const {
     const fs_sampler_info info = info_of(get());
     if (!info.state_size) return py::none();
@@ -42,19 +66,47 @@ class Sequence {
     std::copy_n(state.data(), state.size(), numbers);
     check(fs_sampler_set_state(get(), numbers));
   }
-  // The offset of the first of the last n tokens that it has drawn itself, or None.
+  // False where they are no words: then nothing is drawn until it is told better.
+  bool seek(const py::object& seed, const py::object& offset) const {
+    uint64_t seed_word, offset_word;
+    const bool words = word_of(seed.ptr(), seed_word) && word_of(offset.ptr(), offset_word);
+    if (words) check(fs_sampler_seek(get(), seed_word, 0, offset_word));
+    held_->ready = words;
+    return words;
+  }
+  // Appends what was drawn elsewhere at this offset and those that follow.
+  void accept(const py::object& ids, uint64_t offset) const {
+    check(fs_sampler_seek(get(), info_of(get()).seed, 0, offset));
+    bindings::accept(get(), ids);
+  }
+  // The offset of the first of the last n tokens that was drawn, or None where none was.
   py::object pop(int64_t n) const {
     const uint64_t before = info_of(get()).offset;
     check(fs_sampler_rollback(get(), n));
     const uint64_t after = info_of(get()).offset;
     return after == before ? py::object(py::none()) : py::object(py::int_(after));
   }
-  void seek(uint64_t seed, uint64_t offset, uint64_t stream) const {
-    check(fs_sampler_seek(get(), seed, stream, offset));
+  // The offset at which each token was drawn; None where it was not, or cannot be taken back.
+  py::list steps() const {
+    fs_sampler* made = nullptr;
+    check(fs_sampler_copy(get(), &made));
+    const Sequence copy(Sampler(made, fs_sampler_free));
+    const int64_t size = info_of(made).history_length;
+    py::list steps;
+    for (int64_t i = 0; i < size; ++i) steps.append(py::none());
+    for (int64_t i = size - 1; i >= 0; --i) {
+      // From a place at which none was drawn.
+      constexpr uint64_t kNowhere = UINT64_MAX;
+      check(fs_sampler_seek(made, 0, 0, kNowhere));
+      if (fs_sampler_rollback(made, 1) != FS_OK) break;
+      const uint64_t offset = info_of(made).offset;
+      if (offset != kNowhere) steps[size_t(i)] = py::int_(offset);
+    }
+    return steps;
   }
 
  private:
-  Sampler sampler_;
+  std::shared_ptr<Held> held_;
   py::object draw_;
 };
 
@@ -64,35 +116,57 @@ Sequence make(const py::array& params, const py::iterable& rules) {
   return Sequence(new_sampler(*chains.get(), rules));
 }
 
-// Draws a token of each sequence from its row; false where the general path has to look at the
-// arguments, and then nothing has moved. Seeds and offsets may be None: their own.
-bool step(const py::list& sequences, const py::array& rows, const py::object& seeds,
-          const py::object& offsets, bool mark, py::array tokens, int threads) {
+// A sequence out of a list, which holds it; null where it is none.
+const Sequence* sequence_at(const py::list& list, py::ssize_t i) {
+  static const auto* type =
+      reinterpret_cast<PyTypeObject*>(py::type::of<Sequence>().release().ptr());
+  PyObject* item = PyList_GET_ITEM(list.ptr(), i);
+  if (Py_TYPE(item) != type) return nullptr;
+  return reinterpret_cast<py::detail::instance*>(item)
+      ->get_value_and_holder()
+      .value_ptr<Sequence>();
+}
+
+// Draws a token of each sequence from its row, with what `allowed`, (1 or B, words), allows, and
+// writes what `details` has arrays for. False where the general path has to look at the arguments,
+// and then nothing has moved.
+bool step(const py::list& sequences, const py::array& rows, bool mark, py::array tokens,
+          int threads, const py::object& allowed, int logprobs, const py::object& details) {
   const fs_logits logits = as_logits(rows);
   const auto count = py::ssize_t(sequences.size());
   if (logits.rows != count) misuse("sequences must be as many as rows");
   int64_t* out = as_buffer<int64_t>(tokens, count, 'i', "tokens must be int64 of length B");
   if (!tokens.writeable()) misuse("tokens must be writeable");
   std::vector<fs_sampler*> samplers(size_t(count), nullptr);
-  py::detail::make_caster<Sequence> caster;
+  std::vector<Held*> held(size_t(count), nullptr);
   for (py::ssize_t i = 0; i < count; ++i) {
-    if (!caster.load(PyList_GET_ITEM(sequences.ptr(), i), false)) return false;
-    const auto* sequence = py::detail::cast_op<const Sequence*>(caster);
-    if (!sequence) return false;  // None
+    const Sequence* sequence = sequence_at(sequences, i);
+    if (!sequence || !sequence->held().ready) return false;
     samplers[size_t(i)] = sequence->get();
+    held[size_t(i)] = &sequence->held();
   }
-  if (!seeds.is_none() || !offsets.is_none()) {
-    constexpr const char* kWhat = "seeds and offsets must be uint64 of length B";
-    const uint64_t* seed = as_buffer<uint64_t>(seeds.cast<py::array>(), count, 'u', kWhat);
-    const uint64_t* offset = as_buffer<uint64_t>(offsets.cast<py::array>(), count, 'u', kWhat);
-    for (py::ssize_t i = 0; i < count; ++i)
-      if (fs_sampler_seek(samplers[size_t(i)], seed[i], 0, offset[i]) != FS_OK) return false;
+  fs_masks masks{};
+  masks.struct_size = sizeof masks;
+  if (!allowed.is_none()) {
+    constexpr const char* kWhat = "allowed must be uint32 of shape (1, n) or (B, n)";
+    const auto words = allowed.cast<py::array>();
+    if (words.ndim() != 2 || (words.shape(0) != 1 && words.shape(0) != count)) misuse(kWhat);
+    masks.allowed = as_buffer<uint32_t>(words, words.size(), 'u', kWhat);
+    masks.allowed_count = 32 * words.shape(1);
+    masks.row_stride = words.shape(0) == 1 ? 0 : words.shape(1);
   }
+  fs_details wanted{};
+  const bool told = !details.is_none();
+  if (told) wanted = as_details(details.cast<py::dict>(), logprobs, logits);
   const fs_status status = released(logits, [&] {
-    return fs_step(samplers.data(), &logits, threads, mark ? FS_MARK_BAD_ROWS : 0, out);
+    return fs_step_details(samplers.data(), &logits, &masks, threads, mark ? FS_MARK_BAD_ROWS : 0,
+                           out, told ? &wanted : nullptr);
   });
   if (status == FS_NO_MEMORY) check(status);
-  return status == FS_OK;
+  if (status != FS_OK) return false;
+  for (py::ssize_t i = 0; i < count; ++i)
+    if (out[i] >= 0) held[size_t(i)]->drew();
+  return true;
 }
 
 }  // namespace
@@ -101,7 +175,6 @@ void define_sequence(py::module_& m) {
   py::class_<Sequence>(m, "Sequence")
       .def(py::init(&make), py::arg("params"), py::arg("rules") = py::tuple())
       .def_property_readonly("draw", &Sequence::draw)
-      .def("copy", &Sequence::copy)
       .def(
           "start",
           [](const Sequence& s, const py::object& ids, const py::object& prompt_length) {
@@ -111,9 +184,13 @@ void define_sequence(py::module_& m) {
       .def(
           "push", [](const Sequence& s, const py::object& ids) { push(s.get(), ids); },
           py::arg("ids"))
+      .def("accept", &Sequence::accept, py::arg("ids"), py::arg("offset"))
       .def("pop", &Sequence::pop, py::arg("n"))
-      .def("reset", [](const Sequence& s) { check(fs_sampler_reset(s.get(), 0, 0, 0)); })
-      .def("seek", &Sequence::seek, py::arg("seed"), py::arg("offset"), py::arg("stream") = 0)
+      .def("steps", &Sequence::steps)
+      .def("seek", &Sequence::seek, py::arg("seed"), py::arg("offset"))
+      .def_property(
+          "keeps", [](const Sequence& s) { return s.held().keeps.load(); },
+          [](const Sequence& s, bool keeps) { s.held().keeps = keeps; })
       .def("__len__", [](const Sequence& s) { return info_of(s.get()).history_length; })
       .def_property_readonly("prompt_length",
                              [](const Sequence& s) { return info_of(s.get()).prompt_length; })
@@ -124,8 +201,9 @@ void define_sequence(py::module_& m) {
           "edits", [](const Sequence& s, int64_t vocab) { return edits_of(s.get(), vocab); },
           py::arg("vocab"))
       .def_property("state", &Sequence::state, &Sequence::set_state);
-  m.def("step", &step, py::arg("sequences"), py::arg("rows"), py::arg("seeds"), py::arg("offsets"),
-        py::arg("mark"), py::arg("tokens"), py::arg("threads") = 0);
+  m.def("step", &step, py::arg("sequences"), py::arg("rows"), py::arg("mark"), py::arg("tokens"),
+        py::arg("threads") = 0, py::arg("allowed") = py::none(), py::arg("logprobs") = 0,
+        py::arg("details") = py::none());
 }
 
 }  // namespace fastsample::bindings

@@ -14,6 +14,7 @@ Sampler new_sampler(const fs_chain& chain, const py::iterable& rules);
 
 void start(fs_sampler* sampler, const py::object& ids, const py::object& prompt_length);
 void push(fs_sampler* sampler, const py::object& ids);
+void accept(fs_sampler* sampler, const py::object& ids);
 fs_sampler_info info_of(const fs_sampler* sampler);
 py::array_t<int64_t> tokens_of(const fs_sampler* sampler);
 py::array edits_of(fs_sampler* sampler, int64_t vocab);

@@ -35,6 +35,7 @@ struct Workspace {
   Buffer<int32_t> left_ids;
   size_t left_size = 0;
   Buffer<int64_t> emitted;
+  Buffer<uint32_t> allowed;  // by both of two masks
 };
 
 // Mass of what is kept, per block.

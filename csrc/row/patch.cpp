@@ -78,6 +78,14 @@ float Patch::max_after(size_t b, const float* own, float max) const {
   return highest >= max ? highest : touched ? NAN : max;
 }
 
+double Patch::exactly(size_t id, float value) const {
+  if (!has_edits(id / kBlock)) return value;
+  const EditBlock& block = table_.block[id / kBlock];
+  for (size_t i = block.begin; i < size_t(block.begin) + block.count; ++i)
+    if (table_.place[i] == id % kBlock) return edited_exactly(table_.edit[i], value);
+  return value;
+}
+
 void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
   if (has_edits(b)) {
     const EditBlock& block = table_.block[b];

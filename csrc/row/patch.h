@@ -16,12 +16,15 @@ namespace fastsample {
 
 using Edit = fs_edit;
 
-// In float64, rounded once. What is -inf stays so.
-inline float edited(const Edit& edit, float value) {
-  if (edit.banned) return -INFINITY;
+// In float64. What is -inf stays so.
+inline double edited_exactly(const Edit& edit, float value) {
   double x = double(value) + edit.bias;
   x = x > 0.0 ? x / edit.factor : x * edit.factor;
-  return float(x - edit.subtract);
+  return x - edit.subtract;
+}
+// Rounded once.
+inline float edited(const Edit& edit, float value) {
+  return edit.banned ? -INFINITY : float(edited_exactly(edit, value));
 }
 
 // Whether some value may become larger by it.
@@ -93,6 +96,8 @@ class Patch {
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
+  // What the edit of a token makes of its value before it is rounded.
+  double exactly(size_t id, float value) const;
   // Whether there is a mask of which nothing is allowed.
   bool allows_none() const;
   // Patches the copy of a block.

@@ -5,7 +5,14 @@
 
 namespace fastsample {
 
-enum class Defect { kNone, kNan, kPositiveInfinity, kNothingFinite, kNothingAllowed };
+enum class Defect {
+  kNone,
+  kNan,
+  kPositiveInfinity,
+  kEditedTooFar,  // by an edit, beyond float32
+  kNothingFinite,
+  kNothingAllowed
+};
 
 // One row and what the scan found in it. `block_max` belongs to the thread's workspace.
 struct Row : Scanned {
@@ -16,8 +23,9 @@ struct Row : Scanned {
   float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
-  Patch* patch;          // or null: every block is read in place
-  bool lowered = false;  // stages have dropped the largest: maxima are no more those of the scan
+  Patch* patch;            // or null: every block is read in place
+  bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
+  double edited_to = 0.0;  // what has been edited too far
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
   const void* block(size_t b) const {

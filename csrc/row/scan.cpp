@@ -29,6 +29,11 @@ void diagnose(Row& row) {
   if (infinity_at != row.n) {
     row.defect = Defect::kPositiveInfinity;
     row.defect_at = infinity_at;
+    const float own = row.own_values(infinity_at / kBlock, scratch)[infinity_at % kBlock];
+    if (own < INFINITY) {
+      row.defect = Defect::kEditedTooFar;
+      row.edited_to = row.patch->exactly(infinity_at, own);
+    }
   } else if (row.max == -INFINITY) {
     row.defect =
         row.patch && row.patch->allows_none() ? Defect::kNothingAllowed : Defect::kNothingFinite;

@@ -56,6 +56,7 @@ const Stage kAdaptive = {
     false,
     start,
     update,
-    2};
+    2,
+    true};
 
 }  // namespace fastsample

@@ -2,7 +2,6 @@
 // keeps the tokens whose surprise is mu bits or less; version 1 estimates from the 100 most
 // probable how many these are. State: mu, 2 tau at the start.
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 
 #include "elementary.h"
@@ -67,7 +66,8 @@ bool is_version(double v) { return v == 0.0 || v == 1.0 || v == 2.0; }
 extern const Stage kMirostat;
 const Stage kMirostat = {
     {{"mirostat", "0, 1 or 2", is_version, 0.0},
-     {"mirostat_tau", "finite and > 0", [](double v) { return v > 0.0 && v <= DBL_MAX; }, 5.0},
+     // Added to a finite number as often as you like, it never makes it infinite.
+     {"mirostat_tau", "in (0, 1e290]", [](double v) { return v > 0.0 && v <= 1e290; }, 5.0},
      {"mirostat_eta", "in [0, 1]", [](double v) { return v >= 0.0 && v <= 1.0; }, 0.1}},
     [](const double* value) { return value[0] == 0.0; },
     run,

@@ -49,6 +49,7 @@ struct Stage {
   void (*start)(const double* value, double* state) = nullptr;
   void (*update)(const double* value, double q, double* state) = nullptr;
   int state_size = 0;
+  bool positive = false;  // whether the second number of its state must be
 };
 
 // What weighs how much of what is kept, in units of 2^-kUnitBits of the largest: the sum of the

@@ -48,6 +48,7 @@ from .runner import (
 )
 from .runtimes import RUNTIMES, Runtime, run_runtimes, runtimes_heading, runtimes_table
 from .targets import GROUPS, Outcome, best, outcomes
+from .told import run_told
 from .works import FAMILY, MAIN, SEED, WORKS, described, params_of
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "run_parts",
     "run_runtimes",
     "run_steps",
+    "run_told",
     "runtimes_heading",
     "runtimes_table",
     "summary",
@@ -117,7 +119,7 @@ __all__ = [
     "verdict",
 ]
 
-PARTS = ("calls", "step", "growth", "batches", "compile")  # beside the rows
+PARTS = ("calls", "step", "growth", "batches", "compile", "told")  # beside the rows
 
 
 def run_parts(
@@ -139,8 +141,12 @@ def run_parts(
         "growth": ("growth", lambda: run_growth(pair, works, seconds)),
         "batches": ("batches", lambda: run_batches(pair, works, seconds, vocab)),
         "compile": ("numba_first_s", numba_first_s),
+        "told": (
+            "told",
+            lambda: run_told(pair, seconds, vocab),
+        ),  # torch, once imported, has threads
     }
-    wanted = [p for p in parts if p in steps and (seconds or p == "batches")]
+    wanted = [p for p in parts if p in steps and (seconds or p in ("batches", "told"))]
     if not any(s.name == "numba" for s in pair):
         wanted = [p for p in wanted if p != "compile"]
     return {key: step() for key, step in (steps[p] for p in wanted)}

@@ -31,6 +31,8 @@ FREE = 1.9  # times as much as one thread do two that only compute: two cores ar
 NUMBA = 4.0  # times the core
 NUMBA_FAMILY = 8.0
 STEP_US = 12.0  # `step` of 64 samplers, at V = 16
+TOLD_R = {"raw, 20": 6.0, "log_mass": 5.5}  # what is told of a draw, by its works
+TOLD_TIMES = {"support": 1.15, "5 drafts": 1.3}  # times the draws alone
 
 
 def _half_masked(rng: np.random.Generator, v: int) -> Row:

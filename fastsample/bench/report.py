@@ -205,6 +205,11 @@ def notes(report: Report) -> list[str]:
         for b in report.get("batches", [])
         if b["check"] != "ok"
     ]
+    lines += [
+        f"{t['sampler']}: {t['check']}, {t['work']}"
+        for t in report.get("told", [])
+        if t["check"] != "ok"
+    ]
     busy = [b for b in report.get("batches", []) if b.get("parallel", FREE) < FREE]
     if busy:
         least = min(b["parallel"] for b in busy)

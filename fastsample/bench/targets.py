@@ -19,6 +19,8 @@ from .grid import (
     SAMPLE_US,
     SAMPLER_US,
     STEP_US,
+    TOLD_R,
+    TOLD_TIMES,
     TWO_THREADS,
     VOCAB,
     WISHED_TOP_P,
@@ -191,6 +193,20 @@ def _steps(report: Report) -> Outcomes:
                 yield Outcome(name, "step", us, STEP_US if name == "step" else None)
 
 
+def _told_to_r(report: Report) -> Outcomes:
+    for t in report.get("told", []):
+        if "us" in t and t["sampler"] != "numba":
+            bound = TOLD_R.get(t["work"]) if t["sampler"] == "core avx512" else None
+            yield Outcome(t["sampler"], t["work"], t["us"] / t["r_us"], bound)
+
+
+def _told_beside_draws(report: Report) -> Outcomes:
+    for t in report.get("told", []):
+        if t["sampler"] == best(report) and "basis_us" in t:
+            bound = TOLD_TIMES.get(t["work"])
+            yield Outcome(t["sampler"], t["work"], t["us"] / t["basis_us"], bound)
+
+
 def _batches(report: Report) -> Outcomes:
     for b in report.get("batches", []):
         if "us" in b and b["sampler"] == best(report):
@@ -237,6 +253,8 @@ GROUPS: dict[str, Callable[[Report], Outcomes]] = {
     "Growth beyond L2: time / R": _growth_beyond,
     "Calls, V = 16: microseconds": _calls,
     "64 samplers, V = 16: microseconds": _steps,
+    "Told of a draw: time / R": _told_to_r,
+    "Told of a draw: time / the draw alone": _told_beside_draws,
     "64 rows: times as fast as on one thread": _batches,
     "numba: time / core's": _numba,
 }

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .vllm_alone import time_alone
+
 
 def make_engine(folder: str, rows: int, length: int, dtype: str, weights: str) -> Any:
     """Load a model, and its tokenizer if it has one, which grammars need."""
@@ -81,6 +83,10 @@ class Side:
         rng = np.random.default_rng(batch)
         prompts = rng.integers(3, self.vocab, (batch, 16)).tolist()
         common = {"max_tokens": tokens, "ignore_eos": True, "detokenize": False, **params}
+        if "output" in common:
+            written = common.pop("output")
+            times = time_alone(self.ours, self.vocab, batch, tokens, common, written)
+            return {"sampler_ms": float(np.median(times[1:] or times)) * 1e3}
         if "json" in common:
             common["structured_outputs"] = StructuredOutputsParams(json=common.pop("json"))
         sampling = [SamplingParams(**common, seed=i if seeds else None) for i in range(batch)]

@@ -33,6 +33,12 @@ WORKS: dict[str, dict[str, Any]] = {
     "both, presence": {**BOTH, "presence_penalty": 0.5},
     "both, 20 logprobs": {**BOTH, "logprobs": 20},
     "both, JSON": {**BOTH, "json": JSON},
+    # The sampler alone, where every request has written so many tokens already.
+    "both, penalties, 2k": {
+        **BOTH,
+        **{"presence_penalty": 0.5, "frequency_penalty": 0.2, "repetition_penalty": 1.1},
+        "output": 2000,
+    },
 }
 BATCHES = (1, 8, 32)
 SIDES = {"vLLM": "0", "fastsample": "1"}  # names, and the values of the switch
@@ -145,7 +151,8 @@ def _cell(
     for name, answers in found.items():
         cell[name] = {
             key: float(np.median([a[key] for a in answers]))
-            for key in ("tokens_per_s", "sampler_ms")
+            for key in MEASURES
+            if key in answers[0]
         }
     return cell
 
@@ -161,10 +168,11 @@ def table(report: Report, measures: Sequence[str] = tuple(MEASURES)) -> str:
     parts = [heading(report)]
     for measure in measures:
         what, digits, more = MEASURES[measure]
-        works = [cell["work"] for cell in report["cells"] if cell["batch"] == 1]
+        measured = [cell for cell in report["cells"] if measure in cell["vLLM"]]
+        works = list(dict.fromkeys(cell["work"] for cell in measured))
         lines = [f"| {what} | B | {' | '.join(works)} |", "| --- |" + " --: |" * (1 + len(works))]
         for batch in dict.fromkeys(cell["batch"] for cell in report["cells"]):
-            cells = [cell for cell in report["cells"] if cell["batch"] == batch]
+            cells = [cell for cell in measured if cell["batch"] == batch]
             rows = {name: [cell[name][measure] for cell in cells] for name in SIDES}
             for name, values in rows.items():
                 shown = " | ".join(f"{value:,.{digits}f}" for value in values)

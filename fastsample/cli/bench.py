@@ -159,7 +159,7 @@ def _show(args: argparse.Namespace, report: Report, text: str) -> None:
     if args.plot is not None:
         for path in bench.plot(report, args.plot):
             log(f"drew {path}")
-    results = [*report.get("results", []), *report.get("batches", [])]
+    results = [r for part in ("results", "batches", "told") for r in report.get(part, [])]
     checks = [result["check"] for result in results if "check" in result]
     wrong = sum(check.startswith("wrong") for check in checks)
     if wrong:

@@ -6,7 +6,8 @@ order, for the step that has it. Needs vLLM and torch.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from vllm.v1.sample.logits_processor.builtin import (
     MinTokensLogitsProcessor,
 )
 from vllm.v1.sample.sampler import Sampler
-from vllm.v1.structured_output.utils import apply_grammar_bitmask
 
 from .. import backend
 from ..arrays import as_rows
@@ -33,6 +33,7 @@ from ._vllm_logprobs import Asked, asked_of, tensors
 from ._vllm_pasts import Pasts
 
 GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
+_LOW_BFLOAT16 = np.uint16(0xFF80)  # the bits of -inf
 PROCESSED = ("processed_logits", "processed_logprobs")
 
 
@@ -72,6 +73,8 @@ class FastSampler(Sampler):
         The rows that could not be drawn from since the last look, and why.
     grammar : vllm.v1.core.sched.output.GrammarOutput or None
         The masks of structured output of the next step, where nobody has applied them to logits.
+    left : collections.Counter
+        How many steps were edited by vLLM's own code, by what they had to do.
     """
 
     def __init__(self, runner: Any) -> None:
@@ -79,6 +82,7 @@ class FastSampler(Sampler):
         self.runner = runner
         self.bad: dict[int, str] = {}
         self.grammar: Any = None
+        self.left: Counter[str] = Counter()
         self._bonus = False
         self._pasts = Pasts(runner)
 
@@ -99,7 +103,12 @@ class FastSampler(Sampler):
         mode = logprobs_mode_override or self.logprobs_mode
         telling = meta.max_num_logprobs is not None or bool(meta.logprob_token_ids)
         asked = asked_of(meta, mode) if telling else None
-        if predict_bonus_token or not _are_kernels(meta) or (telling and asked is None):
+        if logits.stride(1) != 1:
+            logits = logits.contiguous()
+        untold = f"log-probabilities of mode {mode}" if telling and asked is None else None
+        why = "drafts" if predict_bonus_token else _foreign(meta) or untold
+        if why:
+            self.left[why] += 1
             self._mask(logits)
             return super().forward(logits, meta, predict_bonus_token, logprobs_mode_override)
         if asked is not None and mode.startswith("raw"):
@@ -112,25 +121,34 @@ class FastSampler(Sampler):
         told = None if asked is None or arrays is None else tensors(asked, arrays, tokens, logits)
         return SamplerOutput(torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis]), told)
 
+    def _grammars(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+        """Yield the rows of structured output, each with its mask, and forget them."""
+        grammar, self.grammar = self.grammar, None
+        if grammar is None:
+            return
+        places = self.runner.input_batch.req_id_to_index
+        masks = np.ascontiguousarray(grammar.grammar_bitmask).view(np.uint32)
+        for request, mask in zip(grammar.structured_output_request_ids, masks, strict=True):
+            if request in places:
+                yield places[request], mask
+
     def _mask(self, logits: torch.Tensor) -> None:
-        """Apply the masks of structured output to the logits, as vLLM does."""
-        if self.grammar is not None:
-            grammar, self.grammar = self.grammar, None
-            unspeculated = SimpleNamespace(scheduled_spec_decode_tokens={})
-            apply_grammar_bitmask(unspeculated, grammar, self.runner.input_batch, logits)
+        """Write what structured output forbids into the logits, as vLLM's runner does."""
+        array = _rows(logits)  # which NumPy writes to on this thread alone
+        low = _LOW_BFLOAT16 if array.dtype == np.uint16 else -np.inf
+        for row, mask in self._grammars():
+            bits = np.unpackbits(mask.astype("<u4", copy=False).view(np.uint8), bitorder="little")
+            forbidden = bits[: logits.shape[1]] == 0
+            np.copyto(array[row, : forbidden.size], low, where=forbidden)
 
     def _masks(self, allowed: Any, logits: torch.Tensor) -> npt.NDArray[np.uint32]:
         """Return what is allowed by structured output too."""
-        grammar, self.grammar = self.grammar, None
         rows, vocab = logits.shape
         words = np.full((rows, -(-vocab // 32)), 0xFFFFFFFF, np.uint32)
         if allowed is not None:
             words[:] = allowed
-        places = self.runner.input_batch.req_id_to_index
-        masks = np.asarray(grammar.grammar_bitmask).view(np.uint32)[:, : words.shape[1]]
-        for request, mask in zip(grammar.structured_output_request_ids, masks, strict=True):
-            if request in places:
-                words[places[request], : mask.size] &= mask
+        for row, mask in self._grammars():
+            words[row, : mask.size] &= mask[: words.shape[1]]
         return words
 
     def sample(
@@ -248,16 +266,18 @@ def _draw_alone(meta: Any) -> bool:
     )
 
 
-def _are_kernels(meta: Any) -> bool:
-    """Whether all that this step has to do is in our kernels."""
+def _foreign(meta: Any) -> str | None:
+    """Say what this step has to do that is not in our kernels, or None."""
     for processor in meta.logitsprocs.non_argmax_invariant:
         if type(processor) is MinTokensLogitsProcessor:
             # vLLM lets a text end early where its grammar wants nothing else.
             if any(structured for *_, structured in processor.min_toks.values()):
-                return False
+                return "min_tokens under a grammar"
         elif type(processor) is not LogitBiasLogitsProcessor:
-            return False
-    return _min_p_alone(meta) and not _thinks(meta.thinking_budget_state_holder)
+            return "custom logits processors"
+    if not _min_p_alone(meta):
+        return "custom logits processors"
+    return "a thinking budget" if _thinks(meta.thinking_budget_state_holder) else None
 
 
 def _thinks(holder: Any) -> bool:

@@ -44,6 +44,7 @@ class FastSampleWorker(CPUWorker):
     """The worker of vLLM, drawing with fastsample."""
 
     fast: FastSampler | None = None
+    _told = 0  # how many of its reasons to leave a step to vLLM the log has
 
     def init_device(self) -> None:
         """Make the model runner, as vLLM does, and put our sampler in the place of its own."""
@@ -90,7 +91,15 @@ class FastSampleWorker(CPUWorker):
             fast.grammar = None
         if fast.bad:
             self._report_bad(output)
+        if len(fast.left) != self._told:
+            self._report_left()
         return output
+
+    def _report_left(self) -> None:
+        assert self.fast is not None
+        for reason in list(self.fast.left)[self._told :] if self.rank == 0 else ():
+            _log().info("fastsample: vLLM's own code edits steps with %s", reason)
+        self._told = len(self.fast.left)
 
     def _report_bad(self, output: Any) -> None:
         assert self.fast is not None

@@ -20,7 +20,7 @@ from ..orders import Order
 from ..plans import start_of
 from ..rules import Rules
 from ..sampler import Sampler
-from ..sampling import sample, survivors
+from ..sampling import sample
 from . import how_to_get
 
 try:
@@ -78,6 +78,13 @@ class _TorchSeeds:
 _torch_seeds = _TorchSeeds()
 
 
+def _only(scores: torch.Tensor, tokens: npt.NDArray[np.int64]) -> torch.Tensor:
+    """Return scores that leave one token in each row."""
+    # New: `generate` may keep the tensor it gave as the raw logits.
+    drawn = torch.full_like(scores, -torch.inf)
+    return drawn.scatter_(1, torch.from_numpy(tokens)[:, None].to(scores.device), 0.0)
+
+
 class FastSampleLogitsProcessor(LogitsProcessor):
     """Draw a token per row, and return scores that leave no other: 0 for it, -inf for the rest.
 
@@ -127,11 +134,8 @@ class FastSampleLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
         """Return new scores, of the shape and on the device of those given, which stay as is."""
         rows = scores.detach().cpu()
-        drawn_ids = self._drawn(input_ids, rows) if self._looks_back else self.sampler(rows)
-        tokens = torch.from_numpy(drawn_ids)
-        # New: `generate` may keep the tensor it gave as the raw logits.
-        drawn = torch.full_like(scores, -torch.inf)
-        return drawn.scatter_(1, tokens[:, None].to(scores.device), 0.0)
+        drawn = self._drawn(input_ids, rows) if self._looks_back else self.sampler(rows)
+        return _only(scores, drawn)
 
     def _drawn(self, input_ids: torch.Tensor, rows: torch.Tensor) -> npt.NDArray[np.int64]:
         """Draw where the text so far plays a part."""
@@ -155,7 +159,7 @@ class FastSampleLogitsProcessor(LogitsProcessor):
 
 
 class _Recorder(FastSampleLogitsProcessor):
-    """Also keep what the warpers of `generate` would have returned."""
+    """Also keep what the warpers of `generate` would have returned, of what the draw has kept."""
 
     def __init__(self, *, seed: Any, renormalize: bool, **parameters: Any) -> None:
         super().__init__(seed=seed, **parameters)
@@ -163,12 +167,18 @@ class _Recorder(FastSampleLogitsProcessor):
         self.scores: list[torch.Tensor] = []
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
+        told = self.sampler.draw(scores.detach().cpu(), logprobs=None, support=True)
+        assert told.support is not None
+        assert told.offsets is not None
+        rows = np.repeat(np.arange(len(scores)), np.diff(told.offsets))
+        kept = (
+            torch.from_numpy(rows).to(scores.device),
+            torch.from_numpy(told.support.astype(np.int64)).to(scores.device),
+        )
         warped = torch.full_like(scores, -torch.inf)
-        for row, logits in enumerate(scores.detach().cpu()):
-            ids = torch.from_numpy(survivors(logits, **self._parameters)[0]).to(scores.device)
-            warped[row, ids] = scores[row, ids] / (self._parameters["temperature"] or 1.0)
+        warped[kept] = scores[kept] / (self._parameters["temperature"] or 1.0)
         self.scores.append(torch.log_softmax(warped, -1) if self.renormalize else warped)
-        return super().__call__(input_ids, scores)
+        return _only(scores, told.token)
 
 
 def _stages(config: Any) -> dict[str, Any]:

@@ -63,8 +63,6 @@ NAMES = (
     "(self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override)",
     "vllm.v1.sample.sampler:Sampler.sample"
     "(self, logits, sampling_metadata, logprobs_mode_override)",
-    "vllm.v1.structured_output.utils:apply_grammar_bitmask"
-    "(scheduler_output, grammar_output, input_batch, logits)",
 )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from . import edits, mask
 from .distribution import State
 from .edits.edit import Edit
-from .row import Floats32, find_defect
+from .row import Floats32, find_defect, to_float32
 
 Inputs = Mapping[str, Any]
 
@@ -31,16 +32,20 @@ def of_row(inputs: Inputs, i: int) -> dict[str, Any]:
     return mine
 
 
+def _edits_of(inputs: Inputs, i: int) -> list[Edit]:
+    if "edits" not in inputs:
+        return []
+    first, last = inputs["edit_offsets"][i : i + 2]
+    return [
+        Edit(int(e["id"]), e["factor"], e["subtract"], e["bias"], bool(e["banned"]))
+        for e in inputs["edits"][first:last]
+    ]
+
+
 def as_drawn_from(row: Floats32, inputs: Inputs, i: int) -> Floats32:
     """Return a row as it is edited and masked."""
     if "edits" in inputs:
-        first, last = inputs["edit_offsets"][i : i + 2]
-        mine = inputs["edits"][first:last]
-        made = [
-            Edit(int(e["id"]), e["factor"], e["subtract"], e["bias"], bool(e["banned"]))
-            for e in mine
-        ]
-        row = edits.apply(row, made)
+        row = edits.apply(row, _edits_of(inputs, i))
     if "allowed" in inputs:
         row = mask.apply(row, mask.allowed_of(row.size, inputs["allowed"][i]))
     return row
@@ -52,6 +57,15 @@ def defect_of(
     """Say what is wrong with a row as it is drawn from, or None; its number is `index`."""
     mine = inputs["allowed"][i] if "allowed" in inputs else None
     none_allowed = mine is not None and not mask.allowed_of(row.size, mine).any()
+    infinite = np.flatnonzero(row == np.inf)
+    if infinite.size and not np.isnan(row).any():
+        token = int(infinite[0])
+        value = to_float32(given[token : token + 1])[0]
+        for edit in _edits_of(inputs, i):
+            if edit.id == token and value < np.inf:
+                made = float(edits.exactly(value, edit))
+                must = f"logits row {index} must not be edited beyond float32"
+                return f"{must}, got {made!r} at token {token}"
     return find_defect(row, index, given, none_allowed=none_allowed)
 
 

@@ -292,6 +292,157 @@ void test_no_memory_for_probs() {
   check(refused > 0 && last == FS_OK, "memory was not refused, or always", "no memory for probs");
 }
 
+// ---- details, steps and drafts -----------------------------------------------------------------
+
+// What a server calls, on the same rows: tokens go to `tokens`.
+class Served {
+ public:
+  static constexpr int64_t kRows = 4, kTop = 20;
+  explicit Served(int64_t vocab) : vocab_(vocab) {
+    for (int64_t i = 0; i < kRows * vocab; ++i) x_.push_back(kKinds[0].value(i, vocab));
+    logits_ = {sizeof(fs_logits), x_.data(), kRows, vocab, vocab, 0, FS_FLOAT32, 0};
+    params_ = params_of({"top_p", 0.8, 0, 0.9, 0.0});
+    chain_ = make_chain(&params_, stages_);
+    fs_details_init(&details_, sizeof details_);
+    details_.logprobs = FS_LOGPROBS_RAW;
+    details_.logprob = logprob_;
+    details_.rank = rank_;
+    details_.top_count = std::min(kTop, vocab);
+    details_.top_ids = top_ids_;
+    details_.top_logprobs = top_logprobs_;
+    support_.resize(size_t(kRows * vocab));
+    details_.support = support_.data();
+    details_.support_count = support_count_;
+    details_.log_mass = log_mass_;
+    words_.assign(size_t(vocab + 31) / 32, 0xf7f7f7f7u);
+    fs_masks_init(&masks_, sizeof masks_);
+    masks_.allowed = words_.data();
+    masks_.allowed_count = vocab;
+    fs_rule rule;
+    fs_rule_init(&rule, sizeof rule, FS_RULE_REPETITION);
+    rule.value[0] = 1.2;
+    for (int64_t i = 0; i < kRows; ++i) {
+      fs_draw_init(&draws_[i], sizeof draws_[i]);
+      draws_[i].u = 0.7;
+      draws_[i].allowed = words_.data();
+      draws_[i].allowed_count = vocab;
+      check(fs_sampler_new(&chain_, &rule, 1, 1, 0, 0, &samplers_[i]) == FS_OK, "no sampler", "");
+      check(fs_sampler_push(samplers_[i], &kId, 1) == FS_OK, "no token", "");
+    }
+  }
+  ~Served() {
+    for (fs_sampler* sampler : samplers_) fs_sampler_free(sampler);
+  }
+  Served(const Served&) = delete;
+  Served& operator=(const Served&) = delete;
+
+  fs_status tell(int32_t threads, int64_t* tokens) {
+    return fs_sample_details(&logits_, &chain_, 1, draws_, threads, 0, tokens, &details_);
+  }
+  // Always the same step, from a history that has room for it.
+  fs_status step(int32_t threads, int64_t* tokens) {
+    const fs_status status =
+        fs_step_details(samplers_, &logits_, &masks_, threads, 0, tokens, &details_);
+    if (status != FS_OK) return status;
+    successes = kNoFailure;
+    count.on = false;
+    for (fs_sampler* sampler : samplers_)
+      check(fs_sampler_rollback(sampler, 1) == FS_OK, "no roll-back", "step");
+    return status;
+  }
+  template <int32_t kMethod, bool kOnehot>
+  fs_status verify(int32_t, int64_t* tokens) {
+    const int64_t drafted[kRows] = {1, 2, 3, 4};
+    fs_logits less = logits_;
+    less.rows = kRows - 1;
+    const fs_source target = {sizeof target, &logits_, &chain_, 1, draws_};
+    const fs_source draft = {sizeof draft, &less, &chain_, 1, nullptr};
+    fs_drafts drafts;
+    fs_drafts_init(&drafts, sizeof drafts);
+    drafts.count = kRows - 1;
+    drafts.tokens = drafted;
+    drafts.target = &target;
+    drafts.draft = kOnehot ? nullptr : &draft;
+    int64_t accepted;
+    return fs_verify(&drafts, 1, kMethod, kRows, tokens, &accepted);
+  }
+
+ private:
+  static constexpr int32_t kId = 5;
+  int64_t vocab_;
+  std::vector<float> x_;
+  fs_logits logits_;
+  Params params_;
+  fs_stage stages_[kStages];
+  fs_chain chain_;
+  fs_details details_;
+  fs_masks masks_;
+  fs_draw draws_[kRows];
+  fs_sampler* samplers_[kRows];
+  std::vector<uint32_t> words_;
+  std::vector<int32_t> support_;
+  float logprob_[kRows], top_logprobs_[kRows * kTop];
+  int32_t top_ids_[kRows * kTop];
+  int64_t rank_[kRows], support_count_[kRows];
+  double log_mass_[kRows];
+};
+
+struct ServedCall {
+  const char* name;
+  fs_status (Served::*run)(int32_t threads, int64_t* tokens);
+};
+
+constexpr ServedCall kServedCalls[] = {
+    {"details", &Served::tell},
+    {"step", &Served::step},
+    {"drafts of a look-up", &Served::verify<FS_VERIFY_TOKEN, true>},
+    {"drafts", &Served::verify<FS_VERIFY_TOKEN, false>},
+    {"exact drafts", &Served::verify<FS_VERIFY_EXACT, true>},
+    {"drafts of a block", &Served::verify<FS_VERIFY_BLOCK, false>},
+};
+
+void test_served(int64_t vocab) {
+  Served served(vocab);
+  for (const ServedCall& call : kServedCalls)
+    std::thread([&] {
+      int64_t tokens[Served::kRows];
+      fs_uniform(0, 0, 0);
+      for (const bool warm : {false, true}) {
+        count = Count{};
+        count.on = true;
+        const fs_status status = (served.*call.run)(1, tokens);
+        count.on = false;
+        check(status == FS_OK, "a call fails", call.name);
+        check(warm == (count.allocations == 0), "a warm call allocates, or none does", call.name);
+      }
+    }).join();
+}
+
+void test_no_memory_for_what_is_served() {
+  using Tokens = std::vector<int64_t>;
+  Served served(20000);
+  const Tokens untouched(Served::kRows, -7);
+  for (const ServedCall& call : kServedCalls)
+    for (int32_t threads : {1, 3}) {
+      Tokens expected = untouched;
+      check((served.*call.run)(threads, expected.data()) == FS_OK, "a call fails", call.name);
+      int refused = 0;
+      fs_status last = FS_NO_MEMORY;
+      for (int n = 0; n < 120; ++n) {
+        Tokens tokens = untouched;
+        std::thread([&] {
+          successes = n;
+          last = (served.*call.run)(threads, tokens.data());
+          successes = kNoFailure;
+        }).join();
+        refused += last == FS_NO_MEMORY;
+        check(last == FS_OK || last == FS_NO_MEMORY, "another status", call.name);
+        check(tokens == (last == FS_OK ? expected : untouched), "other tokens", call.name);
+      }
+      check(refused > 0 && last == FS_OK, "memory was not refused, or always", call.name);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char**) {
@@ -309,6 +460,8 @@ int main(int argc, char**) {
     }
   test_no_memory();
   test_no_memory_for_probs();
+  for (int64_t vocab : {16, 32000, 128256}) test_served(vocab);
+  test_no_memory_for_what_is_served();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

@@ -86,6 +86,8 @@ int main(int argc, char** argv) {
     CHECK(strcmp(fs_isa(), name) == 0);
     test_force_isa();
     test_bad_arguments();
+    test_bad_states();
+    test_edits_too_far();
     test_bad_rows();
     test_survivors_capacity();
     test_no_rows();

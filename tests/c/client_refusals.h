@@ -177,6 +177,66 @@ static void test_bad_arguments(void) {
   BAD(kSurvivors, c.null_count = 1, "ids, probs and count must not be null");
 }
 
+/* What no draw comes to, and a draw would come to nonsense with. */
+static void test_bad_states(void) {
+  static const struct {
+    double state[2];
+    const char* message;
+  } kBad[] = {{{NAN, 1.0}, "state must be finite, got [nan, 1]"},
+              {{0.5, -INFINITY}, "state must be finite, got [0.5, -inf]"},
+              {{0.0, 0.0}, "state must have a positive second number, got [0, 0]"},
+              {{0.5, -2.0}, "state must have a positive second number, got [0.5, -2]"}};
+  static const float data[(kRows + 1) * kVocab] = {3.0f, 2.5f, 2.0f};
+  fs_sampler* sampler = NULL;
+  fs_stage* stage;
+  size_t i;
+  Call c;
+  fill_call(&c, data, kRows);
+  stage = &c.stages[0][0];
+  c.chains[0].stage_count = 1;
+  fs_stage_init(stage, sizeof *stage, FS_STAGE_ADAPTIVE);
+  stage->value[0] = 0.4;
+  CHECK(fs_sampler_new(c.chains, NULL, 0, 1, 0, 0, &sampler) == FS_OK);
+  for (i = 0; i < sizeof kBad / sizeof *kBad; ++i) {
+    double state[2];
+    char message[100];
+    memcpy(state, kBad[i].state, sizeof state);
+    c.draws[1].state = state;
+    snprintf(message, sizeof message, "%s (row 1)", kBad[i].message);
+    expect(&c, kSample | kProbs, FS_INVALID_ARGUMENT, message, "a bad state", __LINE__);
+    CHECK(memcmp(state, kBad[i].state, sizeof state) == 0);
+    CHECK(fs_sampler_set_state(sampler, state) == FS_INVALID_ARGUMENT);
+    CHECK(strcmp(fs_last_error(), kBad[i].message) == 0);
+  }
+  fs_sampler_free(sampler);
+  /* So large that what is added up might come to infinity. */
+  fs_stage_init(stage, sizeof *stage, FS_STAGE_MIROSTAT);
+  stage->value[0] = 2.0;
+  stage->value[1] = 1e291;
+  c.draws[1].state = NULL;
+  expect(&c, kSample | kProbs, FS_INVALID_ARGUMENT,
+         "mirostat_tau must be in (0, 1e290], got 1e+291", "a large tau", __LINE__);
+}
+
+/* It is the edit that is to blame, in every type of row. */
+static void test_edits_too_far(void) {
+  static const float data[(kRows + 1) * kVocab] = {3.0f, 2.5f, 2.0f};
+  fs_edit edit;
+  Call c;
+  memset(&edit, 0, sizeof edit);
+  edit.id = 2;
+  edit.factor = 1.0;
+  edit.bias = 1e308;
+  fill_call(&c, data, kRows);
+  c.draws[1].edits = &edit;
+  c.draws[1].edit_count = 1;
+  for (c.threads = 0; c.threads <= 2; ++c.threads)
+    for (c.logits.dtype = FS_FLOAT32; c.logits.dtype <= FS_BFLOAT16; ++c.logits.dtype)
+      expect(&c, kSample | kProbs, FS_BAD_LOGITS,
+             "logits row 1 must not be edited beyond float32, got 1e+308 at token 2",
+             "an edit that goes too far", __LINE__);
+}
+
 static void test_bad_rows(void) {
   float x[kRows * kVocab];
   size_t i;

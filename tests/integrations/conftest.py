@@ -1,4 +1,4 @@
-"""The models that the tests of llama-cpp-python share."""
+"""The models that the tests of llama-cpp-python share, and those of transformers."""
 
 from __future__ import annotations
 
@@ -30,3 +30,27 @@ def _as_new(request):
         llm = request.getfixturevalue(name)
         llm.reset()
         llm.set_seed(5)
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    from transformers_models import make_tiny
+
+    return make_tiny()
+
+
+@pytest.fixture(scope="module")
+def real():
+    from transformers_models import load_real
+
+    return load_real()

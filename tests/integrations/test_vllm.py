@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from vllm_env import (
     LLM,
     Sampler,
     SamplingParams,
+    StructuredOutputsParams,
     current_platform,
     runner_of,
     torch,
@@ -145,9 +147,8 @@ def test_other_parameters_are_named_too():
 def tiny(tmp_path_factory):
     """An engine in this process, that reads prompts in parts and has too little memory."""
     llm = LLM(
-        make_random(tmp_path_factory.mktemp("tiny"), VOCAB),
+        make_random(tmp_path_factory.mktemp("tiny"), VOCAB, words=True),
         load_format="dummy",
-        skip_tokenizer_init=True,
         dtype="float32",
         enforce_eager=True,
         seed=0,
@@ -189,12 +190,16 @@ def tokens_of(**parameters):
 
 
 LONG = [[5 + (i * 37 + j) % 500 for j in range(12 * i + 3)] for i in range(8)]
+LIST = {"type": "array", "items": {"type": "string"}, "minItems": 40}
 OWN = [
     tokens_of(temperature=1.0, seed=1),
     tokens_of(temperature=0.5, top_k=100, seed=2),
     tokens_of(temperature=0.0),
     tokens_of(top_p=0.9, seed=4),
-    tokens_of(temperature=2.0, min_p=0.2, seed=5),
+    tokens_of(
+        **{"temperature": 2.0, "min_p": 0.2, "presence_penalty": 0.5, "logprobs": 2, "seed": 5},
+        structured_outputs=StructuredOutputsParams(json=LIST),
+    ),
     tokens_of(presence_penalty=1.0, frequency_penalty=0.5, seed=6),
     tokens_of(top_p=0.8, top_k=300, repetition_penalty=1.2, seed=7),
     tokens_of(
@@ -231,6 +236,8 @@ def test_a_seed_draws_the_same_alone_in_any_batch_and_after_a_preemption(tiny, p
     assert preemptions
     assert ids(tiny, LONG[::-1], OWN[::-1]) == alone[::-1]
     assert all(len(set(text)) > 5 for text, p in zip(alone, OWN, strict=True) if p.seed)
+    words = list(tiny.get_tokenizer().convert_ids_to_tokens(alone[4]))
+    assert words[0].startswith("[")  # by its grammar
 
 
 def test_n_sequences_of_one_request(tiny):
@@ -252,6 +259,17 @@ def test_greedy_text_is_vllms(tiny, worker):
         assert ids(tiny, LONG, params) == ours
     finally:
         worker.model_runner.sampler = worker.fast
+
+
+def test_what_is_left_to_vllm_is_said_once(worker, said, monkeypatch):
+    monkeypatch.setattr("fastsample.integrations._vllm_worker._log", plugin._log)
+    monkeypatch.setattr(worker, "_told", 0)
+    monkeypatch.setattr(worker.fast, "left", Counter({"drafts": 1}))
+    worker._report_left()
+    worker.fast.left.update({"drafts": 1, "a thinking budget": 1})
+    worker._report_left()
+    lines = [f"fastsample: vLLM's own code edits steps with {w}" for w in worker.fast.left]
+    assert said == lines
 
 
 def test_log_probabilities(tiny):

@@ -31,15 +31,18 @@ def edits_of(
     return edits
 
 
+def exactly(value: np.float32, edit: Edit) -> np.float64:
+    """Return what an edit makes of a logit before it is rounded."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = np.float64(value) + edit.bias
+        x = x / edit.factor if x > 0.0 else x * edit.factor
+        return np.float64(-np.inf if edit.ban or value == -np.inf else x - edit.subtract)
+
+
 def apply(row: Floats32, edits: Iterable[Edit]) -> Floats32:
     """Return an edited copy of a row: computed in float64, rounded once."""
     row = row.copy()
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         for edit in edits:
-            x = np.float64(row[edit.id]) + edit.bias
-            x = x / edit.factor if x > 0.0 else x * edit.factor
-            if edit.ban:
-                row[edit.id] = -np.inf
-            elif row[edit.id] != -np.inf:  # which stays so
-                row[edit.id] = np.float32(x - edit.subtract)
+            row[edit.id] = exactly(row[edit.id], edit)
     return row
