@@ -148,26 +148,6 @@ inline uint32_t allowed_at(const uint32_t* allowed, size_t first) {
   return bits >> first % 8;
 }
 
-// Of a block, where at most so many values are allowed, these alone are read.
-constexpr int kSparse = 16;
-static_assert(kSparse % kWidth == 0, "they are whole vectors");
-
-inline bool is_sparse(const uint32_t* allowed) {
-  unsigned count = 0;
-  for (int i = 0; i < kBlock / 32; i += 2)
-    count += Vec::popcount(allowed[i] | uint64_t(allowed[i + 1]) << 32);
-  return count <= unsigned(kSparse);
-}
-
-template <class T>
-inline void fetch_allowed(const T* block, const uint32_t* allowed, T rest, T some[kSparse]) {
-  int size = 0;
-  for (int i = 0; i < kBlock / 32; ++i)
-    for (uint32_t word = allowed[i]; word; word &= word - 1)
-      some[size++] = block[32 * i + lowest_bit(word)];
-  while (size < kSparse) some[size++] = rest;
-}
-
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
                                            float* block_max) {
@@ -177,22 +157,11 @@ FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allo
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
   for (size_t b = 0; b < blocks; ++b, x += kBlock, allowed += kBlock / 32) {
     F max[4] = {minus_inf, minus_inf, minus_inf, minus_inf};
-    if (is_sparse(allowed)) {  // a few of its lines are read
-      typename Type::T some[kSparse];
-      fetch_allowed(x, allowed, Type::kMinusInf, some);
-      for (int i = 0; i < kSparse; i += kWidth) {
-        const F v = Type::load(some + i);
-        max[0] = Vec::max(max[0], v);
-        sum[0] = Vec::add(sum[0], v);
-      }
-      max[1] = max[2] = max[3] = max[0];
-    } else {
-      for_aligned(x, kWidth, Type::load, [&](int i, size_t place, F own) {
-        const F v = Vec::where(allowed_at(allowed, place), own, minus_inf);
-        max[i % 4] = Vec::max(max[i % 4], v);
-        sum[i % 4] = Vec::add(sum[i % 4], v);
-      });
-    }
+    for_aligned(x, kWidth, Type::load, [&](int i, size_t place, F own) {
+      const F v = Vec::where(allowed_at(allowed, place), own, minus_inf);
+      max[i % 4] = Vec::max(max[i % 4], v);
+      sum[i % 4] = Vec::add(sum[i % 4], v);
+    });
     block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
     if (block_max[b] > row_max) row_max = block_max[b];
     if (block_max[b] < lowest_max) lowest_max = block_max[b];
