@@ -49,6 +49,7 @@ inline double exponential(double x) {
 inline double power(double base, double e) {
   if (e == 0.0 || base == 1.0) return 1.0;
   if (!(base > 0.0)) return e > 0.0 ? 0.0 : HUGE_VAL;
+  if (base == HUGE_VAL) return e > 0.0 ? HUGE_VAL : 0.0;
   return exponential(e * natural_log(base));
 }
 

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     from vllm import SamplingParams
     from vllm.platforms import current_platform
     from vllm.sampling_params import StructuredOutputsParams
-    from vllm.v1.sample.logits_processor import LogitsProcessors
+    from vllm.v1.sample.logits_processor import AdapterLogitsProcessor, LogitsProcessors
     from vllm.v1.sample.logits_processor.builtin import (
         LogitBiasLogitsProcessor,
         MinPLogitsProcessor,
@@ -48,6 +48,7 @@ __all__ = [
     "ROWS",
     "VOCAB",
     "WORDS",
+    "AdapterLogitsProcessor",
     "LogitsProcessor",
     "Past",
     "Sampler",

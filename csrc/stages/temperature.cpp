@@ -18,10 +18,11 @@ void run(Cutting& cutting, const double* value) {
   if (n < 2) return;
   cutting.temperature = 1.0;
   const double share = entropy_in_nats(entropy_of(cutting)) / natural_log(double(n));
-  const double low = std::max(0.0, value[0] - value[1]), high = value[0] + value[1];
-  // Of no entropy to a negative power it is infinite.
-  const double temperature = low + (high - low) * power(share, value[2]);
-  cutting.temperature = std::min(temperature, DBL_MAX);
+  const double low = std::max(0.0, value[0] - value[1]);
+  const double span = std::min(value[0] + value[1], DBL_MAX) - low;
+  // The power may be infinite, and the span lost in rounding: together they would be no number.
+  const double more = span > 0.0 ? span * power(share, value[2]) : 0.0;
+  cutting.temperature = std::min(low + more, DBL_MAX);
 }
 
 }  // namespace

@@ -58,4 +58,6 @@ def power(base: float, e: float) -> float:
         return 1.0
     if not base > 0.0:
         return 0.0 if e > 0.0 else INFINITE
+    if base == INFINITE:
+        return INFINITE if e > 0.0 else 0.0
     return exponential(e * natural_log(base))

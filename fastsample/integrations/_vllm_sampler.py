@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from vllm.v1.outputs import SamplerOutput
+from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import (
     LogitBiasLogitsProcessor,
     MinPLogitsProcessor,
@@ -249,7 +250,9 @@ def _rows(logits: torch.Tensor) -> npt.NDArray[Any]:
 
 def _min_p_alone(meta: Any) -> bool:
     """Whether min_p is all that vLLM has between temperature and top_k."""
-    return all(type(p) is MinPLogitsProcessor for p in meta.logitsprocs.argmax_invariant)
+    return all(
+        type(p) is MinPLogitsProcessor or _idle(p) for p in meta.logitsprocs.argmax_invariant
+    )
 
 
 def _draw_alone(meta: Any) -> bool:
@@ -273,7 +276,7 @@ def _foreign(meta: Any) -> str | None:
             # vLLM lets a text end early where its grammar wants nothing else.
             if any(structured for *_, structured in processor.min_toks.values()):
                 return "min_tokens under a grammar"
-        elif type(processor) is not LogitBiasLogitsProcessor:
+        elif type(processor) is not LogitBiasLogitsProcessor and not _idle(processor):
             return "custom logits processors"
     if not _min_p_alone(meta):
         return "custom logits processors"
@@ -285,12 +288,15 @@ def _thinks(holder: Any) -> bool:
 
 
 def _idle(processor: Any) -> bool:
-    """Whether a processor of vLLM's own has no request to work for."""
+    """Whether a processor has no request to work for, as those of vLLM's own kinds tell."""
     if type(processor) is LogitBiasLogitsProcessor:
         return not processor.biases
     if type(processor) is MinTokensLogitsProcessor:
         return not processor.min_toks
-    return False
+    if type(processor) is MinPLogitsProcessor or not isinstance(processor, AdapterLogitsProcessor):
+        return False
+    usual = type(processor).apply is AdapterLogitsProcessor.apply
+    return usual and not getattr(processor, "req_info", True)
 
 
 def _stages(meta: Any, rows: int) -> dict[str, Any]:

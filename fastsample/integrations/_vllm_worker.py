@@ -88,7 +88,8 @@ class FastSampleWorker(CPUWorker):
         try:
             output = super().sample_tokens(grammar_output)
         finally:
-            fast.grammar = None
+            if fast.grammar is not None:
+                fast.grammar = None
         if fast.bad:
             self._report_bad(output)
         if len(fast.left) != self._told:

@@ -150,7 +150,8 @@ def make_sampler(
     [1, 0, 0, 0]
     """
     _refuse_others("make_sampler", parameters, editing=False)
-    if xtc_special_tokens is not None and len(xtc_special_tokens) and np.any(xtc_probability):
+    special = () if xtc_special_tokens is None else ids_of("xtc_special_tokens", xtc_special_tokens)
+    if len(special) and np.any(xtc_probability):
         raise ValueError(
             "xtc_special_tokens must be empty to draw with fastsample where xtc_probability is on, "
             f"got {xtc_special_tokens!r}"
@@ -177,10 +178,15 @@ def make_sampler(
 
 def _edited(values: npt.NDArray[np.float32], edits: npt.NDArray[np.void]) -> npt.NDArray[Any]:
     """Return the values of edited ids: computed in float64, rounded once."""
-    x = values.astype(np.float64) + edits["bias"]
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        x = values.astype(np.float64) + edits["bias"]
         x = np.where(x > 0.0, x / edits["factor"], x * edits["factor"]) - edits["subtract"]
-        return np.where(edits["banned"] != 0, -np.inf, x).astype(np.float32)
+        x = np.where(edits["banned"] != 0, -np.inf, x)
+        made = x.astype(np.float32)
+    for row, place in np.argwhere((made == np.inf) & (values < np.inf)).tolist():
+        must = f"logits row {row} must not be edited beyond float32"
+        raise ValueError(f"{must}, got {x[row, place]} at token {edits['id'][place]}")
+    return made
 
 
 class FastLogitsProcessor:
@@ -260,7 +266,8 @@ def _rules_of(given: Mapping[str, Any]) -> Rules:
     rules = make_rules(None, given)
     if isinstance(rules, Rules):
         return rules
-    raise ValueError(f"{', '.join(given)} must be one value, got one for each row")
+    names = ", ".join(name for name in given if name not in _THEIRS)
+    raise ValueError(f"{names} must be one value, got one for each row")
 
 
 def _penalty(name: str, value: Any, size_name: str, size: Any) -> tuple[Rule, ...]:

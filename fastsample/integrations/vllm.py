@@ -39,6 +39,7 @@ NAMES = (
     "vllm.v1.outputs:ModelRunnerOutput.sampled_token_ids",
     "vllm.v1.outputs:SamplerOutput.logprobs_tensors",
     "vllm.v1.outputs:SamplerOutput.sampled_token_ids",
+    "vllm.v1.sample.logits_processor:AdapterLogitsProcessor.apply(self, logits)",
     "vllm.v1.sample.logits_processor.builtin:LogitBiasLogitsProcessor",
     "vllm.v1.sample.logits_processor.builtin:MinPLogitsProcessor",
     "vllm.v1.sample.logits_processor.builtin:MinTokensLogitsProcessor",

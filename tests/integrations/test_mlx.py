@@ -329,6 +329,7 @@ def test_drafts(model: Any, tokenizer: Any) -> None:
         ({"repetition_penalty": 1.2}, TypeError, "repetition_penalty: .* make_logits_processors$"),
         ({"min_pp": 0.1}, TypeError, r"make_sampler\(\) got .* 'min_pp': did you mean 'min_p'"),
         (XTC | {"xtc_special_tokens": [1]}, ValueError, "xtc_special_tokens must be empty"),
+        ({"xtc_special_tokens": 5}, TypeError, r"xtc_special_tokens must be a list of ids, got 5"),
     ],
 )
 def test_bad_parameters_of_a_sampler(given: Any, kind: Any, message: str) -> None:

@@ -145,7 +145,7 @@ def test_a_text_may_grow_go_back_and_be_another() -> None:
     [
         ({"repetition_penalty": -1.0}, ValueError, "repetition_penalty must be finite and > 0"),
         ({"presence_penalty": np.nan}, ValueError, "presence_penalty must be finite, got nan"),
-        ({"presence_penalty": [0.5, 0.5]}, ValueError, "presence_penalty.* must be one value"),
+        ({"presence_penalty": [0.5, 0.5]}, ValueError, "^presence_penalty must be one value"),
         ({"repetition_penalty": 2.0, "repetition_context_size": 0}, ValueError,
          "repetition_context_size must be >= 1, or -1 for all tokens, got 0"),
         ({"frequency_penalty": 2.0, "frequency_context_size": 1.5}, TypeError,
@@ -175,3 +175,19 @@ def test_bad_tokens_and_logits() -> None:
     ):
         with pytest.raises(kind, match=message):
             processor(mx.array(tokens), logits)
+
+
+def test_an_edit_too_far_is_the_edit_s_doing() -> None:
+    logits = mx.zeros((2, V))
+    for given, value in (
+        ({"logit_bias": {3: 1e39}}, "1e+39"),
+        ({"presence_penalty": -1e300, "presence_context_size": 1}, "1e+300"),
+        ({"logit_bias": {3: 2.0}, "repetition_penalty": 5e-324}, "inf"),
+    ):
+        (processor,) = make_logits_processors(**given)
+        with pytest.raises(ValueError, match=r"^logits row 0 must not be edited beyond") as caught:
+            processor(mx.array([7, 3]), logits)
+        assert str(caught.value).endswith(f"float32, got {value} at token 3")
+    (processor,) = make_logits_processors(logit_bias={3: 1.0})
+    infinite = processor(mx.array([3]), mx.full((1, V), mx.inf))  # for the draw to refuse
+    assert as_float32(infinite)[0, 3] == np.inf

@@ -11,6 +11,7 @@ from vllm_batches import (
     MODES,
     ROWS,
     VOCAB,
+    AdapterLogitsProcessor,
     LogitsProcessor,
     Sampler,
     SamplingParams,
@@ -211,6 +212,40 @@ def test_custom_processors_come_where_vllm_has_them():
         x = x.masked_fill(x < x.max() - 3.0, -torch.inf)
         rest = {n: v for n, v in chains[i].items() if n in ("top_k", "top_p")}
         assert drawn[i] == alone(x, i, 0, **rest)
+
+
+class OnRequest(AdapterLogitsProcessor):
+    """One that works for the requests that want it."""
+
+    def is_argmax_invariant(self):
+        return False
+
+    def new_req_logits_processor(self, params):
+        wanted = (params.extra_args or {}).get("shift")
+        return (
+            (lambda output, logits: logits.add_(torch.arange(VOCAB) % 7 * 0.5)) if wanted else None
+        )
+
+
+class OnEach(OnRequest):
+    """One that does something of its own, whoever wants it."""
+
+    def apply(self, logits):
+        return super().apply(logits)
+
+
+@pytest.mark.parametrize("kind", [OnRequest, OnEach])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_processors_that_no_request_wants_leave_the_step_to_kernels(kind, wanted):
+    chain = {"temperature": 0.8, "seed": 3, "presence_penalty": 1.0}
+    params = [SamplingParams(**chain, extra_args={"shift": wanted}), SamplingParams(**chain)]
+    batch = make_batch(params, [[28], [30]], custom=(kind,))
+    sampler = make(batch)
+    out = sampler(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
+    assert bool(sampler.left) is (wanted or kind is OnEach)
+    x = Sampler().apply_logits_processors(ROWS[:2].clone(), batch.sampling_metadata, False)
+    expected = [alone(x[i], 3, 1, temperature=0.8) for i in range(2)]
+    assert out.sampled_token_ids[:, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -97,10 +97,10 @@ def test_sampled_text_of_a_real_model(real):
     choice = StructuredOutputsParams(choice=["sunny", "raining"])
     drawn = texts(real, PROMPTS[:1] * 8, temperature=2.0, structured_outputs=choice)
     assert set(drawn) == {"sunny", "raining"}
-    schema = StructuredOutputsParams(json=SCHEMA)
-    drawn = texts(real, PROMPTS, structured_outputs=schema, max_tokens=100, frequency_penalty=0.3)
+    pattern = StructuredOutputsParams(regex=r'\{"name": "[a-z]{3,9}", "year": [1-9][0-9]{3}\}')
+    drawn = texts(real, structured_outputs=pattern, max_tokens=60, frequency_penalty=0.3)
     assert all(json.loads(text).keys() == {"name", "year"} for text in drawn)
-    assert len(set(drawn)) == len(PROMPTS)
+    assert len(set(drawn)) > 1
 
 
 def test_logits_of_a_real_model_are_read_where_they_are(real, monkeypatch):
@@ -232,15 +232,17 @@ REQUESTS = [
 def test_eight_streams_at_once_draw_what_they_draw_alone(server):
     with ThreadPoolExecutor(len(REQUESTS)) as pool:
         together = list(pool.map(lambda request: complete(server, request), REQUESTS))
-    assert all(pieces > 5 for _, pieces in together)
+    assert all(pieces > 1 for _, pieces in together)  # how many is a matter of time
     assert len({text for text, _ in together}) == len(REQUESTS)
     alone = [complete(server, request) for request in REQUESTS[::-1]][::-1]
     assert [text for text, _ in together] == [text for text, _ in alone]
-    assert len(re.findall(r"fastsample \S+ draws the tokens", server.log.read_text())) == 1
+    log = server.log.read_text()
+    assert len(re.findall(r"fastsample \S+ draws the tokens", log)) == 1
+    assert "vLLM's own code edits" not in log  # its processor has no request to work for
 
 
 def test_bad_logits_fail_their_own_request_and_not_the_server(server):
-    good = complete(server, REQUESTS[1])
+    good, _ = complete(server, REQUESTS[1])
     poisoned = {**REQUESTS[1], "stream": False, "vllm_xargs": {"poison": 1}}
     with ThreadPoolExecutor(3) as pool:
         others = [pool.submit(complete, server, REQUESTS[1]) for _ in range(2)]
@@ -248,6 +250,8 @@ def test_bad_logits_fail_their_own_request_and_not_the_server(server):
             complete(server, poisoned)
         assert caught.value.code == 500
         caught.value.close()
-        assert [other.result() for other in others] == [good, good]
-    assert re.search(r"fastsample: request \S+ fails: logits", server.log.read_text())
+        assert [other.result()[0] for other in others] == [good, good]
+    log = server.log.read_text()
+    assert re.search(r"fastsample: request \S+ fails: logits", log)
+    assert log.count("vLLM's own code edits steps with custom logits processors") == 1
     assert server.process.poll() is None

@@ -17,6 +17,7 @@ def dynamic(c: Cutting, temperature: float, spread: float, exponent: float) -> f
     if spread == 0.0 or count < 2:
         return temperature
     _, entropy = entropy_of(c.row, c.kept, c.listed, Exp2(c.row.max, exp2_scale(1.0)))
-    low, high = max(0.0, temperature - spread), temperature + spread
-    share = power(entropy / natural_log(count), exponent)
-    return min(low + (high - low) * share, LARGEST_DOUBLE)
+    low = max(0.0, temperature - spread)
+    span = min(temperature + spread, LARGEST_DOUBLE) - low
+    more = span * power(entropy / natural_log(count), exponent) if span > 0.0 else 0.0
+    return min(low + more, LARGEST_DOUBLE)

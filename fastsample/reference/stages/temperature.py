@@ -6,10 +6,14 @@ tokens kept at T = 1. T = 0, set or computed, is greedy.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from ..distribution import Distribution, entropy_of
 from .stage import Stage
+
+LARGEST = sys.float_info.max
 
 
 def apply(
@@ -19,10 +23,11 @@ def apply(
     if temperature > 0.0 and spread > 0.0 and d.ids.size > 1:
         weights = d.weights_at(1.0)
         share = entropy_of(weights / weights.sum()) / np.log(d.ids.size)
-        low, high = max(0.0, temperature - spread), temperature + spread
+        low = max(0.0, temperature - spread)
+        span = min(temperature + spread, LARGEST) - low  # which rounding may lose
         with np.errstate(over="ignore", divide="ignore"):  # of no entropy to a negative power
-            temperature = float(low + (high - low) * np.power(share, exponent))
-        temperature = min(temperature, float(np.finfo(np.float64).max))
+            more = float(span * np.power(share, exponent)) if span > 0.0 else 0.0
+        temperature = min(low + more, LARGEST)
     d = d._replace(temperature=temperature)
     return d if temperature > 0.0 else d.where(np.arange(d.ids.size) == 0)
 
