@@ -19,7 +19,7 @@ from .inputs import states
 from .masks import mask_words
 from .plans import Plan, start_of
 from .rules import Rules
-from .values import MAX_UINT64, is_word
+from .values import is_word
 
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float64]
@@ -98,15 +98,13 @@ class Memory:
     moves it on.
     """
 
-    __slots__ = ("_begun", "_end", "_odd", "_plan", "_prompt", "sequence")
+    __slots__ = ("_begun", "_odd", "_plan", "_prompt", "sequence")
 
     def __init__(self, plan: Plan) -> None:
         rules = plan.rules if isinstance(plan.rules, Rules) else None
         self._plan = plan
         self._begun = self._prompt = 0  # how many tokens `start` was given, and are the prompt
         self._odd: tuple[Any, Any] | None = None  # seed and offset that are no words
-        # Where the token stands that was drawn at the last step of all, which has no next one.
-        self._end: int | None = None
         make = getattr(backend.active(), "Sequence", None)
         if make is not None and plan.records.size == 1 and not isinstance(plan.rules, list):
             self.sequence: Any = make(plan.records, () if rules is None else rules.all_rules())
@@ -134,8 +132,8 @@ class Memory:
     def took(self, token: int, offset: int, state: States | None) -> None:
         """Go on after a draw at this offset by other means than ``draw``; -1 is no token."""
         seed = self.seed
-        if self.keeps and token >= 0:
-            self._add((token,), offset)
+        if self.sequence.keeps and token >= 0:
+            self.sequence.accept((token,), offset)
         if state is not None:
             self._take(state)
         self.seek(seed, offset + 1)
@@ -174,20 +172,10 @@ class Memory:
             self.sequence.start(())
             self.sequence.keeps = True
 
-    def _add(self, ids: Any, step: int | None) -> None:
-        """Add tokens that were drawn from this step on, or not."""
-        if step == MAX_UINT64:
-            self._end, step = self.tokens.size, None
-        if step is None:
-            self.sequence.push(ids)
-        else:
-            self.sequence.accept(ids, step)
-
     def start(self, ids: Ids, prompt_length: int) -> None:
         """Begin anew with these tokens."""
         self._keep()
         self.sequence.start(ids, prompt_length)
-        self._end = None
         self._begun, self._prompt = ids.size, prompt_length
         self.restart()
 
@@ -200,8 +188,6 @@ class Memory:
         """Take tokens back, and with those that were drawn their steps."""
         kept = self.tokens.size - count
         seed, step = self.seed, self.sequence.pop(count)
-        if self._end is not None and kept <= self._end:
-            self._end, step = None, MAX_UINT64 if step is None else step
         if step is not None:
             self.seek(seed, step)
         self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
@@ -210,7 +196,6 @@ class Memory:
         """Take back what has followed the tokens of the start, and the state."""
         if self.keeps:
             self.sequence.start(self.tokens[: self._begun], self._prompt)
-            self._end = None
         self.restart()
 
     @property
@@ -232,10 +217,7 @@ class Memory:
         """Return what there is to remember of tokens."""
         if not self.keeps:
             return None
-        steps: list[int | None] = self.sequence.steps()
-        if self._end is not None:
-            steps[self._end] = MAX_UINT64
-        return Past(self.tokens, self._prompt, steps, self._begun)
+        return Past(self.tokens, self._prompt, self.sequence.steps(), self._begun)
 
     def resume(self, past: Past) -> None:
         """Remember the tokens that another has."""
@@ -243,19 +225,19 @@ class Memory:
         self._keep()
         self.sequence.start(past.tokens[: past.begun], past.prompt_length)
         for place, size, step in _runs(past.steps, past.begun):
-            self._add(past.tokens[place : place + size], step)
+            ids = past.tokens[place : place + size]
+            if step is None:
+                self.sequence.push(ids)
+            else:
+                self.sequence.accept(ids, step)
         self._begun, self._prompt = past.begun, past.prompt_length
         self.seek(seed, offset)
 
 
 def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int | None]]:
     """Yield place, length and first step of tokens whose steps follow each other, or are none."""
-
-    def key(i: int) -> int | None:
-        step = steps[i]
-        return step if step is None or step == MAX_UINT64 else step - i
-
-    for _, run in groupby(range(begun, len(steps)), key):
+    places = range(begun, len(steps))
+    for _, run in groupby(places, lambda i: None if steps[i] is None else steps[i] - i):  # type: ignore[operator]
         first, *others = run
         yield first, 1 + len(others), steps[first]
 

@@ -284,21 +284,3 @@ def test_a_step_at_the_last_offset(variant: str) -> None:
     ):
         fs.step(samplers, batch)
     assert [s.offset for s in samplers] == [last + 1, 1]
-
-
-def test_a_history_at_the_last_offset(variant: str) -> None:
-    """What was drawn at it can be taken back, and is drawn again; also by a copy."""
-    sampler = fs.Sampler(seed=1, offset=2**64 - 3, repetition_penalty=1.5)
-    sampler.start([1])
-    batch = batch_of(1)
-    tokens = [int(fs.step([sampler], batch)[0]) for _ in range(3)]
-    sampler.push(4)
-    assert sampler.offset == 2**64
-    assert sampler.history.tolist() == [1, *tokens, 4]
-    for each in (sampler.copy(), sampler):
-        each.rollback(2)
-        assert each.offset == 2**64 - 1
-        assert each(batch[0]) == tokens[2]
-        each.rollback(2)
-        assert [each(batch[0]) for _ in range(2)] == tokens[1:]
-        assert each.offset == 2**64
