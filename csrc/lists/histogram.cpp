@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <numeric>
 
 namespace fastsample {
 
@@ -14,14 +15,35 @@ int Histogram::bin(float x) const {
   return int(place);
 }
 
-void Histogram::add(const Kernels* kernels, const float* x, size_t n, float each) {
+void Histogram::count_bins(const Kernels* kernels, const float* x, size_t n, float* count) {
   // Four counters in turn: neighbours are often alike, and one counter would wait for itself.
   uint32_t counters[kBins][4] = {};
   kernels->count_bins(x, n, low_, per_unit_, counters, any_);
   for (int i = 0; i < kBins; ++i) {
     const uint32_t* c = counters[i];
-    count_[i] += each * float(c[0] + c[1] + c[2] + c[3]);
+    count[i] = float(c[0] + c[1] + c[2] + c[3]);
   }
+}
+
+// Of large values the sample has few, and those that are not their block's maximum have much of the
+// mass. Where values lie in no order, maxima tell how many these are: of the blocks that have none
+// above a bin, so large a part has one in it as of all values there. (Nelson and Aalen's estimate.)
+void Histogram::trust_maxima(const float* maxima, const float* sampled, size_t blocks) {
+  float left = float(blocks), by_maxima = 0.0f, by_sample = 0.0f, seen = 0.0f;
+  int first = kBins;
+  float estimate[kBins];
+  while (first > 1 && left > 0.25f * float(blocks)) {
+    --first;
+    const float here = maxima[first];
+    estimate[first] = here * float(blocks) / (left - 0.5f * here);
+    left -= here;
+    by_maxima += estimate[first];
+    by_sample += count_[first];
+    seen += sampled[first];
+  }
+  // In an order they say something else than the sample, which then is right.
+  if (std::abs(by_maxima - by_sample) > 3.0f * each_ * std::sqrt(seen + 1.0f)) return;
+  std::copy(estimate + first, estimate + kBins, count_ + first);
 }
 
 Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
@@ -39,9 +61,11 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
   // A range of nothing, or beyond float32, has no use for bins.
   per_unit_ = range > 0.0f && range <= FLT_MAX ? std::min(float(kBins - 3) / range, FLT_MAX) : 1.0f;
 
-  std::fill(count_, count_ + kBins, 0.0f);
-  add(row.kernels, sample, size, each_);
-  add(row.kernels, row.block_max, row.blocks, 1.0f);
+  float sampled[kBins], maxima[kBins];
+  count_bins(row.kernels, sample, size, sampled);
+  count_bins(row.kernels, row.block_max, row.blocks, maxima);
+  for (int i = 0; i < kBins; ++i) count_[i] = each_ * sampled[i] + maxima[i];
+  trust_maxima(maxima, sampled, row.blocks);
   count_[0] = 0.0f;
   if (aim == kCount) return;
   // The weight of a bin's middle, by steps of four, which do not wait for each other.
@@ -55,6 +79,21 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
     w *= ratio;
   }
 }
+
+Histogram::Summary Histogram::summary() const {
+  constexpr double kLn2 = 0.69314718055994531;
+  // The maximum is in the last bin but one, and weighs less than 2^kUnitBits there by one bin.
+  const double nats = kLn2 * double(exp2_.scale) / double(per_unit_);
+  double total = 0.0, surprise = 0.0;
+  for (int i = 1; i < kBins; ++i) {
+    total += double(mass_[i]);
+    surprise += double(mass_[i]) * (kBins - 2 - i);
+  }
+  const double log_total = std::log(total) - kLn2 * kUnitBits + nats;
+  return {log_total, log_total + nats * surprise / total};
+}
+
+double Histogram::mass() const { return std::accumulate(mass_ + 1, mass_ + kBins, 0.0); }
 
 float Histogram::reaching(double p) const {
   float total[4] = {};

@@ -13,6 +13,13 @@ class Histogram {
   // Values lighter than 2^kLightest of the maximum are all taken for such ones.
   Histogram(const Row& row, Exp2 exp2, Aim aim);
 
+  // The logarithm of the total, where the largest value weighs 1, and the entropy: in nats.
+  struct Summary {
+    double log_total, entropy;
+  };
+  Summary summary() const;
+  // What all weigh together, as `around` counts.
+  double mass() const;
   // A value of the row near which the mass of what is above reaches p of the total.
   float reaching(double p) const;
   // The highest value, a bin's edge, such that about `count` values reach it.
@@ -35,7 +42,8 @@ class Histogram {
  private:
   int bin(float x) const;
   double mass_within(int i, float bottom, float top) const;
-  void add(const Kernels* kernels, const float* x, size_t n, float each);
+  void count_bins(const Kernels* kernels, const float* x, size_t n, float* count);
+  void trust_maxima(const float* maxima, const float* sampled, size_t blocks);
   float edge(int i) const { return low_ + (float(i) - 1.5f) / per_unit_; }
 
   Exp2 exp2_;

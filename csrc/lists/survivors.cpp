@@ -81,6 +81,24 @@ void Survivors::collect_marked(const Row& row, const Marks* marks, size_t marked
     size += row.collect_marked(marks, b, std::min(b + kBlocks, row.blocks), ids + size, x + size);
 }
 
+void Survivors::add_by_block(size_t count, int64_t sign, size_t blocks, int64_t* so_far,
+                             int64_t* mass) const {
+  // The sum up to the end of each block that has any: sums of their own would wait for memory with
+  // every token.
+  std::fill(so_far, so_far + blocks, int64_t(-1));
+  int64_t total = 0;
+  for (size_t i = 0; i < count; ++i) {
+    total += weight[i];
+    so_far[size_t(ids[i]) / kBlock] = total;
+  }
+  int64_t before = 0;
+  for (size_t b = 0; b < blocks; ++b) {
+    if (so_far[b] < 0) continue;
+    mass[b] += sign * (so_far[b] - before);
+    before = so_far[b];
+  }
+}
+
 void Survivors::pad() {
   std::fill(ids + size, ids + size + kSlack, 0);
   std::fill(x + size, x + size + kSlack, -INFINITY);

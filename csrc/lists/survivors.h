@@ -55,6 +55,10 @@ class Survivors {
   int64_t mass(const Row& row) const {
     return row.kernels->mass_at_least(x, weight, size, -INFINITY);
   }
+  // Adds to the masses per block the weights of the first `count`, times `sign`. `so_far` has room
+  // for a number per block.
+  void add_by_block(size_t count, int64_t sign, size_t blocks, int64_t* so_far,
+                    int64_t* mass) const;
   // What is behind the last becomes weightless, for kernels that read whole vectors.
   void pad();
   // Drops what a ceiling drops, or what is not marked to stay. What is left has to be weighed anew.
@@ -70,9 +74,9 @@ class Survivors {
   void keep_if(Stays stays) {
     size_t left = 0;
     for (size_t i = 0; i < size; ++i) {
-      if (!stays(i)) continue;
       ids[left] = ids[i];
-      x[left++] = x[i];
+      x[left] = x[i];
+      left += stays(i) ? 1 : 0;
     }
     size = left;
     scale_ = 0.0f;

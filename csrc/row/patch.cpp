@@ -95,9 +95,13 @@ void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
   if (masked_) kernels->clear_forbidden(bits_.get() + b * kWords, x);
   if (ceiling_.value == INFINITY) return;
   const float value = ceiling_.value;
+  const size_t first = b * kBlock, last = first + kBlock - 1;
+  if (ceiling_.first > last || ceiling_.last < first) {  // what is equal to it goes with the rest
+    for (int i = 0; i < kBlock; ++i) x[i] = x[i] >= value ? -INFINITY : x[i];
+    return;
+  }
   for (int i = 0; i < kBlock; ++i) x[i] = x[i] > value ? -INFINITY : x[i];
-  const size_t first = b * kBlock;
-  if (ceiling_.first <= first && ceiling_.last >= first + kBlock - 1) return;
+  if (ceiling_.first <= first && ceiling_.last >= last) return;
   for (size_t i = 0; i < size_t(kBlock); ++i)
     if (ceiling_.drops(x[i], first + i)) x[i] = -INFINITY;
 }

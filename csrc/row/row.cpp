@@ -41,12 +41,14 @@ void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_
   });
 }
 
-void Row::entropy(Exp2 exp2, int64_t* all, int64_t* entropy) const {
-  if (!patch) return own_ops().entropy(*this, exp2, all, entropy);
+void Row::entropy(Exp2 exp2, float tau, int64_t* all, int64_t* entropy, int64_t* at_least) const {
+  if (!patch) return own_ops().entropy(*this, exp2, tau, all, entropy, at_least);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
-    if (s.ops) return s.ops->entropy(s, exp2, all + s.b, entropy + s.b);
+    int64_t* at_least_here = at_least ? at_least + s.b : nullptr;
+    if (s.ops) return s.ops->entropy(s, exp2, tau, all + s.b, entropy + s.b, at_least_here);
     std::fill_n(all + s.b, s.blocks, int64_t(0));
     std::fill_n(entropy + s.b, s.blocks, int64_t(0));
+    if (at_least) std::fill_n(at_least_here, s.blocks, int64_t(0));
   });
 }
 

@@ -48,7 +48,7 @@ struct Row : Scanned {
   void mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const;
   // The same for some of the blocks: of values >= tau.
   void mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const;
-  void entropy(Exp2 exp2, int64_t* all, int64_t* entropy) const;
+  void entropy(Exp2 exp2, float tau, int64_t* all, int64_t* entropy, int64_t* at_least) const;
   void squares(Exp2 exp2, int64_t* all, int64_t* squares) const;
   void moments(Moments* moments) const;
   size_t count(float tau) const;

@@ -149,6 +149,13 @@ struct Exponent {
   float least;
 };
 
+// How weights are replaced by exp(-steepness * a * a / (a + width)), a the distance of w *
+// per_total from `aim`, times `unit`, to the nearest integer. In double precision, by these
+// operations in this order; steepness is to be less than 700.
+struct Reweighing {
+  double per_total, aim, width, steepness, unit;
+};
+
 // The places that sums of exponentials are taken in: that of id i in lane i % kLanes.
 constexpr int kLanes = 16;
 
@@ -168,11 +175,13 @@ struct RowKernels {
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
   // of the two may be null.
   void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
-  // Per block, in the same units: the sum of all weights w, and of -w log2 w or of w * w.
+  // Per block, in the same units: the sum of all weights w, and of -w log2 w or of w * w; the
+  // former while the weights of values >= tau are summed, unless their place is null.
   //
   // The second terms are rounded to integers as weights are. For the entropy, -log2 w is |e|, which
   // is left to the sum of weights, and a rest; squares have twice the exponent.
-  void (*entropy)(const Scanned& row, Exp2 exp2, int64_t* all, int64_t* entropy);
+  void (*entropy)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* entropy,
+                  int64_t* at_least);
   void (*squares)(const Scanned& row, Exp2 exp2, int64_t* all, int64_t* squares);
   // Adds a stretch of a row whose maximum is `max` to what is there.
   void (*moments)(const Scanned& row, float max, Moments* moments);
@@ -249,6 +258,8 @@ struct Kernels {
   // Drops the values of a list, and with them their weights unless null, that are below tau and, of
   // those equal to it, all but the first `ties`. Returns how many are left. Slack as above.
   size_t (*keep)(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t ties);
+  // Replaces the weights of a list, below 2^52, which go to `before`.
+  void (*reweigh)(int64_t* weight, size_t n, const Reweighing& how, int64_t* before);
   // The exponentials of a list, that of the maximum 0. Slack as above.
   void (*exponentials)(const float* x, size_t n, const Exponent& exponent, float* out);
   // Multiplies in place.

@@ -27,7 +27,8 @@ using F = Vec::F;
 using I = Vec::I;
 constexpr int kWidth = Vec::kWidth;
 constexpr int kVectors = kBlock / kWidth;
-constexpr int kUnroll = Vec::kUnroll;  // accumulators side by side, to hide latency
+// Accumulators of weights: as few as hold them, for there are not enough registers.
+constexpr int kUnroll = Vec::kUnroll;
 static_assert(kVectors / kUnroll <= 16, "kMantissaBits allows 16 weights in a 32-bit lane");
 
 // How a row's elements become float32, and the element that is -inf.
@@ -358,6 +359,7 @@ constexpr Kernels kernels = {
     find,
     clear_weights,
     keep,
+    reweigh,
     exponentials_of_list,
     multiply,
 };

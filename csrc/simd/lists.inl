@@ -188,3 +188,40 @@ size_t keep(int32_t* ids, float* x, int64_t* weight, size_t n, float tau, size_t
   }
   return size;
 }
+
+inline uint64_t bits_of(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline double from_bits(uint64_t bits) {
+  double x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// One at a time, by operations that vectors of every instruction set have: compilers make some of
+// it. A whole number below 2^52 is the low bits of that number plus 2^52.
+FASTSAMPLE_FLATTEN void reweigh(int64_t* weight, size_t n, const Reweighing& how, int64_t* before) {
+  constexpr double kWhole = 0x1p52, kRounded = 0x1.8p52;  // the latter for negative ones, too
+  constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.69314718055994531;
+  // 1 / k!, by falling k: 11 terms leave less than 2^-37 of e^r for |r| <= 0.35.
+  constexpr double kTerms[] = {1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+                               1.0 / 720,     1.0 / 120,    1.0 / 24,    1.0 / 6,
+                               1.0 / 2,       1.0,          1.0};
+  const Reweighing by = how;
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t w = weight[i];
+    before[i] = w;
+    const double q = (from_bits(uint64_t(w) | bits_of(kWhole)) - kWhole) * by.per_total;
+    const double a = fabs(q - by.aim);
+    const double y = -by.steepness * (a * a / (a + by.width));
+    const double lifted = y * kLog2E + kRounded;
+    const double r = y - (lifted - kRounded) * kLn2;
+    double e = kTerms[0];
+    FASTSAMPLE_UNROLL
+    for (int k = 1; k < 11; ++k) e = e * r + kTerms[k];
+    const double scaled = from_bits(bits_of(e) + (bits_of(lifted) << 52));
+    weight[i] = int64_t(bits_of(scaled * by.unit + kWhole) - bits_of(kWhole));
+  }
+}

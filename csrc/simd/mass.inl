@@ -2,7 +2,14 @@
 
 // What is done beside summing all weights: those of values >= tau are summed, or marked; or a
 // second sum is taken of what each weight gives.
-enum Task { kNothing, kSum, kMark, kEntropy, kSquares };
+enum Task { kNothing, kSum, kMark, kEntropy, kEntropyAndSum, kSquares };
+constexpr bool has_entropy(Task task) { return task == kEntropy || task == kEntropyAndSum; }
+constexpr bool has_sum(Task task) { return task == kSum || task == kEntropyAndSum; }
+
+// Of a block: all weights, second terms, and weights of values >= tau.
+struct BlockSums {
+  int64_t all = 0, second = 0, at_least = 0;
+};
 
 // Terms of the second sums, from a weight w that is lifted by kMantissaBits - e, to be rounded to
 // integers like it. The entropy's is w times how far its logarithm is below e, never more than 0.54
@@ -29,7 +36,7 @@ inline int unit_shift(int e) { return kUnitBits - kMantissaBits + e; }
 template <Task kTask>
 inline int64_t second_sum(uint64_t second, uint64_t all, int e) {
   if (kTask == kSquares) return int64_t(second << unit_shift(square_exponent(e)));
-  if (kTask == kEntropy) second += all * uint64_t(-e);
+  if (has_entropy(kTask)) second += all * uint64_t(-e);
   return int64_t(second << unit_shift(e));
 }
 
@@ -38,8 +45,8 @@ inline int64_t second_sum(uint64_t second, uint64_t all, int e) {
 // The steps of one group of vectors alternate with those of the next: the chain through a vector is
 // longer than what a processor holds ready to run, and would leave half of its units idle.
 template <Task kTask, class Type>
-inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float tau, int64_t* all,
-                       int64_t* second, Marks* marks) {
+inline BlockSums block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float tau,
+                            Marks* marks) {
   constexpr int kGroup = Vec::kGroup, kGroups = 16 / kGroup;
   const F max = Vec::set1(exp2.max), scale = Vec::set1(exp2.scale), cut = Vec::set1(tau);
   const F minus_one = Vec::set1(-1.0f);
@@ -47,9 +54,9 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
   FASTSAMPLE_UNROLL
   for (int k = 0; k <= kDegree; ++k) c[k] = Vec::set1(kLifted.of_lift[-exponent][k]);
   const F of_second = Vec::set1(kTask == kSquares ? square_unit(exponent) : float(exponent - 1));
-  I sum[kUnroll], sum_second[kUnroll];
+  I sum[kUnroll], sum_second[kUnroll], sum_reached[kUnroll];
   FASTSAMPLE_UNROLL
-  for (int u = 0; u < kUnroll; ++u) sum[u] = sum_second[u] = Vec::zero();
+  for (int u = 0; u < kUnroll; ++u) sum[u] = sum_second[u] = sum_reached[u] = Vec::zero();
 
   for (int first = 0; first < kVectors; first += 16) {
     const auto load = [&](int i) {  // marks need to know the places
@@ -88,8 +95,9 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
         const I q = Vec::to_int(lifted);
         I& sum_of = sum_second[i % kUnroll];
         sum[i % kUnroll] = Vec::addi(sum[i % kUnroll], q);
-        if (kTask == kSum) sum_of = Vec::add_ge(sum_of, q, load(i), cut);
-        if (kTask == kEntropy) {
+        if (has_sum(kTask))
+          sum_reached[i % kUnroll] = Vec::add_ge(sum_reached[i % kUnroll], q, load(i), cut);
+        if (has_entropy(kTask)) {
           const F term = entropy_term(lifted, Vec::logarithm(nu, ru), of_second);
           sum_of = Vec::addi(sum_of, Vec::to_int(term));
         }
@@ -100,10 +108,12 @@ inline void block_mass(const typename Type::T* p, Exp2 exp2, int exponent, float
     }
   }
   const uint64_t whole = Vec::hsum(sum);
-  *all = int64_t(whole << unit_shift(exponent));
-  *second = kTask == kNothing || kTask == kMark
-                ? 0
-                : second_sum<kTask>(Vec::hsum(sum_second), whole, exponent);
+  BlockSums sums;
+  sums.all = int64_t(whole << unit_shift(exponent));
+  if (has_sum(kTask)) sums.at_least = int64_t(Vec::hsum(sum_reached) << unit_shift(exponent));
+  if (has_entropy(kTask) || kTask == kSquares)
+    sums.second = second_sum<kTask>(Vec::hsum(sum_second), whole, exponent);
+  return sums;
 }
 
 inline bool any(const Marks& m) { return (m.word[0] | m.word[1] | m.word[2] | m.word[3]) != 0; }
@@ -143,7 +153,7 @@ struct Pair {
     const F w = exp2_lifted(v, max, scale, Vec::set1(float(kMantissaBits - exponent)));
     const auto whole = [](F f) { return uint64_t(Vec::first(Vec::to_int(f))); };
     out[0] = int64_t(whole(w) << unit_shift(exponent));
-    if (kTask == kEntropy) {
+    if (has_entropy(kTask)) {
       const F y = Vec::max(log2_of_half(v, max, scale), Vec::set1(-100.0f));
       const F term = entropy_term(w, y, Vec::set1(float(exponent - 1)));
       out[1] = second_sum<kTask>(whole(term), whole(w), exponent);
@@ -158,7 +168,7 @@ struct Pair {
 // counts instead of exponentials. Says whether the block is one. `high` is its maximum.
 template <Task kTask, class Type>
 inline bool block_mass_of_two(const typename Type::T* p, Exp2 exp2, int exponent, float tau,
-                              float high, Pair<kTask>& pair, int64_t* all, int64_t* second) {
+                              float high, Pair<kTask>& pair, BlockSums& sums) {
   // Out of three of its values two are equal: enough to let a random block go.
   if (!((p[0] == p[1]) | (p[1] == p[2]) | (p[0] == p[2]))) return false;
   const F from = Vec::set1(high);
@@ -178,23 +188,23 @@ inline bool block_mass_of_two(const typename Type::T* p, Exp2 exp2, int exponent
   if (Vec::any_bit(third[0]) || Vec::any_bit(third[1])) return false;
   const int64_t highs = kBlock - lows;
   pair.weigh(high, low, exp2, exponent);
-  *all = highs * pair.of_high[0] + lows * pair.of_low[0];
-  *second = kTask == kEntropy || kTask == kSquares ? highs * pair.of_high[1] + lows * pair.of_low[1]
-                                                   : (high >= tau ? highs * pair.of_high[0] : 0) +
-                                                         (low >= tau ? lows * pair.of_low[0] : 0);
+  sums.all = highs * pair.of_high[0] + lows * pair.of_low[0];
+  sums.second = highs * pair.of_high[1] + lows * pair.of_low[1];
+  sums.at_least =
+      (high >= tau ? highs * pair.of_high[0] : 0) + (low >= tau ? lows * pair.of_low[0] : 0);
   return true;
 }
 
 // Walks the blocks of a row; `marks` are for kMark alone. Returns how many values are marked.
 template <Task kTask, class Type>
 inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* second,
-                        Marks* marks) {
+                        int64_t* at_least, Marks* marks) {
   const auto* x = static_cast<const typename Type::T*>(row.data);
   const float* block_max = row.block_max;
   const size_t n = row.n, blocks = (n + kBlock - 1) / kBlock;
   constexpr size_t kBatch = 64;
   // Of the entropy, lighter weights have more than they have of the mass.
-  const float lightest = kTask == kEntropy ? kLightest - 6.0f : kLightest;
+  const float lightest = has_entropy(kTask) ? kLightest - 6.0f : kLightest;
   Pair<kTask> pair;
   int exponent[kBatch];  // for a batch of blocks at a time: off the path of the vector work
   typename Type::T padded[kBlock];
@@ -202,23 +212,27 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
     if (b % kBatch == 0)
       for (size_t i = b; i < blocks && i < b + kBatch; ++i)
         exponent[i - b] = block_exponent(block_max[i], exp2);
-    int64_t ignored[2] = {};
-    int64_t* all_b = all ? all + b : ignored;
-    int64_t* second_b = second ? second + b : ignored + 1;
-    *all_b = *second_b = 0;
+    BlockSums sums;
     if (kTask == kMark) marks[b] = {};
     const bool light = !((block_max[b] - exp2.max) * exp2.scale > lightest);
     const bool reaches = block_max[b] >= tau;
-    if ((light && (kTask != kMark || !reaches)) || (!all && !reaches)) continue;
-    const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
-    const int e = exponent[b % kBatch];
-    if (block_mass_of_two<kTask, Type>(p, exp2, e, tau, block_max[b], pair, all_b, second_b)) {
-      if (kTask == kMark) marks[b] = marks_at_least<Type>(p, Vec::set1(tau));
-    } else if (reaches) {
-      block_mass<kTask, Type>(p, exp2, e, tau, all_b, second_b, marks + (kTask == kMark ? b : 0));
-    } else {
-      block_mass<kNothing, Type>(p, exp2, e, tau, all_b, second_b, nullptr);
+    if ((!light || (kTask == kMark && reaches)) && (all || reaches)) {
+      const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
+      const int e = exponent[b % kBatch];
+      if (block_mass_of_two<kTask, Type>(p, exp2, e, tau, block_max[b], pair, sums)) {
+        if (kTask == kMark) marks[b] = marks_at_least<Type>(p, Vec::set1(tau));
+      } else if (reaches) {
+        sums = block_mass<kTask, Type>(p, exp2, e, tau, marks + (kTask == kMark ? b : 0));
+      } else {
+        constexpr Task kRest = has_entropy(kTask)  ? kEntropy
+                               : kTask == kSquares ? kSquares
+                                                   : kNothing;
+        sums = block_mass<kRest, Type>(p, exp2, e, tau, nullptr);
+      }
     }
+    if (all) all[b] = sums.all;
+    if (second) second[b] = sums.second;
+    if (at_least) at_least[b] = sums.at_least;
   }
   size_t marked = 0;
   for (size_t b = 0; kTask == kMark && b < blocks; ++b)
@@ -229,23 +243,24 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
 template <class Type>
 FASTSAMPLE_FLATTEN void mass(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
                              int64_t* at_least) {
-  weigh_row<kSum, Type>(row, exp2, tau, all, at_least, nullptr);
+  weigh_row<kSum, Type>(row, exp2, tau, all, nullptr, at_least, nullptr);
 }
 
 template <class Type>
 FASTSAMPLE_FLATTEN size_t mass_and_marks(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
                                          Marks* marks) {
-  return weigh_row<kMark, Type>(row, exp2, tau, all, nullptr, marks);
+  return weigh_row<kMark, Type>(row, exp2, tau, all, nullptr, nullptr, marks);
 }
 
 template <class Type>
-FASTSAMPLE_FLATTEN void entropy(const Scanned& row, Exp2 exp2, int64_t* all, int64_t* entropies) {
-  weigh_row<kEntropy, Type>(row, exp2, -INFINITY, all, entropies, nullptr);
+FASTSAMPLE_FLATTEN void entropy(const Scanned& row, Exp2 exp2, float tau, int64_t* all,
+                                int64_t* entropies, int64_t* at_least) {
+  weigh_row<kEntropyAndSum, Type>(row, exp2, tau, all, entropies, at_least, nullptr);
 }
 
 template <class Type>
 FASTSAMPLE_FLATTEN void squares(const Scanned& row, Exp2 exp2, int64_t* all, int64_t* squares) {
-  weigh_row<kSquares, Type>(row, exp2, -INFINITY, all, squares, nullptr);
+  weigh_row<kSquares, Type>(row, exp2, -INFINITY, all, squares, nullptr, nullptr);
 }
 
 template <class Type>

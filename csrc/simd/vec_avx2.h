@@ -16,7 +16,7 @@ struct Vec {
   using D = __m256d;
   using S = __m256i;
   static constexpr int kWidth = 8;
-  static constexpr int kUnroll = 4;
+  static constexpr int kUnroll = 2;
   static constexpr int kGroup = 2;
   static constexpr int kDoubles = 4;  // lanes of D
 
@@ -121,7 +121,7 @@ struct Vec {
   static __m256i low(I v) { return _mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)); }
   static __m256i high(I v) { return _mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1)); }
   static uint64_t hsum(const I* s) {
-    const I a = addi(s[0], s[1]), b = addi(s[2], s[3]);  // 16 weights a lane in each
+    const I a = s[0], b = s[1];
     return uint64_t(hsum64(
         _mm256_add_epi64(_mm256_add_epi64(low(a), high(a)), _mm256_add_epi64(low(b), high(b)))));
   }

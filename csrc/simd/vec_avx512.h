@@ -16,7 +16,7 @@ struct Vec {
   using D = __m512d;
   using S = __m512i;
   static constexpr int kWidth = 16;
-  static constexpr int kUnroll = 4;
+  static constexpr int kUnroll = 1;
   static constexpr int kGroup = 4;
   static constexpr int kDoubles = 8;
 
@@ -120,8 +120,7 @@ struct Vec {
   static __m512i low(I v) { return _mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)); }
   static __m512i high(I v) { return _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)); }
   static uint64_t hsum(const I* s) {
-    const I sum = addi(addi(s[0], s[1]), addi(s[2], s[3]));  // 16 weights a lane in all
-    return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(low(sum), high(sum))));
+    return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(low(*s), high(*s))));
   }
   static void store_shifted(int64_t* p, I q, I shift) {
     _mm512_storeu_si512(p, _mm512_sllv_epi64(low(q), low(shift)));

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "elementary.h"
 #include "stages/stage.h"
 
 namespace fastsample {
@@ -31,17 +30,13 @@ void run(Cutting& cutting, const double* value) {
   Survivors& list = cutting.list();
   if (!cutting.kept.listed) make_list(cutting.row, cutting.kept, list);
   const auto total = double(mass_of(cutting));
-  int64_t* before = cutting.workspace.before.reserve(list.size);
-  std::copy(list.weight, list.weight + list.size, before);
   // All of them together weigh less than 2^62.
   int bits = 0;
   while (list.size >> bits) ++bits;
   const double unit = std::ldexp(1.0, std::min(61 - bits, 52));
-  for (size_t i = 0; i < list.size; ++i) {
-    const double distance = std::abs(double(before[i]) / total - aim) / kWidth;
-    const double w = exponential(-kSharpness * distance * distance / (1.0 + distance));
-    list.weight[i] = int64_t(unit * w + 0.5);
-  }
+  const Reweighing how{1.0 / total, aim, kWidth, kSharpness / kWidth, unit};
+  int64_t* before = cutting.workspace.before.reserve(list.size);
+  cutting.row.kernels->reweigh(list.weight, list.size, how, before);
   cutting.reweighted = total;
 }
 

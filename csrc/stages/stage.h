@@ -58,7 +58,8 @@ struct Sums {
   int64_t mass, second;
 };
 int64_t mass_of(Cutting& cutting);
-Sums entropy_of(Cutting& cutting);
+// The entropy's pass over a row, if it is one, also writes what values >= tau weigh, per block.
+Sums entropy_of(Cutting& cutting, float tau = INFINITY, int64_t* at_least = nullptr);
 Sums squares_of(Cutting& cutting);
 
 // In nats.
@@ -69,6 +70,10 @@ inline double in_units(int64_t sum) {
   static_assert(kUnitBits == 40, "2^-40 is a unit");
   return double(sum) * 0x1p-40;
 }
+
+// Whether what is kept is a list: sums over a row are of all of it, so that a stretch of the order,
+// and a short row, is made one.
+bool is_listed(Cutting& cutting);
 
 // How many tokens are kept.
 size_t count_of(Cutting& cutting);

@@ -22,13 +22,6 @@ Sums sums_of_list(Cutting& cutting, WeighSecond weigh) {
   return {list.mass(cutting.row), sum(terms, list.size)};
 }
 
-// A stretch of the order without a list is made one: sums over a row are of all of it.
-bool is_listed(Cutting& cutting) {
-  if (!cutting.kept.listed && (!cutting.kept.whole_row() || cutting.row.n <= kSmallRow))
-    make_list(cutting.row, cutting.kept, cutting.list());
-  return cutting.kept.listed;
-}
-
 // The masses of a row's blocks are kept for the draw.
 template <class Second>
 Sums sums_of_row(Cutting& cutting, Second second) {
@@ -42,6 +35,12 @@ Sums sums_of_row(Cutting& cutting, Second second) {
 
 }  // namespace
 
+bool is_listed(Cutting& cutting) {
+  if (!cutting.kept.listed && (!cutting.kept.whole_row() || cutting.row.n <= kSmallRow))
+    make_list(cutting.row, cutting.kept, cutting.list());
+  return cutting.kept.listed;
+}
+
 int64_t mass_of(Cutting& cutting) {
   const Row& row = cutting.row;
   if (!cutting.kept.listed && row.n <= kSmallRow) make_list(row, cutting.kept, cutting.list());
@@ -54,10 +53,10 @@ int64_t mass_of(Cutting& cutting) {
   return sum(mass, row.blocks);
 }
 
-Sums entropy_of(Cutting& cutting) {
+Sums entropy_of(Cutting& cutting, float tau, int64_t* at_least) {
   if (is_listed(cutting)) return sums_of_list(cutting, cutting.row.kernels->weigh_entropy);
-  return sums_of_row(cutting, [](const Row& row, Exp2 exp2, int64_t* mass, int64_t* terms) {
-    row.entropy(exp2, mass, terms);
+  return sums_of_row(cutting, [&](const Row& row, Exp2 exp2, int64_t* mass, int64_t* terms) {
+    row.entropy(exp2, tau, mass, terms, at_least);
   });
 }
 

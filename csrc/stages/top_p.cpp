@@ -48,26 +48,6 @@ Prefix find_prefix(const Row& row, const Survivors& list, float low, float high,
   return prefix;
 }
 
-// Adds to the masses per block the weights of a list, times `sign`. `so_far` has room for a number
-// per block.
-void add_by_block(const Survivors& list, int64_t sign, size_t blocks, int64_t* so_far,
-                  int64_t* mass) {
-  // The sum up to the end of each block that has any: sums of their own would wait for memory with
-  // every token.
-  std::fill(so_far, so_far + blocks, int64_t(-1));
-  int64_t total = 0;
-  for (size_t i = 0; i < list.size; ++i) {
-    total += list.weight[i];
-    so_far[size_t(list.ids[i]) / kBlock] = total;
-  }
-  int64_t before = 0;
-  for (size_t b = 0; b < blocks; ++b) {
-    if (so_far[b] < 0) continue;
-    mass[b] += sign * (so_far[b] - before);
-    before = so_far[b];
-  }
-}
-
 // Weighs a row, per block, and lists and weighs its values >= low. Says whether these were few
 // enough.
 bool weigh_and_list(const Row& row, Exp2 exp2, float low, int64_t* all, Workspace& workspace) {
@@ -144,7 +124,7 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
   }
   if (listed) {
     std::fill(mass, mass + row.blocks, int64_t(0));
-    add_by_block(list, 1, row.blocks, high, mass);
+    list.add_by_block(list.size, 1, row.blocks, high, mass);
   } else if (peaked || !kept.whole_row()) {
     row.mass(exp2, v, nullptr, mass);
   }
@@ -182,12 +162,12 @@ void cut_top_p(const Row& row, Exp2 exp2, double p, Kept& kept, Workspace& works
         kept.last = prefix.last;
         row.kernels->clear_weights(list.x, list.ids, list.size, kept.tau, kept.last, !up,
                                    list.weight);
-        add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
+        list.add_by_block(list.size, up ? -1 : 1, row.blocks, high, mass);
         break;
       }
       if (last_round) break;  // only where another thread writes to the row
       // Everything listed lies on one side of the cut.
-      add_by_block(list, up ? -1 : 1, row.blocks, high, mass);
+      list.add_by_block(list.size, up ? -1 : 1, row.blocks, high, mass);
       v = up ? to : from;
       reached = up ? above : above + between;
       continue;

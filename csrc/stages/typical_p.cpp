@@ -2,12 +2,11 @@
 // weigh p together. By rising distance, then falling value, then rising id: a band of values, with
 // part of what is equal at one of its ends.
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "elementary.h"
-#include "lists/band.h"
 #include "lists/histogram.h"
+#include "lists/nearest.h"
 #include "lists/search.h"
 #include "stages/stage.h"
 
@@ -15,67 +14,20 @@ namespace fastsample {
 
 namespace {
 
-// What is kept has to be so much, and so many.
-struct Target {
-  int64_t mass;
-  size_t count;
-
-  bool reached(int64_t m, size_t n) const { return m >= mass && n >= count; }
-};
-
-// Marks the nearest tokens of a weighed list that reach the target, or all. Quickselect: of a part
-// of the places, what is nearer than one of them is set apart.
-void mark_nearest(const Band& band, const Survivors& list, Target target, Workspace& workspace) {
-  const size_t n = list.size;
-  double* distance = workspace.distances.reserve(n);
-  uint32_t* places = workspace.places.reserve(n);
-  uint8_t* stays = workspace.stays.reserve(n);
-  for (size_t i = 0; i < n; ++i) distance[i] = band.distance(list.x[i]);
-  std::iota(places, places + n, 0u);
-  std::fill(stays, stays + n, uint8_t(0));
-
-  const auto mass_of = [&](const uint32_t* from, const uint32_t* to) {
-    int64_t mass = 0;
-    for (; from != to; ++from) mass += list.weight[*from];
-    return mass;
-  };
-  uint32_t *begin = places, *end = places + n;
-  int64_t mass = 0;  // of what is nearer than all from begin to end - 1
-  while (begin != end) {
-    const double a = distance[*begin], b = distance[begin[(end - begin) / 2]],
-                 c = distance[end[-1]];
-    const double pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
-    uint32_t* nearer = std::partition(begin, end, [&](uint32_t i) { return distance[i] < pivot; });
-    const int64_t nearer_mass = mass + mass_of(begin, nearer);
-    if (target.reached(nearer_mass, size_t(nearer - places))) {
-      end = nearer;
-      continue;
-    }
-    uint32_t* equal = std::partition(nearer, end, [&](uint32_t i) { return distance[i] == pivot; });
-    const int64_t equal_mass = nearer_mass + mass_of(nearer, equal);
-    if (!target.reached(equal_mass, size_t(equal - places))) {
-      begin = equal;
-      mass = equal_mass;
-      continue;
-    }
-    // Part of what is equal, in order.
-    const auto before = [&](uint32_t i, uint32_t j) {
-      return list.x[i] != list.x[j] ? list.x[i] > list.x[j] : list.ids[i] < list.ids[j];
-    };
-    if (!std::is_sorted(nearer, equal, before)) std::sort(nearer, equal, before);
-    mass = nearer_mass;
-    begin = nearer;
-    while (begin != equal && !target.reached(mass, size_t(begin - places)))
-      mass += list.weight[*begin++];
-    break;
-  }
-  for (const uint32_t* i = places; i != begin; ++i) stays[*i] = 1;
+Band band_of(const Cutting& cutting, double log_total, double entropy) {
+  return Band(cutting.row.max, cutting.temperature, log_total, entropy);
+}
+Band band_of(const Cutting& cutting, Sums sums) {
+  return band_of(cutting, natural_log(in_units(sums.mass)), entropy_in_nats(sums));
 }
 
 void keep_of_list(Cutting& cutting, const Band& band, Target target) {
   Survivors& list = cutting.list();
-  mark_nearest(band, list, target, cutting.workspace);
-  list.keep_marked(cutting.workspace.stays.get());
+  const Nearest kept = nearest_of(cutting.row, list, band, target, cutting.workspace);
+  uint8_t* stays = cutting.workspace.stays.reserve(list.size);
+  for (size_t i = 0; i < list.size; ++i) stays[i] = kept.inner.has(list.x[i]);
+  for (size_t k = 0; k < kept.taken; ++k) stays[kept.places[k]] = 1;
+  list.keep_marked(stays);
   cutting.row.take_maxima(list.x, list.ids, list.size);
   cutting.kept = Kept{};
   cutting.kept.listed = true;
@@ -87,25 +39,39 @@ void list_all(Cutting& cutting) {
   cutting.list().weigh(cutting.row, cutting.exp2());
 }
 
+// A guess at the distance of the last token that is kept.
+double guess_distance(const Histogram& guess, const Band& band, double p) {
+  return band.to_distance(guess.around(band.centre(), p * guess.mass(), INFINITY).radius);
+}
+
+// More than the guess has from there on, for it may be wrong.
+double count_from(const Histogram& guess, float low) {
+  return 1.25 * guess.count(low, INFINITY) + 64.0;
+}
+bool are_few(const Row& row, double count) {
+  return count < std::clamp(double(row.n) / 32.0, 1024.0, double(kShortList));
+}
+
 // A search for the distance of a row's last token that is kept. It holds the exact mass of what is
 // no farther than some distance; a guess says where the cut should be from there. What lies between
 // is listed, and either has the cut or moves on.
 class Search {
  public:
-  Search(Cutting& cutting, const Band& band, Target target, int64_t total)
+  Search(Cutting& cutting, double p)
       : cutting_(cutting),
         row_(cutting.row),
         list_(cutting.list()),
-        band_(band),
-        target_(target),
-        total_(total),
-        guess_(cutting.row, cutting.exp2(), Histogram::kMass) {}
+        from_low_(cutting.workspace.all_mass.reserve(row_.blocks)),
+        guess_(row_, cutting.exp2(), Histogram::kMass),
+        low_(guess_low(p)),
+        sums_(entropy_of(cutting, low_, from_low_)),
+        band_(band_of(cutting, sums_)),
+        target_{share_of(p, sums_.mass), cutting.at_least} {}
 
   void run() {
-    const double share = double(target_.mass) / double(total_);
-    const double all = guess_.around(band_.centre(), INFINITY, INFINITY).mass;
-    double distance =
-        band_.to_distance(guess_.around(band_.centre(), share * all, INFINITY).radius);
+    const double distance =
+        guess_distance(guess_, band_, double(target_.mass) / double(sums_.mass));
+    cutting_.kept.scale = 0.0f;  // from here on masses per block are others
     if (!cut_peaked(distance) && !cut_flat(distance)) {
       list_all(cutting_);
       keep_of_list(cutting_, band_, target_);
@@ -113,39 +79,52 @@ class Search {
   }
 
  private:
+  // Where the band may end: what weighs as much is summed while the entropy is. Where it has few
+  // tokens they will be listed.
+  float guess_low(double p) const {
+    const Histogram::Summary about = guess_.summary();
+    const Band band = band_of(cutting_, about.log_total, about.entropy);
+    const Interval values = band.within(guess_distance(guess_, band, p));
+    return are_few(row_, count_from(guess_, values.low)) ? INFINITY : values.low;
+  }
+
   // On a peaked row few tokens are no farther than that, or above: with all of these in a list, it
   // has the cut.
   bool cut_peaked(double distance) {
-    const Interval near = band_.within(distance);
-    const double enough = 1.25 * guess_.count(near.low, INFINITY) + 64.0;
-    if (!(enough < std::clamp(double(row_.n) / 32.0, 1024.0, double(kShortList)))) return false;
+    const double enough = count_from(guess_, band_.within(distance).low);
+    if (!are_few(row_, enough)) return false;
     const float low = guess_.with_count(enough);
     list_.clear();
     if (!list_.collect(row_, low, INFINITY, kAllTies, kShortList)) return false;
     list_.weigh(row_, cutting_.exp2());
     // What is not listed is farther than any listed one that is nearer than `low`.
-    const double reach = band_.distance(low);
-    int64_t mass = 0;
-    size_t count = 0;
-    for (size_t i = 0; i < list_.size; ++i) {
-      const bool sure = band_.distance(list_.x[i]) <= reach;
-      mass += sure ? list_.weight[i] : 0;
-      count += sure;
-    }
+    const Interval sure = band_.within(band_.distance(low));
+    const float above = next_above(sure.high);
+    const int64_t mass = mass_of_list(sure.low) - mass_of_list(above);
+    const size_t count = count_of_list(sure.low) - count_of_list(above);
     if (!(low <= band_.centre()) || !target_.reached(mass, count)) return false;
     keep_of_list(cutting_, band_, target_);
     return true;
+  }
+  int64_t mass_of_list(float low) const {
+    return row_.kernels->mass_at_least(list_.x, list_.weight, list_.size, low);
+  }
+  size_t count_of_list(float low) const {
+    return row_.kernels->count_at_least(list_.x, list_.size, low);
   }
 
   // False where only a list of all will do.
   bool cut_flat(double distance) {
     double nearest = -1.0, farthest = INFINITY;  // the cut is beyond the one, and not the other
+    // What the pass for the entropy has summed is a start.
+    if (low_ <= band_.centre() && band_.within(band_.distance(low_)).low == low_)
+      distance = band_.distance(low_);
     int64_t mass = mass_within(band_.within(distance));
     for (int round = 0; round < 40; ++round) {
       const bool inside = mass >= target_.mass;
       (inside ? farthest : nearest) = distance;
       const double missing = std::abs(double(mass) - double(target_.mass));
-      const double step = std::ldexp(1.5 * missing + double(total_) / 512.0, 2 * round);
+      const double step = std::ldexp(1.5 * missing + double(sums_.mass) / 512.0, 2 * round);
       double other = by_guess(distance, inside ? -step : step);
       // A guess that does not move knows nothing.
       if (inside)
@@ -162,13 +141,15 @@ class Search {
         mass = inside ? inner_mass : inner_mass + between;
         continue;
       }
-      // Too many to list: another exact point. Where the guess has the cut, or a listed token, or
-      // by turns halfway between what is known, in the order of floats.
+      // Too many to list: another exact point. A value that most of them have, or where the guess
+      // has the cut, or a listed token, or by turns halfway between what is known, in the order of
+      // floats.
       const int turn = round % 3;
       distance = by_guess(distance, inside ? -missing : missing);
-      const bool is_token = turn == 1 || !(distance > nearest && distance < farthest);
-      if (is_token && list_.size) distance = band_.distance(list_.x[list_.size / 2]);
-      if (turn == 2 || !(distance > nearest && distance <= farthest))
+      const bool is_token =
+          is_common() || turn == 1 || !(distance > nearest && distance < farthest);
+      if (is_token && list_.size) distance = band_.distance(some_token());
+      if ((turn == 2 && !is_common()) || !(distance > nearest && distance <= farthest))
         distance = halfway(nearest, farthest);
       mass = mass_within(band_.within(distance));
       if (!is_token || mass < target_.mass) continue;
@@ -182,16 +163,14 @@ class Search {
     return false;
   }
 
-  static double below(double d) { return d > 0.0 ? std::nextafter(d, 0.0) : -1.0; }
-  static double halfway(double a, double b) {
-    int64_t low, high;
-    a = std::max(a, 0.0);
-    std::memcpy(&low, &a, sizeof low);
-    std::memcpy(&high, &b, sizeof high);
-    const int64_t middle = low + (high - low) / 2;
-    std::memcpy(&a, &middle, sizeof a);
-    return a;
+  float some_token() const { return list_.x[list_.size / 2]; }
+  // Whether half of the listed tokens are equal.
+  bool is_common() const {
+    if (!list_.size) return false;
+    const float x = some_token();
+    return 2 * (count_of_list(x) - count_of_list(next_above(x))) > list_.size;
   }
+  static double below(double d) { return d > 0.0 ? std::nextafter(d, 0.0) : -1.0; }
 
   double by_guess(double distance, double more) const {
     const float radius = band_.to_radius(distance);
@@ -199,24 +178,33 @@ class Search {
     return band_.to_distance(guess_.around(band_.centre(), here + more, INFINITY).radius);
   }
 
-  int64_t mass_from(float low) const {
-    if (low > row_.max) return 0;
-    int64_t* mass = cutting_.workspace.all_mass.reserve(row_.blocks);
-    row_.mass(cutting_.exp2(), low, nullptr, mass);
+  int64_t sum(const int64_t* mass) const {
     return std::accumulate(mass, mass + row_.blocks, int64_t(0));
   }
-  int64_t mass_within(Interval i) const {
-    return i.empty() ? 0 : mass_from(i.low) - mass_from(next_above(i.high));
+  int64_t mass_within(Interval i) {
+    if (i.empty()) return 0;
+    if (i.low != low_) row_.mass(cutting_.exp2(), i.low, nullptr, from_low_);
+    low_ = i.low;
+    const float above = next_above(i.high);
+    if (above > row_.max) return sum(from_low_);
+    int64_t* from_high = cutting_.workspace.high_mass.reserve(row_.blocks);
+    row_.mass(cutting_.exp2(), above, nullptr, from_high);
+    return sum(from_low_) - sum(from_high);
   }
 
   // Lists and weighs what is farther than the one and no farther than the other, unless it is much.
   bool list_between(double inner, double outer) {
     const Interval in = band_.within(inner), out = band_.within(outer);
-    const size_t limit = short_list(row_);
     list_.clear();
+    lows_ = {INFINITY, INFINITY, 0};
     if (out.empty()) return true;
-    const float middle = in.empty() ? next_above(out.high) : in.low;
-    if (!list_.collect(row_, out.low, middle, kAllTies, limit)) return false;
+    // Where it would be, some tell what they are like.
+    const double expected =
+        guess_.count(out.low, out.high) - (in.empty() ? 0.0 : guess_.count(in.low, in.high));
+    const size_t limit = expected > double(short_list(row_)) ? 0 : short_list(row_);
+    lows_ = {out.low, in.empty() ? next_above(out.high) : in.low, 0};
+    if (!list_.collect(row_, lows_.outer, lows_.inner, kAllTies, limit)) return false;
+    lows_.count = list_.size;
     if (!in.empty() && in.high < out.high &&
         !list_.collect(row_, next_above(in.high), next_above(out.high), kAllTies, limit))
       return false;
@@ -227,69 +215,109 @@ class Search {
   // Keeps what is inside and weighs so much, and the nearest of the list. False where that is not
   // an interval.
   bool keep_with(Interval inside, int64_t inside_mass) {
-    mark_nearest(band_, list_, {target_.mass - inside_mass, 0}, cutting_.workspace);
-    const uint8_t* stays = cutting_.workspace.stays.get();
+    const Nearest added =
+        nearest_of(row_, list_, band_, {target_.mass - inside_mass, 0}, cutting_.workspace);
     Interval all = inside;
-    for (size_t i = 0; i < list_.size; ++i)
-      if (stays[i]) all.include(list_.x[i]);
+    if (!added.inner.empty()) all.include(added.inner);
+    for (size_t k = 0; k < added.taken; ++k) all.include(list_.x[added.places[k]]);
     // Which of the values at its ends stay, where not all do.
     size_t at_low = 0, at_high = 0;
     bool some_low = false, some_high = false;
-    for (size_t i = 0; i < list_.size; ++i) {
+    for (size_t k = 0; k < added.count; ++k) {
+      const uint32_t i = added.places[k];
       const float x = list_.x[i];
+      const bool stays = k < added.taken;
       const auto id = size_t(list_.ids[i]);
-      if (!stays[i] && x > all.low && x < all.high) return false;
-      if (x == all.low) stays[i] ? at_low = std::max(at_low, id) : some_low = true;
-      if (x == all.high) stays[i] ? at_high = std::max(at_high, id) : some_high = true;
+      if (!stays && x > all.low && x < all.high) return false;
+      if (x == all.low) stays ? at_low = std::max(at_low, id) : some_low = true;
+      if (x == all.high) stays ? at_high = std::max(at_high, id) : some_high = true;
     }
-    return keep_interval(all, some_low ? at_low : kNoLimit, some_high ? at_high : kNoLimit);
+    const bool has_masses = !some_low && move_masses(all.low);
+    return keep_interval(all, some_low ? at_low : kNoLimit, some_high ? at_high : kNoLimit,
+                         has_masses);
   }
 
-  // Part of what is at a distance that very many have: at two values, or it is no interval.
+  // Makes the masses per block those of values >= low, which is among those that were listed. False
+  // where they are of other values than these.
+  bool move_masses(float low) {
+    const bool add = low_ == lows_.inner;
+    if (!add && low_ != lows_.outer) return false;
+    row_.kernels->clear_weights(list_.x, list_.ids, lows_.count, low, kNoLimit, add, list_.weight);
+    int64_t* so_far = cutting_.workspace.high_mass.reserve(row_.blocks);
+    list_.add_by_block(lows_.count, add ? 1 : -1, row_.blocks, so_far, from_low_);
+    low_ = low;
+    return true;
+  }
+
+  // Part of what is at a distance that very many have. False where that is not an interval.
   bool keep_ties(double distance, Interval nearer, int64_t mass) {
-    const Interval all = band_.within(distance);
-    const bool has_high = nearer.empty() || all.high != nearer.high;
-    const bool has_low = nearer.empty() || all.low != nearer.low;
-    if (nearer.empty() ? all.low != all.high
-                       : (has_high && all.high != next_above(nearer.high)) ||
-                             (has_low && next_above(all.low) != nearer.low))
-      return false;
-    Interval kept = nearer;
-    if (has_high) {
-      kept.include(all.high);
-      const size_t last = last_with(all.high, mass);
-      if (mass >= target_.mass) {
-        const bool whole = kept.low != kept.high;
-        return keep_interval(kept, whole ? kNoLimit : last, last);
-      }
+    Interval high = band_.within(distance), low;
+    if (!nearer.empty()) {
+      low = {high.low, from_key(to_key(nearer.low) - 1)};
+      high.low = next_above(nearer.high);
     }
-    kept.include(all.low);
-    return keep_interval(kept, last_with(all.low, mass), kNoLimit);
+    Interval kept = count_in(nearer) ? nearer : Interval{};
+    for (Interval* part : {&high, &low}) {
+      if (!shrink_to_value(*part)) return false;
+      if (part->empty()) continue;
+      const bool is_high = part == &high;
+      kept.include(part->low);
+      const size_t last = last_with(part->low, mass);
+      if (mass < target_.mass) continue;
+      const bool is_all = kept.low == kept.high;
+      return keep_interval(kept, is_high && !is_all ? kNoLimit : last,
+                           is_high || is_all ? last : kNoLimit, false);
+    }
+    return false;
+  }
+
+  size_t count_in(Interval i) const {
+    return i.empty() ? 0 : row_.count(i.low) - row_.count(next_above(i.high));
+  }
+
+  // Makes an interval the only value that the row has in it, if any. False where it has several.
+  bool shrink_to_value(Interval& values) {
+    if (values.empty()) return true;
+    const size_t count = count_in(values);
+    Interval value;
+    if (count) {
+      list_.clear();
+      list_.collect(row_, values.low, next_above(values.high), kAllTies, 1);
+      value.include(list_.x[0]);
+      if (count_in(value) != count) return false;
+    }
+    values = value;
+    return true;
   }
 
   // The id of the token of this value with which the mass reaches the target, or of the last.
-  size_t last_with(float value, int64_t& mass) const {
-    int64_t* at_least = cutting_.workspace.all_mass.reserve(row_.blocks);
+  size_t last_with(float value, int64_t& mass) {
     int64_t* above = cutting_.workspace.high_mass.reserve(row_.blocks);
-    row_.mass(cutting_.exp2(), value, nullptr, at_least);
+    row_.mass(cutting_.exp2(), value, nullptr, from_low_);
     row_.mass(cutting_.exp2(), next_above(value), nullptr, above);
-    const auto sum = [&](const int64_t* m) {
-      return std::accumulate(m, m + row_.blocks, int64_t(0));
-    };
     const int64_t missing = target_.mass - mass;
-    mass += sum(at_least) - sum(above);
-    return last_of_ties(row_, cutting_.exp2(), value, missing, at_least, above);
+    mass += sum(from_low_) - sum(above);
+    low_ = INFINITY;
+    return last_of_ties(row_, cutting_.exp2(), value, missing, from_low_, above);
   }
 
-  bool keep_interval(Interval kept, size_t last_low, size_t last_high) {
-    if (target_.count > 1 &&
-        row_.count(kept.low) - row_.count(next_above(kept.high)) < target_.count + kBlock)
+  // `has_masses` says whether the masses per block are those of values >= kept.low.
+  bool keep_interval(Interval kept, size_t last_low, size_t last_high, bool has_masses) {
+    if (target_.count > 1 && count_in(kept) < target_.count + kBlock)
       return false;  // perhaps too few
     list_.clear();
     cutting_.kept.listed = false;
     cutting_.kept.tau = kept.low;
     cutting_.kept.last = last_low;
-    drop_above(cutting_, {kept.high, 0, last_high});
+    // Where both ends are one value, what the floor takes of it is all.
+    if (kept.low == kept.high) last_high = kNoLimit;
+    if (kept.high < row_.max || last_high != kNoLimit) {
+      drop_above(cutting_, {kept.high, 0, last_high});
+    } else if (has_masses) {
+      std::copy(from_low_, from_low_ + row_.blocks, cutting_.workspace.block_mass.get());
+      cutting_.kept.scale = cutting_.exp2().scale;
+      return true;  // it can be drawn from without a list
+    }
     list_if_short(cutting_);
     return true;
   }
@@ -297,21 +325,23 @@ class Search {
   Cutting& cutting_;
   Row& row_;
   Survivors& list_;
-  const Band& band_;
-  const Target target_;
-  const int64_t total_;
+  int64_t* from_low_;  // masses of values >= low_, per block
   const Histogram guess_;
+  float low_;
+  const Sums sums_;
+  const Band band_;
+  const Target target_;
+  struct {
+    float outer, inner;
+    size_t count;
+  } lows_{};  // of the values below the centre that were listed: in [outer, inner), so many
 };
 
 void run(Cutting& cutting, const double* value) {
+  if (!is_listed(cutting)) return Search(cutting, value[0]).run();
   const Sums sums = entropy_of(cutting);
   const Target target{share_of(value[0], sums.mass), cutting.at_least};
-  const Band band(cutting.row.max, cutting.temperature, natural_log(in_units(sums.mass)),
-                  entropy_in_nats(sums));
-  if (cutting.kept.listed)
-    keep_of_list(cutting, band, target);
-  else
-    Search(cutting, band, target, sums.mass).run();
+  keep_of_list(cutting, band_of(cutting, sums), target);
 }
 
 }  // namespace

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..records import EDIT
-from .row import INFINITY, Row, read_block
-from .vectors import BLOCK
+from .row import INFINITY, Row, copy_floats
 from .words import Floats32, Scalar, carray, njit, pointer
 
 
@@ -23,11 +22,7 @@ def edited(x: Scalar, edit: Scalar) -> Scalar:
 @njit
 def copy_edited(row: Row, to: Floats32, extra: Scalar, i: Scalar) -> None:
     """Write row i as float32, with its edits and with -inf for what is not allowed."""
-    for b in range((row.size + BLOCK - 1) // BLOCK):
-        read_block(row, b)
-        start = b * BLOCK
-        for j in range(min(BLOCK, row.size - start)):
-            to[start + j] = row.scratch[j]
+    copy_floats(row, to)
     if extra.edits:
         ends = carray(pointer(extra.edit_offsets), i + 2, np.int64)
         edits = carray(pointer(extra.edits), ends[i + 1], EDIT)

@@ -47,7 +47,7 @@ def exponential(x: float) -> float:
     r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10
     series = 1.0
     for k in range(14, 0, -1):
-        series = 1.0 + series * r / k
+        series = 1.0 + series * r * (1.0 / k)
     return math.ldexp(series, int(n))
 
 

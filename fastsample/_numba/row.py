@@ -88,6 +88,19 @@ def block(row: Row, b: Scalar) -> Floats32:
 
 
 @njit
+def copy_floats(row: Row, to: Floats32) -> None:
+    """Write all of the row as float32."""
+    if row.dtype == FLOAT32:
+        to[:] = carray(pointer(row.address), row.size, np.float32)
+        return
+    for b in range((row.size + BLOCK - 1) // BLOCK):
+        read_block(row, b)
+        start = b * BLOCK
+        for j in range(min(BLOCK, row.size - start)):
+            to[start + j] = row.scratch[j]
+
+
+@njit
 def scan_block_of_halves(row: Row, b: Scalar) -> bool:
     """Do to a whole block of 16 bits what `scan_floats` does to one of floats."""
     values = carray(pointer(row.address + 2 * b * BLOCK), BLOCK, np.int16)

@@ -64,9 +64,10 @@ def bitcast(context: Any, x: Any) -> Any:
 
 @intrinsic
 def double_bits(context: Any, x: Any) -> Any:
-    """Return the int64 of a float64's bits."""
-    return numba.int64(numba.float64), lambda context, builder, signature, values: builder.bitcast(
-        *values, ir.IntType(64)
+    """Return the int64 of a float64's bits, or the other way round."""
+    to = numba.int64 if x == numba.float64 else numba.float64
+    return to(x), lambda context, builder, signature, values: builder.bitcast(
+        *values, context.get_value_type(to)
     )
 
 

@@ -43,6 +43,13 @@ float Histogram::reaching(double) const { return random_value(exp2_); }
 float Histogram::with_count(double) const { return random_value(exp2_); }
 float Histogram::below(float, double) const { return random_value(exp2_); }
 float Histogram::above(float, double) const { return random_value(exp2_); }
+Histogram::Summary Histogram::summary() const {
+  return {40.0 * random_share(), 40.0 * random_share()};
+}
+double Histogram::mass() const { return 1e12 * random_share(); }
+Histogram::Around Histogram::around(float, double, float) const {
+  return {1e12 * random_share(), float(60.0 * random_share() / double(exp2_.scale))};
+}
 double Histogram::mass_of_sample(float) const { return 1e12 * random_share(); }
 double Histogram::count(float, float) const {
   return random_word() % 3 ? 5000.0 * random_share() : 0.0;

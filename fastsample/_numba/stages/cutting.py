@@ -8,19 +8,21 @@ import numpy as np
 
 from ..row import (
     ALL_TIES,
+    FLOAT32,
     INFINITY,
     Kept,
     Row,
     Survivors,
     block,
+    copy_floats,
     count_at_least,
     kept_mass,
     list_kept,
     weigh,
 )
-from ..vectors import BLOCK
+from ..vectors import BLOCK, largest_lane, scan_floats
 from ..weights import LARGEST, Exp2
-from ..words import Scalar, njit
+from ..words import Scalar, ShortIds, njit
 
 
 class Cutting(NamedTuple):
@@ -78,3 +80,25 @@ def only(c: Cutting, stays: Scalar, listed: Survivors) -> Cutting:
     r = c.row
     row = Row(r.address, r.dtype, r.size, r.scratch, r.lane_max, maxima, row_max)
     return Cutting(row, Kept(-LARGEST, ALL_TIES), Survivors(ids, x))
+
+
+@njit
+def without(row: Row, ids: ShortIds) -> Row:
+    """Return a row that lacks some tokens: a copy of what it read, with the maxima of what is left.
+
+    The copy lives as long as the array that its scratch is a part of.
+    """
+    memory = np.empty(BLOCK + row.size, np.float32)
+    scratch, x = memory[:BLOCK], memory[BLOCK:]
+    copy_floats(row, x)
+    for i in range(ids.size):
+        x[ids[i]] = -INFINITY
+    at = np.int64(x.ctypes.data)
+    maxima, lane_max = row.block_max, row.lane_max
+    without_max = Row(at, np.int64(FLOAT32), row.size, scratch, lane_max, maxima, row.max)
+    for i in range(ids.size):
+        b = ids[i] // BLOCK
+        scan_floats(block(without_max, b), lane_max[b])
+        maxima[b] = largest_lane(lane_max[b])
+    row_max = maxima.max()
+    return Row(at, np.int64(FLOAT32), row.size, scratch, lane_max, maxima, row_max)
