@@ -174,9 +174,9 @@ class Sampler:
 
         The token is added to the history, if there is one; -1 of a bad row is not.
         """
-        quick = self._draw is not None and out is None and allowed is None
+        quick = self._draw is not None and out is None
         if quick and self._module is backend._active:
-            token: int = self._draw(logits)
+            token: int = self._draw(logits) if allowed is None else self._draw(logits, allowed)
             if token >= 0:
                 return token
         rows, single = as_rows(logits)

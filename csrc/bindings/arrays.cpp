@@ -56,13 +56,34 @@ fs_logits as_logits(const py::array& rows) {
   return {sizeof(fs_logits), rows.data(), rows.shape(0), rows.shape(1), stride, 0, dtype, 0};
 }
 
-bool as_row(PyObject* array, fs_logits& logits) {
+namespace {
+
+// An array of one dimension whose memory can be read as it is, or null.
+const py::detail::PyArray_Proxy* as_line(PyObject* array) {
   using py::detail::npy_api;
   // Exactly numpy.ndarray: a subclass may mean something else by its data.
-  if (Py_TYPE(array) != npy_api::get().PyArray_Type_) return false;
+  if (Py_TYPE(array) != npy_api::get().PyArray_Type_) return nullptr;
   const auto* proxy = py::detail::array_proxy(array);
   constexpr int kReady = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
-  if (proxy->nd != 1 || (proxy->flags & kReady) != kReady) return false;
+  return proxy->nd == 1 && (proxy->flags & kReady) == kReady ? proxy : nullptr;
+}
+
+}  // namespace
+
+bool as_words(PyObject* array, fs_masks& masks) {
+  const auto* proxy = as_line(array);
+  if (!proxy || proxy->dimensions[0] < 1) return false;
+  const auto type = py::reinterpret_borrow<py::dtype>(proxy->descr);
+  const bool whole = type.kind() == 'i' || type.kind() == 'u';
+  if (!whole || type.itemsize() != 4 || !is_native(type)) return false;
+  masks = {sizeof masks, reinterpret_cast<const uint32_t*>(proxy->data),
+           32 * int64_t(proxy->dimensions[0]), 0};
+  return true;
+}
+
+bool as_row(PyObject* array, fs_logits& logits) {
+  const auto* proxy = as_line(array);
+  if (!proxy) return false;
   const int dtype = element_type(py::reinterpret_borrow<py::dtype>(proxy->descr));
   if (dtype < 0) return false;
   logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, 0, dtype, 0};

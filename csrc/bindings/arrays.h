@@ -30,6 +30,9 @@ fs_logits as_logits(const py::array& rows);
 // The same of one row, an array of NumPy's own type without a copy; false where it is not that.
 bool as_row(PyObject* array, fs_logits& logits);
 
+// The same of a packed mask, one for all rows.
+bool as_words(PyObject* array, fs_masks& masks);
+
 // An int of Python as a 64-bit word; false where it is not that.
 inline bool word_of(PyObject* item, uint64_t& to) {
   if (!PyLong_CheckExact(item)) return false;

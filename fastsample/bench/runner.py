@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import build_info, survivors, use_backend
 from ..arrays import as_rows
-from ..reference import to_float32, uniform
+from ..reference import mask, to_float32, uniform
 from ..reference.edits import apply, edits_of
 from ..reference.edits.edit import Edit
 from .grid import COMPARED, SUMMARISED, VOCAB, Case, Row, basis, make_row
@@ -46,6 +46,8 @@ class Expected:
     def __init__(self, row: Row, params: Params, edits: Iterable[Edit] = ()) -> None:
         rows, _ = as_rows(row)
         self.row = apply(to_float32(rows)[0], edits)
+        if "allowed" in params:
+            self.row = mask.apply(self.row, mask.allowed_of(self.row.size, params["allowed"]))
         params = {name: value for name, value in params.items() if name not in EDITS}
         self.ids, probs = _survivors(self.row, params)
         self.cdf = np.zeros(self.row.size + 1)
@@ -304,7 +306,7 @@ def usable(samplers: Sequence[Rival], report: Report) -> list[Rival]:
         report["samplers"][rival.name] = entry
         if not entry["skipped"]:
             try:
-                draws(ready(rival, make_row("normal", vocab=512), params_of("chain", 512))[0], 1)
+                draws(ready(rival, make_row("normal", vocab=512), params_of(rival.has, 512))[0], 1)
                 entry["versions"] = {p: version(p) for p in rival.needs.values()}
                 found.append(rival)
             except Exception as error:  # an installation that is broken is not the others' fault

@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 Params: TypeAlias = "dict[str, Any]"
 Ids: TypeAlias = "npt.NDArray[np.int64]"
+Mask: TypeAlias = "npt.NDArray[np.bool_]"
 SEED = 1
 BIASED = 16  # ids of a logit_bias
 LONG = 4096  # tokens of a long history
+CLUSTER = 64  # tokens that a mask allows side by side
 
 
 class Over(NamedTuple):
@@ -32,6 +34,7 @@ class Work(NamedTuple):
     faster: float | None = None  # at least so many times as fast as the fastest rival, at V = VOCAB
     over: Over | None = None
     history: Callable[[np.random.Generator, int], Ids] | None = None
+    allowed: Callable[[np.random.Generator, int], Mask] | None = None
     about: str = ""  # what the parameters do not say
 
 
@@ -75,8 +78,24 @@ def _us(bound: float) -> Over:
     return Over("chain", "us more", bound)
 
 
+def _masked(bound: float, about: str, allowed: Callable[[np.random.Generator, int], Mask]) -> Work:
+    params = MAIN["chain"].params
+    return Work(params, over=_times(bound), allowed=allowed, about=f"with {about} allowed")
+
+
 def _some(rng: np.random.Generator, vocab: int, count: int) -> Ids:
     return rng.permutation(vocab)[:count]
+
+
+def _some_of(rng: np.random.Generator, vocab: int, count: int) -> Mask:
+    return np.isin(np.arange(vocab), _some(rng, vocab, count))
+
+
+def _clusters(rng: np.random.Generator, vocab: int) -> Mask:
+    allowed = np.zeros(vocab, bool)
+    for first in rng.integers(0, vocab - CLUSTER, max(1, vocab // (100 * CLUSTER))):
+        allowed[first : first + CLUSTER] = True
+    return allowed
 
 
 def _text(rng: np.random.Generator, vocab: int) -> Ids:
@@ -87,7 +106,7 @@ def _text(rng: np.random.Generator, vocab: int) -> Ids:
 #: What edits a row before any stage, of the parameters of a work.
 EDITS = frozenset(
     {"logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty"}
-    | {"penalty_last_n", "dry_multiplier", "history", "prompt_length"}
+    | {"penalty_last_n", "dry_multiplier", "history", "prompt_length", "allowed"}
 )
 _PENALTIES = {"repetition_penalty": 1.1, "frequency_penalty": 0.1, "presence_penalty": 0.1}
 _DRY = {"dry_multiplier": 0.8}
@@ -129,8 +148,20 @@ FAMILY = {
         f"after {LONG:,} times one token",
         **_DRY,
     ),
+    "mask 99 %": _masked(1.2, "all but 1 % of the tokens", lambda rng, n: rng.random(n) >= 0.01),
+    "mask 1 %": _masked(1.2, f"1 % of the tokens, {CLUSTER} side by side,", _clusters),
+    "mask half": _masked(1.6, "half of the tokens", lambda rng, n: rng.random(n) < 0.5),
+    "mask 200": _masked(0.5, "200 tokens", lambda rng, n: _some_of(rng, n, 200)),
+    "mask one": _masked(0.1, "one token", lambda rng, n: _some_of(rng, n, 1)),
 }
 WORKS = MAIN | FAMILY
+
+
+def packed(allowed: Mask) -> npt.NDArray[np.int32]:
+    """Return a mask as grammars give it: a bit for each token, the first the lowest of its word."""
+    bits = np.zeros(-(-allowed.size // 32) * 32, bool)
+    bits[: allowed.size] = allowed
+    return np.packbits(bits, bitorder="little").view(np.int32)
 
 
 def params_of(name: str, vocab: int) -> Params:
@@ -140,9 +171,11 @@ def params_of(name: str, vocab: int) -> Params:
     prompt's.
     """
     work = WORKS[name]
+    rng = np.random.default_rng(SEED)
+    if work.allowed:
+        return work.params | {"allowed": packed(work.allowed(rng, vocab))}
     if work.history is None:
         return dict(work.params)
-    rng = np.random.default_rng(SEED)
     given: Params = {"history": work.history(rng, vocab), "prompt_length": 0}
     if "repetition_penalty" in work.params:
         ids = _some(rng, vocab, BIASED)

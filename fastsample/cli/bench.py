@@ -120,7 +120,7 @@ def _check_vllm(args: argparse.Namespace) -> None:
 
 
 def _measure_vllm(args: argparse.Namespace) -> list[Report]:
-    rounds, tokens, batches = (1, 4, (1, 3)) if args.smoke else (3, 32, vllm_table.BATCHES)
+    rounds, tokens, batches = (1, 4, (1, 3)) if args.smoke else (3, 24, vllm_table.BATCHES)
     rounds = 1 if args.quick else rounds
     return [vllm_table.run(model, rounds, tokens, batches) for model in args.vllm]
 
