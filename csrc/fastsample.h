@@ -174,7 +174,7 @@ typedef struct fs_masks {
   uint64_t struct_size;    /* sizeof(fs_masks) */
   const uint32_t* allowed; /* null: all before allowed_count are */
   int64_t allowed_count;
-  int64_t row_stride; /* in words; 0: one mask for all rows */
+  int64_t row_stride; /* in words, of any sign; 0: one mask for all rows */
 } fs_masks;
 
 /* Which log-probabilities: of the logits as they came, without edits, mask, temperature and stages;

@@ -78,10 +78,10 @@ class Sequence:
     """A chain, rules, a history and a state: what `fs_sampler` is."""
 
     def __init__(self, params: npt.NDArray[np.void], rules: Iterable[_Rule] = ()) -> None: ...
-    # draw(row) draws a token at its seed and offset, pushes it and moves on; or it is -1 with
-    # nothing moved, where the general path has to look at the arguments.
+    # draw(row) or draw(row, allowed) draws a token at its seed and offset, pushes it and moves on;
+    # or it is -1 with nothing moved, where the general path has to look at the arguments.
     @property
-    def draw(self) -> Callable[[object], int]: ...
+    def draw(self) -> Callable[..., int]: ...
     # Whether tokens are kept: else they are dropped now and then.
     keeps: bool
     def start(self, ids: Any, prompt_length: int | None = None) -> None: ...

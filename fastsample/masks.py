@@ -95,7 +95,7 @@ def masks(
     if not given:
         return {}
     first, *more = given
-    if not more and len(first) == rows and first.flags.carray:
+    if not more and len(first) == rows and first.flags.c_contiguous and first.flags.aligned:
         return {"allowed": first}  # read where it is
     width = min(words.shape[1] for words in given)
     both = np.full((rows, width), 0xFFFFFFFF, np.uint32)

@@ -26,7 +26,7 @@ from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
 from .sequence import Memory, Past, step_at_once
 from .signatures import documented_class
-from .values import MAX_UINT64, any_integer, column, named, plain, refuse_masked, uint64
+from .values import MAX_UINT64, any_integer, column, is_word, named, plain, refuse_masked, uint64
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -370,7 +370,7 @@ class Sampler:
             self._own = self.seed = secrets.randbits(64)
 
     def _is_unseeded(self) -> bool:
-        return self._own is not None and bool(self.seed == self._own)
+        return self._own is not None and is_word(self.seed) and bool(self.seed == self._own)
 
     # ---- copies ---------------------------------------------------------------------------------
 

@@ -121,7 +121,8 @@ def _of_row(i: int) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{error} (row {i})") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{error} (row {i})") from None
 
 
 def _one_by_one(

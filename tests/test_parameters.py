@@ -17,6 +17,7 @@ from fastsample.orders import FLOORS, Preset, StageName, stages_of
 from fastsample.parameters import DEFAULTS, NAMES, OF_STAGE, TABLE
 from fastsample.plans import make_plan
 from fastsample.records import KINDS, NUMBERS, steps
+from fastsample.sampler import _reseed_all
 from fastsample.values import integer
 
 NUMBERED = [name for name, rule in TABLE.items() if not rule.listed]
@@ -250,3 +251,14 @@ def test_a_seed_that_is_given_later_stays() -> None:
     for each in (sampler, other):
         each._reseed()  # what a child does
     assert (sampler.seed, other.seed) == (5, 6)
+
+
+def test_a_seed_by_row_that_is_given_later_stays() -> None:
+    """And does not keep a fork from reseeding others, nor a sampler from being copied."""
+    sampler, other = fs.Sampler(), fs.Sampler()
+    before, sampler.seed = other.seed, np.array([1, 2])
+    copies = [sampler.copy(), pickle.loads(pickle.dumps(sampler))]
+    _reseed_all()  # what a child does
+    assert other.seed != before
+    for each in (sampler, *copies):
+        assert list(each.seed) == [1, 2]

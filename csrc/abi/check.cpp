@@ -85,11 +85,11 @@ std::string check_chain(const fs_chain* chains, int64_t i) {
   return check_states(chain);
 }
 
+}  // namespace
+
 std::string in_row(const std::string& error, int64_t i) {
   return error + " (row " + std::to_string(i) + ")";
 }
-
-}  // namespace
 
 std::string check_call(int32_t threads, uint32_t flags) {
   if (threads < 0) return must("threads", ">= 0", int64_t(threads));

@@ -9,6 +9,7 @@ namespace fastsample {
 
 // Each returns what is wrong, or an empty string.
 std::string check_logits(const fs_logits* logits);
+std::string in_row(const std::string& error, int64_t i);
 std::string check_chains(const fs_chain* chains, int64_t count, int64_t rows);
 // `drawing` is whether a token is drawn, with u.
 std::string check_draws(const fs_draw* draws, int64_t rows, int64_t vocab, bool drawing);

@@ -44,7 +44,7 @@ std::string check_source(const char* name, const fs_source* source, int64_t rows
   if (error.empty()) error = check_draws(source->draws, rows, source->logits->vocab, false);
   for (int64_t i = 0; error.empty() && source->draws && i < rows; ++i)
     if (element_at(source->draws, i).past)
-      error = "draw.past must be null where drafts are verified";
+      error = in_row(std::string(name) + ".draws.past must be null", i);
   return error;
 }
 

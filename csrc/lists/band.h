@@ -83,7 +83,8 @@ class Band {
     int64_t low = int64_t(to_key(-FLT_MAX)) - 1, high = to_key(max_);
     const double place = double(max_) - temperature_ * (about + entropy_ - log_total_);
     int64_t at = to_key(float(std::clamp(place, -double(FLT_MAX), double(max_)))) - 1;
-    for (int64_t step = 1; high - low > 1; step *= 8) {
+    constexpr int64_t kLongest = int64_t(1) << 33;  // no two keys are as far apart
+    for (int64_t step = 1; high - low > 1; step = std::min(8 * step, kLongest)) {
       if (at <= low || at >= high) at = low + (high - low) / 2;
       const bool there = holds(excess(from_key(int32_t(at))));
       (there ? high : low) = at;

@@ -11,7 +11,7 @@ void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
   std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
   ceiling_ = {};
   table_ = edits.table;
-  masked_ = allowed.word || allowed.size < n;
+  masked_ = allowed.limits(n);
   if (masked_) copy_bits(allowed);
   if (edits.count) sort_edits(edits);
   table_.blocks = std::min(table_.blocks, blocks_);
@@ -45,7 +45,8 @@ void Patch::sort_edits(const Edits& edits) {
 void Patch::copy_bits(Allowed allowed) {
   const size_t words = blocks_ * kWords;
   const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
-  uint32_t* bits = bits_.reserve(words + 1);  // kernels read some bytes further
+  uint32_t* bits = bits_.reserve(words + 1);  // kernels read a word further
+  bits[words] = 0;
   if (allowed.word)
     std::copy(allowed.word, allowed.word + whole, bits);
   else

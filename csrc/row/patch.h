@@ -59,6 +59,9 @@ struct Edits {
 struct Allowed {
   const uint32_t* word = nullptr;
   size_t size = std::numeric_limits<size_t>::max();
+
+  // Whether something is forbidden in a row of n, or may be.
+  bool limits(size_t n) const { return word || size < n; }
 };
 
 // Where stages have cut a row from above. Of values equal to it, some ids stay.
@@ -88,10 +91,11 @@ class Patch {
   State state(size_t b) const { return State(states_.get()[b]); }
   void set(size_t b, State state) { states_.get()[b] = state; }
   bool has_edits(size_t b) const { return b < table_.blocks && table_.block[b].count; }
-  // Whether a block has nothing but a mask, if that; the words of the mask, or null.
+  // Whether a block has nothing but a mask, if that.
   bool is_own_or_masked(size_t b) const {
     return state(b) == kOwn || (ceiling_.value == INFINITY && !has_edits(b));
   }
+  // The words of the mask, or null.
   const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.

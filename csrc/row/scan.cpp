@@ -108,14 +108,13 @@ Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffe
   const size_t blocks = (n + kBlock - 1) / kBlock;
   float* max = block_max.reserve(blocks + kSlack);
   const bool edited = edits.count > 0 || edits.table.blocks > 0;
-  const bool patched = edited || allowed.word || allowed.size < n;
+  const bool patched = edited || allowed.limits(n);
   Row row{{data, n, max, 0}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0, nullptr};
   ScanResult result;
   if (patched) {
     patch->start(n, edits, allowed);
     row.patch = patch;
-    const bool masked = allowed.word || allowed.size < n;
-    result = masked ? scan_patched(row, max) : scan_edited(row, max);
+    result = allowed.limits(n) ? scan_patched(row, max) : scan_edited(row, max);
   } else {
     result = row.own_ops().scan(data, n, max);
   }

@@ -117,8 +117,9 @@ inline void for_aligned(const T* block, int width, Load load, Body body) {
   for (int i = 0; i < vectors - 1; ++i) at(i, head + size_t(i * width));
 }
 
-template <class Type>
-FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
+// `seen` makes a vector of a block, from a place on, what is scanned.
+template <class Type, class Seen>
+inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen) {
   const auto* x = static_cast<const typename Type::T*>(row);
   float row_max = -INFINITY, lowest_max = INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
@@ -129,7 +130,8 @@ FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) 
     FASTSAMPLE_UNROLL
     for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
     const auto* p = whole<Type>(x + start, n - start, padded);
-    for_aligned(p, kWidth, Type::load, [&](int i, size_t, F v) {
+    for_aligned(p, kWidth, Type::load, [&](int i, size_t place, F own) {
+      const F v = seen(b, place, own);
       max[i % 4] = Vec::max(max[i % 4], v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
     });
@@ -141,34 +143,25 @@ FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) 
   return {row_max, lowest_max, Vec::any_nan(total)};
 }
 
-// A bit for each of kWidth values from place `first` of a block on; words are read some bytes
-// further than they need.
+template <class Type>
+FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
+  return scan_as<Type>(row, n, block_max, [](size_t, size_t, F own) { return own; });
+}
+
+// A bit for each of kWidth values from place `first` of a block on, and more above. A word is read
+// further than the block needs.
 inline uint32_t allowed_at(const uint32_t* allowed, size_t first) {
-  uint32_t bits;
-  memcpy(&bits, reinterpret_cast<const char*>(allowed) + first / 8, sizeof bits);
-  return bits >> first % 8;
+  const uint32_t* words = allowed + first / 32;
+  return uint32_t((words[0] | uint64_t(words[1]) << 32) >> first % 32);
 }
 
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
                                            float* block_max) {
-  const auto* x = static_cast<const typename Type::T*>(row);
   const F minus_inf = Vec::set1(-INFINITY);
-  float row_max = -INFINITY, lowest_max = INFINITY;
-  F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
-  for (size_t b = 0; b < blocks; ++b, x += kBlock, allowed += kBlock / 32) {
-    F max[4] = {minus_inf, minus_inf, minus_inf, minus_inf};
-    for_aligned(x, kWidth, Type::load, [&](int i, size_t place, F own) {
-      const F v = Vec::where(allowed_at(allowed, place), own, minus_inf);
-      max[i % 4] = Vec::max(max[i % 4], v);
-      sum[i % 4] = Vec::add(sum[i % 4], v);
-    });
-    block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
-    if (block_max[b] > row_max) row_max = block_max[b];
-    if (block_max[b] < lowest_max) lowest_max = block_max[b];
-  }
-  const F total = Vec::add(Vec::add(sum[0], sum[1]), Vec::add(sum[2], sum[3]));
-  return {row_max, lowest_max, Vec::any_nan(total)};
+  return scan_as<Type>(row, blocks * kBlock, block_max, [&](size_t b, size_t place, F own) {
+    return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
+  });
 }
 
 // The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
