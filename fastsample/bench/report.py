@@ -22,7 +22,7 @@ MARKS = "!*"  # of a missed target, of an inexact sampler
 #: Works by which a reader decides.
 CHOSEN = (
     *("greedy", "chain", "min_p", "temperature", "top_p"),
-    *("typical", "mirostat", "xtc", "penalties", "dry"),
+    *("typical", "mirostat", "xtc", "penalties", "dry", "mask half"),
 )
 WIDTH = 105  # of a table's text
 
