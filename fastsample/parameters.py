@@ -258,7 +258,7 @@ class Parameters(TypedDict, total=False):
         Parameter(
             False, flag, "True or False", 0, 1,
             "Keeps what has at least (n s - 1) / (n - 1) as its probability, of n tokens whose "
-            "squares sum to s: p_less [9]_, relaxed by what a blind guess would repeat.",
+            "squares sum to s [9]_: less than p_less asks for.",
             "p_less_norm", 0, _ZERO,
         ),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-// P-less-norm: p-less relaxed by what a blind guess repeats, q >= (n * sum of q^2 - 1) / (n - 1).
+// P-less-norm: less than p-less asks for, q >= (n * sum of q^2 - 1) / (n - 1).
 #include "stages/stage.h"
 
 namespace fastsample {

@@ -219,7 +219,10 @@ LOOKS = {
         lambda s: f"p_less keeps what has the sum of all squares or more: {_least(s)}"
     ),
     "p_less_norm": _floor(
-        lambda s: f"p_less_norm keeps what p_less would, or a little less likely: {_least(s)}"
+        lambda s: (
+            f"p_less_norm keeps what has (n s - 1) / (n - 1) or more, s the sum of all n squares: "
+            f"{_least(s)}"
+        )
     ),
     "top_n_sigma": _floor(
         lambda s: (

@@ -1,4 +1,4 @@
-"""P-less relaxed by what a blind guess would repeat."""
+"""Less than p-less asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P-less relaxed by what a blind guess would repeat: q >= (n * sum of q^2 - 1) / (n - 1)."""
+"""Less than p-less asks for: q >= (n * sum of q^2 - 1) / (n - 1)."""
 
 from __future__ import annotations
 
