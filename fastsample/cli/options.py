@@ -16,6 +16,7 @@ from ..parameters import DEFAULTS, EDITING, OF_STAGE, TABLE
 from ..plans import make_plan, start_of
 from ..records import KINDS as STAGES
 from ..values import flag
+from .lists import FORMS
 from .values import Number, Parameter, written
 
 #: What `sample` takes, by its name there.
@@ -55,7 +56,10 @@ def help_of(name: str, default: Any = None) -> str:
     """Return what a parameter does, in a sentence, its range and its default."""
     rule = TABLE[name]
     text = sentence(name)
-    said = text if rule.convert is flag else f"{text}; {rule.requirement}"
+    # As an option is written: without None, and lists in their own way.
+    must = re.sub(r"^None(, | or )", "", rule.requirement)
+    must = FORMS[rule.convert].must if rule.convert in FORMS else must
+    said = text if rule.convert is flag else f"{text}; {must}"
     default = rule.default if default is None else default
     return f"{said}{'' if default is None else f' (default {default})'}".replace("%", "%%")
 
