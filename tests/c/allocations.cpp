@@ -298,7 +298,7 @@ void test_no_memory_for_probs() {
 class Served {
  public:
   static constexpr int64_t kRows = 4, kTop = 20;
-  explicit Served(int64_t vocab) : vocab_(vocab) {
+  explicit Served(int64_t vocab) {
     for (int64_t i = 0; i < kRows * vocab; ++i) x_.push_back(kKinds[0].value(i, vocab));
     logits_ = {sizeof(fs_logits), x_.data(), kRows, vocab, vocab, 0, FS_FLOAT32, 0};
     params_ = params_of({"top_p", 0.8, 0, 0.9, 0.0});
@@ -369,7 +369,6 @@ class Served {
 
  private:
   static constexpr int32_t kId = 5;
-  int64_t vocab_;
   std::vector<float> x_;
   fs_logits logits_;
   Params params_;
