@@ -76,6 +76,12 @@ void release(void* memory, size_t alignment) {
 // Those for arrays, too: a sanitizer's do not call the others.
 void* operator new(size_t size) { return allocate(size, 1); }
 void* operator new[](size_t size) { return allocate(size, 1); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept try {
+  return allocate(size, 1);
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+void operator delete(void* p, const std::nothrow_t&) noexcept { release(p, 1); }
 void* operator new(size_t size, std::align_val_t a) { return allocate(size, size_t(a)); }
 void* operator new[](size_t size, std::align_val_t a) { return allocate(size, size_t(a)); }
 void operator delete(void* p) noexcept { release(p, 1); }
