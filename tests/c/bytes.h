@@ -22,6 +22,15 @@ static inline uint64_t mix(uint64_t* state) {
   return z ^ (z >> 31);
 }
 
+/* Fills some of the bytes; returns how many. */
+static inline size_t fill_bytes(uint8_t* data, size_t most, long seed) {
+  uint64_t state = (uint64_t)seed;
+  const size_t size = mix(&state) % most;
+  size_t at;
+  for (at = 0; at < size; ++at) data[at] = (uint8_t)mix(&state);
+  return size;
+}
+
 static inline uint64_t take(Bytes* in, size_t count) {
   uint64_t value = 0;
   if (in->left < count) {

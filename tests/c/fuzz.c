@@ -428,15 +428,11 @@ int main(int argc, char** argv) {
 #endif
   for (i = 0; i < runs; ++i) {
     uint8_t data[512];
-    uint64_t state = (uint64_t)(seed + i);
-    const size_t size = mix(&state) % sizeof data;
-    size_t at;
     again = seed + i;
 #if defined(HAS_ALARM)
     alarm(kSecondsPerRun);
 #endif
-    for (at = 0; at < size; ++at) data[at] = (uint8_t)mix(&state);
-    LLVMFuzzerTestOneInput(data, size);
+    LLVMFuzzerTestOneInput(data, fill_bytes(data, sizeof data, again));
     ++statuses[result.status];
   }
   printf("statuses: %ld ok, %ld invalid arguments, %ld bad logits\n", statuses[0], statuses[1],

@@ -8,23 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bytes.h"
+#define FUZZER "fuzz_sampler"
+#include "seeded.h"
 
 enum { kVocab = 300, kIds = 8, kRules = 6, kActs = 24, kMost = 4096 };
 
-#define HOLDS(condition)                                                            \
-  do {                                                                              \
-    if (!(condition)) {                                                             \
-      printf(                                                                       \
-          "broken invariant, line %d: %s (isa %s, last error \"%s\")\nagain with: " \
-          "fuzz_sampler 1 %ld\n",                                                   \
-          __LINE__, #condition, fs_isa(), fs_last_error(), again);                  \
-      fflush(stdout);                                                               \
-      abort();                                                                      \
-    }                                                                               \
-  } while (0)
-
-static long again;         /* the seed of this run */
 static long made, refused; /* samplers */
 
 /* Rules with the lists that they point to. */
@@ -233,18 +221,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 #ifndef FASTSAMPLE_LIBFUZZER
 int main(int argc, char** argv) {
-  const long runs = argc > 1 ? atol(argv[1]) : 2000;
-  const long seed = argc > 2 ? atol(argv[2]) : 1;
-  long i;
-  for (i = 0; i < runs; ++i) {
-    uint8_t data[512];
-    uint64_t state = (uint64_t)(seed + i);
-    const size_t size = mix(&state) % sizeof data;
-    size_t at;
-    again = seed + i;
-    for (at = 0; at < size; ++at) data[at] = (uint8_t)mix(&state);
-    LLVMFuzzerTestOneInput(data, size);
-  }
+  const long runs = run_seeds(argc, argv, 2000);
   printf("samplers: %ld made, %ld refused\n", made, refused);
   /* A fuzzer that is always refused tests nothing. */
   if (runs > 500 && (made < runs / 4 || !refused)) {

@@ -8,23 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bytes.h"
+#define FUZZER "fuzz_serving"
+#include "seeded.h"
 
 enum { kVocab = 600, kRows = 4, kStages = 3, kEdits = 6, kWords = kVocab / 32 + 1, kMark = -7 };
 
-#define HOLDS(condition)                                                            \
-  do {                                                                              \
-    if (!(condition)) {                                                             \
-      printf(                                                                       \
-          "broken invariant, line %d: %s (isa %s, last error \"%s\")\nagain with: " \
-          "fuzz_serving 1 %ld\n",                                                   \
-          __LINE__, #condition, fs_isa(), fs_last_error(), again);                  \
-      fflush(stdout);                                                               \
-      abort();                                                                      \
-    }                                                                               \
-  } while (0)
-
-static long again;                /* the seed of this run */
 static long told[3], verified[3]; /* by status */
 
 /* What rows are drawn with, in memory of exactly its size. */
@@ -335,18 +323,8 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 #ifndef FASTSAMPLE_LIBFUZZER
 int main(int argc, char** argv) {
-  const long runs = argc > 1 ? atol(argv[1]) : 2000;
-  const long seed = argc > 2 ? atol(argv[2]) : 1;
-  long i;
-  for (i = 0; i < runs; ++i) {
-    uint8_t data[512];
-    uint64_t state = (uint64_t)(seed + i);
-    const size_t size = mix(&state) % sizeof data;
-    size_t at;
-    again = seed + i;
-    for (at = 0; at < size; ++at) data[at] = (uint8_t)mix(&state);
-    LLVMFuzzerTestOneInput(data, size);
-  }
+  const long runs = run_seeds(argc, argv, 2000);
+  int i;
   printf("details: %ld ok, %ld invalid arguments, %ld bad logits\n", told[0], told[1], told[2]);
   printf("drafts: %ld ok, %ld invalid arguments, %ld bad logits\n", verified[0], verified[1],
          verified[2]);
