@@ -1,6 +1,7 @@
 // The samplers whose histories rows are edited by: each is held for the time of the call.
 #pragma once
 
+#include "abi/check.h"
 #include "abi/sampler.h"
 #include "abi/words.h"
 #include "chain.h"
@@ -23,13 +24,13 @@ class HoldPasts {
   // What is wrong, or an empty string.
   std::string check(int64_t vocab) const {
     for (int64_t i = 0; i < rows_; ++i) {
-      const std::string where = " (row " + std::to_string(i) + ")";
-      if (i == held_) return "draw.past must be another one, in one call at a time" + where;
+      if (i == held_) return in_row("draw.past must be another one, in one call at a time", i);
       if (!past(i)) continue;
-      if (element_at(draws_, i).edits) return "draw.past must be null where edits are not" + where;
+      if (element_at(draws_, i).edits)
+        return in_row("draw.past must be null where edits are not", i);
       const int32_t largest = past(i)->history.largest_biased();
       if (largest >= vocab)
-        return must("ids of a bias", "in [0, logits.vocab)", int64_t(largest)) + where;
+        return in_row(must("ids of a bias", "in [0, logits.vocab)", int64_t(largest)), i);
     }
     return {};
   }

@@ -1,4 +1,5 @@
 // The C ABI of a step: the next token of many sequences at once.
+#include "abi/check.h"
 #include "abi/fields.h"
 #include "abi/sampler.h"
 #include "abi/telling.h"
@@ -104,13 +105,12 @@ fs_status step(const Steps& steps, int32_t threads, uint32_t flags, int64_t* tok
   const fs_logits& logits = *steps.logits;
   for (int64_t i = 0; i < logits.rows; ++i) {
     fs_sampler& sampler = *steps.samplers[i];
-    const auto in_row = [i] { return " (row " + std::to_string(i) + ")"; };
     if (sampler.largest_id >= logits.vocab)
-      return invalid(must("ids of a bias and allowed ids", "in [0, logits.vocab)",
-                          int64_t(sampler.largest_id)) +
-                     in_row());
+      return invalid(in_row(must("ids of a bias and allowed ids", "in [0, logits.vocab)",
+                                 int64_t(sampler.largest_id)),
+                            i));
     if (sampler.offset == UINT64_MAX)
-      return invalid("offset must be less than 2**64 - 1, which has no next one" + in_row());
+      return invalid(in_row("offset must be less than 2**64 - 1, which has no next one", i));
     sampler.reserve(logits.vocab);  // nothing can fail once the tokens are known
   }
   Outcome* drawn = workspaces().own.drawn.reserve(size_t(logits.rows));

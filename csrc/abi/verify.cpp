@@ -17,7 +17,7 @@ namespace {
 
 // Where a check has a draft or target, and where a call of several has its sequence.
 std::string in_sequence(const std::string& error, int64_t r, int64_t count) {
-  return error.empty() || count == 1 ? error : error + " (row " + std::to_string(r) + ")";
+  return error.empty() || count == 1 ? error : in_row(error, r);
 }
 
 // A stage with a state that a draw would move.

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "elementary.h"
+
 namespace fastsample {
 
 int Histogram::bin(float x) const {
@@ -81,7 +83,6 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
 }
 
 Histogram::Summary Histogram::summary() const {
-  constexpr double kLn2 = 0.69314718055994531;
   // The maximum is in the last bin but one, and weighs less than 2^kUnitBits there by one bin.
   const double nats = kLn2 * double(exp2_.scale) / double(per_unit_);
   double total = 0.0, surprise = 0.0;

@@ -17,7 +17,7 @@ from vllm.v1.sample.logits_processor.builtin import (
 )
 
 from .. import backend
-from ..inputs import together
+from ..inputs import Edits, together
 from ..masks import Words, packed
 from ..rules import Rules, make_rules
 
@@ -110,8 +110,7 @@ class Pasts:
             histories[row] = past.history
         if hasattr(self._module, "Sequence"):  # which reads histories where they are
             return found | {"pasts": histories}
-        none = backend.history(()).edits(vocab)
-        return found | together([none if h is None else h.edits(vocab) for h in histories])
+        return found | edits_of(histories, vocab)
 
     def _look(self, meta: Any, rows: int, vocab: int) -> None:
         """Find the rows that have a past, and those that only some ids are allowed in."""
@@ -139,6 +138,12 @@ class Pasts:
             return past
         past = self.of_requests[request] = Past(wants, _prompt(batch, row), outputs)
         return past
+
+
+def edits_of(histories: list[Any], vocab: int) -> Edits:
+    """Return the edits of rows, of which some have no history."""
+    none = backend.history(()).edits(vocab)
+    return together([none if h is None else h.edits(vocab) for h in histories])
 
 
 def _prompt(batch: Any, row: int) -> npt.NDArray[Any]:

@@ -25,13 +25,12 @@ from vllm.v1.sample.sampler import Sampler
 from .. import backend
 from ..arrays import as_rows
 from ..chains import make_records
-from ..inputs import together
 from ..reference import to_float32
 from ..reference.inputs import as_drawn_from, defect_of
 from ..reference.row import find_defect
 from ..sampling import survivors
 from ._vllm_logprobs import Asked, asked_of, tensors
-from ._vllm_pasts import Pasts
+from ._vllm_pasts import Pasts, edits_of
 
 GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
 _LOW_BFLOAT16 = np.uint16(0xFF80)  # the bits of -inf
@@ -343,9 +342,7 @@ def _kept(row: torch.Tensor, chain: dict[str, Any]) -> npt.NDArray[np.int64]:
 def _what_is_wrong(rows: npt.NDArray[Any], row: int, inputs: dict[str, Any]) -> str:
     mine = dict(inputs)
     if "pasts" in mine:
-        none = backend.history(()).edits(rows.shape[1])
-        pasts = mine.pop("pasts")
-        mine |= together([none if h is None else h.edits(rows.shape[1]) for h in pasts])
+        mine |= edits_of(mine.pop("pasts"), rows.shape[1])
     as_it_came = to_float32(rows[row])
     edited = as_drawn_from(as_it_came, mine, row)
     return (

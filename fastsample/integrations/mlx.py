@@ -16,6 +16,7 @@ from ..chains import refuse_unknown
 from ..lists import ids_of
 from ..orders import Order
 from ..parameters import EDITING, Seeds
+from ..reference.edits import beyond_float32, exactly
 from ..rules import Rule, Rules, check_ids, make_rules
 from ..sampler import Sampler
 from ..values import any_integer
@@ -178,14 +179,11 @@ def make_sampler(
 
 def _edited(values: npt.NDArray[np.float32], edits: npt.NDArray[np.void]) -> npt.NDArray[Any]:
     """Return the values of edited ids: computed in float64, rounded once."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        x = values.astype(np.float64) + edits["bias"]
-        x = np.where(x > 0.0, x / edits["factor"], x * edits["factor"]) - edits["subtract"]
-        x = np.where(edits["banned"] != 0, -np.inf, x)
+    x = exactly(values, *(edits[name] for name in ("factor", "subtract", "bias", "banned")))
+    with np.errstate(over="ignore", under="ignore"):
         made = x.astype(np.float32)
     for row, place in np.argwhere((made == np.inf) & (values < np.inf)).tolist():
-        must = f"logits row {row} must not be edited beyond float32"
-        raise ValueError(f"{must}, got {x[row, place]} at token {edits['id'][place]}")
+        raise ValueError(beyond_float32(row, float(x[row, place]), edits["id"][place]))
     return made
 
 

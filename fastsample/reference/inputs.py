@@ -63,9 +63,7 @@ def defect_of(
         value = to_float32(given[token : token + 1])[0]
         for edit in _edits_of(inputs, i):
             if edit.id == token and value < np.inf:
-                made = float(edits.exactly(value, edit))
-                must = f"logits row {index} must not be edited beyond float32"
-                return f"{must}, got {made!r} at token {token}"
+                return edits.beyond_float32(index, float(edits.exactly(value, *edit[1:])), token)
     return find_defect(row, index, given, none_allowed=none_allowed)
 
 

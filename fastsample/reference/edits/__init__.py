@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distribution import Floats
 from ..row import Floats32
 from . import bans, bias, dry, ngrams, penalties
 from .edit import Edit
@@ -31,18 +32,26 @@ def edits_of(
     return edits
 
 
-def exactly(value: np.float32, edit: Edit) -> np.float64:
-    """Return what an edit makes of a logit before it is rounded."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        x = np.float64(value) + edit.bias
-        x = x / edit.factor if x > 0.0 else x * edit.factor
-        return np.float64(-np.inf if edit.ban or value == -np.inf else x - edit.subtract)
+def exactly(values: Any, factor: Any, subtract: Any, bias: Any, ban: Any) -> Floats:
+    """Return what edits make of logits before they are rounded; arrays, or numbers."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        x = np.asarray(values, np.float64)
+        made = x + bias
+        made = np.where(made > 0.0, made / factor, made * factor) - subtract
+        gone: Floats = np.where(np.not_equal(ban, 0) | (x == -np.inf), -np.inf, made)
+        return gone
 
 
 def apply(row: Floats32, edits: Iterable[Edit]) -> Floats32:
-    """Return an edited copy of a row: computed in float64, rounded once."""
-    row = row.copy()
-    with np.errstate(over="ignore"):
-        for edit in edits:
-            row[edit.id] = exactly(row[edit.id], edit)
+    """Return an edited copy of a row, each id once: computed in float64, rounded once."""
+    row, edits = row.copy(), list(edits)
+    if edits:
+        ids, *how = (np.array(column) for column in zip(*edits, strict=True))
+        with np.errstate(over="ignore", under="ignore"):
+            row[ids] = exactly(row[ids], *how)
     return row
+
+
+def beyond_float32(row: int, made: float, token: int) -> str:
+    """Say that an edit leaves float32."""
+    return f"logits row {row} must not be edited beyond float32, got {made!r} at token {token}"
