@@ -19,7 +19,7 @@ from .inputs import states
 from .masks import mask_words
 from .plans import Plan, start_of
 from .rules import Rules
-from .values import is_word
+from .values import MAX_UINT64, is_word
 
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float64]
@@ -35,11 +35,11 @@ class Past(NamedTuple):
 
 
 class _Sequence:
-    """What a backend's own ``Sequence`` is, but for the draw, made of its history."""
+    """What a backend's own ``Sequence`` is, made of its history and of the draw of a plan."""
 
-    draw = None
-
-    def __init__(self, rules: Several[Any], state: States | None) -> None:
+    def __init__(self, rules: Several[Any], state: States | None, draw: Any) -> None:
+        self._draw = draw
+        self._ready = True  # whether seed and offset of the next draw are known here
         self._history = backend.history(rules)
         self._steps: list[int | None] = []
         self.state = state
@@ -48,10 +48,26 @@ class _Sequence:
 
     def seek(self, seed: Any, offset: Any) -> bool:
         """Go to a place, where it is one."""
-        if not (is_word(seed) and is_word(offset)):
-            return False
-        self.seed, self.offset = seed, offset
-        return True
+        self._ready = is_word(seed) and is_word(offset)
+        if self._ready:
+            self.seed, self.offset = seed, offset
+        return self._ready
+
+    @property
+    def draw(self) -> Any:
+        """The fast way to the next token of a row, if there is one."""
+        return None if self._draw is None else self._draw_next
+
+    def _draw_next(self, row: Any, allowed: Any = None) -> int:
+        """Draw, and move on; -1 with nothing moved where the general path has to look."""
+        if not self._ready or allowed is not None or self.offset == MAX_UINT64:
+            return -1
+        token: int = self._draw(row, self.seed, self.offset)
+        if token >= 0:
+            if self.keeps:
+                self.accept((token,), self.offset)
+            self.offset += 1
+        return token
 
     def start(self, ids: Any, prompt_length: int | None = None) -> None:
         """Begin anew with these tokens."""
@@ -110,7 +126,7 @@ class Memory:
             self.sequence: Any = make(plan.records, () if rules is None else rules.all_rules())
         else:
             state = start_of(plan, 1)[0] if plan.stateful is not None else None
-            self.sequence = _Sequence(() if rules is None else rules.rules, state)
+            self.sequence = _Sequence(() if rules is None else rules.rules, state, plan.draw)
         self.sequence.keeps = bool(rules and rules.needs_history)
 
     # ---- the place ------------------------------------------------------------------------------

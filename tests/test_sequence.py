@@ -35,6 +35,26 @@ def test_a_sequence_is_what_the_functions_say(variant: str) -> None:
     assert sampler.offset == 33
 
 
+def test_without_rules_and_a_state_there_is_a_fast_way(fast_variant: str) -> None:
+    """Which moves the sampler on, and leaves to the general path what only that can word."""
+    row = logits_of(0)
+    sampler = fs.Sampler(temperature=1.5, seed=5, offset=3)
+    expected = [fs.sample(row, temperature=1.5, seed=5, offset=3 + i) for i in range(4)]
+    assert sampler._draw is not None
+    assert [sampler._draw(row) for _ in range(2)] == expected[:2]
+    assert sampler.offset == 5
+    sampler.push(7)
+    assert [sampler._draw(row) for _ in range(2)] == expected[2:]
+    assert sampler.history.tolist() == [7, *expected[2:]]
+    sampler.rollback(1)
+    assert sampler.offset == 6
+    sampler.offset = 2**64 - 1
+    assert sampler._draw(row) == -1
+    sampler.seed = [1, 2]
+    assert sampler._draw(row) == -1
+    assert sampler.history.tolist() == [7, expected[2]]
+
+
 def test_what_is_pushed_and_rolled_back_at_random(variant: str) -> None:
     """Incremental is from scratch, whatever has been pushed, drawn and taken back."""
     rng = np.random.default_rng(1)
