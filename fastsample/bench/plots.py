@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .grid import COMPARED
+from .grid import COMPARED, SUMMARISED
 from .report import growth_path, heading
 from .runner import Report
 from .targets import best, find
@@ -70,8 +70,17 @@ def _save(figure: Figure, report: Report, path: str) -> None:
     figure.savefig(path, metadata={"Date": None} if is_svg else None)
 
 
-def _row_panel(ax: Any, found: list[Report], looks: dict[str, dict[str, Any]]) -> None:
-    works = [w for w in WORKS if any(r["work"] == w for r in found)]
+def _works(report: Report, row: str) -> list[str]:
+    """Return what is shown of a row: of those beside the summary's the MAIN works, if any."""
+    works = [work for work in WORKS if find(report, row=row, work=work, dtype="float32")]
+    main = [work for work in works if work in MAIN]
+    return works if row in SUMMARISED or not main else main
+
+
+def _row_panel(
+    ax: Any, found: list[Report], works: list[str], looks: dict[str, dict[str, Any]]
+) -> None:
+    found = [r for r in found if r["work"] in works]
     for i, work in enumerate(works):
         r_us = next(r["r_us"] for r in found if r["work"] == work)
         ax.plot((r_us, r_us), (i - 0.38, i + 0.38), color="black", lw=1.5)
@@ -86,21 +95,28 @@ def _row_panel(ax: Any, found: list[Report], looks: dict[str, dict[str, Any]]) -
 
 
 def plot_rows(report: Report, path: str) -> None:
-    """Draw the time of every sampler for every work, a panel for each compared row."""
-    rows = [row for row in COMPARED if find(report, row=row)]
+    """Draw the time of every sampler for its works, a panel for each compared row."""
+    compared = sorted(COMPARED, key=lambda row: row not in SUMMARISED)
+    rows = [row for row in compared if find(report, row=row)]
     rows = rows or list(dict.fromkeys(r["row"] for r in find(report)))[:1]
     looks = _looks(report)
     with rc_context(STYLE):
         columns, lines = 2, -(-(len(rows) + 1) // 2)  # and one panel for the legend
-        height = 3.7 * lines + 0.8
+        works = [_works(report, row) for row in rows]
+        # A line of panels has the height of its longest.
+        longest = [max(map(len, works[i : i + columns])) for i in range(0, len(works), columns)]
+        heights = [1.3 + 0.24 * max(n, 10) for n in (*longest, 0)][:lines]
+        height = sum(heights) + 0.8
         layout = ConstrainedLayoutEngine(
             rect=(0, FOOT / height, 1, 1 - FOOT / height), wspace=0.05, hspace=0.06
         )
         figure = Figure(figsize=(12, height), layout=layout)
-        axes = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
-        for ax, row in zip(axes, rows, strict=False):
+        ratios = {"height_ratios": heights}
+        grid = figure.subplots(lines, columns, sharex=True, squeeze=False, gridspec_kw=ratios)
+        axes = grid.ravel()
+        for ax, row, shown in zip(axes, rows, works, strict=False):
             _microseconds(ax)
-            _row_panel(ax, find(report, row=row, dtype="float32"), looks)
+            _row_panel(ax, find(report, row=row, dtype="float32"), shown, looks)
             ax.tick_params(labelbottom=True)
             ax.set_xlabel("microseconds a draw")
         for ax in axes[len(rows) :]:
