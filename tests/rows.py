@@ -345,3 +345,16 @@ def check_outcome(
     if differ.any():
         pairs = list(zip(u[differ], ours.tokens[differ], reference.tokens[differ], strict=True))
         tally.log.append(f"(u, token, reference's) {pairs[:4]}: {chain}")
+
+
+class OnlyDlpack:
+    """What a library exports that knows nothing of NumPy."""
+
+    def __init__(self, x: npt.NDArray[Any]) -> None:
+        self._x = x
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._x.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._x.__dlpack_device__()

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from rows import OnlyDlpack
 from toy_models import Counting, Ids, V, successor
 
 import fastsample as fs
@@ -60,17 +61,6 @@ class ShapeIsAMethod(OnlyArray):
 
     def shape(self) -> list[int]:
         return list(self._x.shape)
-
-
-class OnlyDlpack:
-    def __init__(self, x: npt.NDArray[Any]) -> None:
-        self._x = x
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._x.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self._x.__dlpack_device__()
 
 
 def in_library(library: str, successor: Callable[[Ids], Any]) -> dict[str, Callable[[Ids], Any]]:

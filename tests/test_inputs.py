@@ -25,19 +25,6 @@ BATCH = np.stack([rows.make_row("random", 500, seed) for seed in range(4)])
 CHAIN: dict[str, Any] = {"temperature": 0.9, "top_k": 90, "top_p": 0.95}
 
 
-class OnlyDlpack:
-    """What a library exports that knows nothing of NumPy."""
-
-    def __init__(self, x: npt.NDArray[Any]) -> None:
-        self._x = x
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._x.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self._x.__dlpack_device__()
-
-
 class OnlyArray:
     """What has __array__ alone."""
 
@@ -53,9 +40,9 @@ class Subclass(np.ndarray[Any, Any]):
 
 
 FORMS = {
-    "__dlpack__": (OnlyDlpack(ROW), ROW),
-    "__dlpack__ of a batch": (OnlyDlpack(BATCH), BATCH),
-    "__dlpack__ of float16": (OnlyDlpack(HALF), HALF),
+    "__dlpack__": (rows.OnlyDlpack(ROW), ROW),
+    "__dlpack__ of a batch": (rows.OnlyDlpack(BATCH), BATCH),
+    "__dlpack__ of float16": (rows.OnlyDlpack(HALF), HALF),
     "__array__": (OnlyArray(ROW), ROW),
     "__array__ of float64": (OnlyArray(BATCH.astype(np.float64)), BATCH),
     "memoryview": (memoryview(ROW), ROW),
