@@ -1,18 +1,20 @@
 #include "row/patch.h"
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 
 namespace fastsample {
 
-void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
+void Patch::start(const Kernels* kernels, size_t n, const Edits& edits, Allowed allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
-  std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
   ceiling_ = {};
   table_ = edits.table;
   masked_ = allowed.limits(n);
-  if (masked_) copy_bits(allowed);
+  few_ = 0;
+  uint8_t* states = states_.reserve(blocks_ + kMaskedTogether);
+  std::fill_n(states, blocks_, uint8_t(masked_ ? kEmpty : kOwn));
+  if (masked_) take_mask(kernels, allowed);
   if (edits.count) sort_edits(edits);
   table_.blocks = std::min(table_.blocks, blocks_);
   for (size_t b = 0; b < table_.blocks; ++b)
@@ -42,29 +44,41 @@ void Patch::sort_edits(const Edits& edits) {
   table_ = {sorted, places, blocks, blocks_};
 }
 
-void Patch::copy_bits(Allowed allowed) {
-  const size_t words = blocks_ * kWords;
-  const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
-  uint32_t* bits = bits_.reserve(words + 1);  // kernels read a word further
-  bits[words] = 0;
-  if (allowed.word)
-    std::copy(allowed.word, allowed.word + whole, bits);
-  else
-    std::fill(bits, bits + whole, ~0u);
-  std::fill(bits + whole, bits + words, 0u);
-  if (ids % 32) bits[whole] = ((1u << ids % 32) - 1) & (allowed.word ? allowed.word[whole] : ~0u);
-  uint8_t* states = states_.get();
-  for (size_t b = 0; b < blocks_; ++b) {
-    uint64_t w[kWords / 2];
-    std::memcpy(w, bits + b * kWords, sizeof w);
-    const uint64_t all = w[0] & w[1] & w[2] & w[3], any = w[0] | w[1] | w[2] | w[3];
-    states[b] = uint8_t(!any ? kEmpty : ~all ? kCopied : kOwn);
+void Patch::take_mask(const Kernels* kernels, Allowed allowed) {
+  const size_t ids = std::min(allowed.size, n_), whole = ids / kBlock;
+  uint32_t* bits = bits_.reserve((blocks_ + kMaskedTogether) * kWords);
+  int32_t* used = used_.reserve(blocks_ + kSlack);
+  if (allowed.word) {
+    used_count_ = kernels->take_mask(allowed.word, whole, bits, states_.get(), used);
+  } else {
+    std::fill_n(bits, whole * kWords, ~0u);
+    std::fill_n(states_.get(), whole, uint8_t(kOwn));
+    std::iota(used, used + whole, 0);
+    used_count_ = whole;
   }
-  // The last block ends with the row: beyond, nothing is there that could be forbidden.
-  const size_t last = n_ - (blocks_ - 1) * kBlock, end = (blocks_ - 1) * kBlock;
-  bool all = true;
-  for (size_t i = 0; i < last; ++i) all &= (bits[(end + i) / 32] >> (end + i) % 32 & 1) != 0;
-  if (all) states[blocks_ - 1] = kOwn;
+  if (ids % kBlock) take_last_of_mask(allowed.word, whole, ids);
+  if (used_count_ > kFewAllowed) return;
+  few_ = kernels->count_allowed(bits, used, used_count_, kFewAllowed);
+  if (few_ > kFewAllowed) few_ = 0;
+}
+
+// The block in which the mask ends.
+void Patch::take_last_of_mask(const uint32_t* words, size_t b, size_t ids) {
+  bool some = false, all = ids == n_;  // beyond the row nothing is there that could be forbidden
+  for (size_t i = b * kWords; i < (b + 1) * kWords; ++i) {
+    const size_t end = std::min(std::max(ids, 32 * i) - 32 * i, size_t(32));
+    const uint32_t there = end ? ~0u >> (32 - end) : 0;
+    bits_.get()[i] = there && words ? there & words[i] : there;
+    some |= bits_.get()[i] != 0;
+    all &= bits_.get()[i] == there;
+  }
+  if (!some) return;
+  set(b, all ? kOwn : kCopied);
+  used_.get()[used_count_++] = int32_t(b);
+}
+
+Listed Patch::few_list() {
+  return {few_ids_.reserve(few_ + kSlack), few_x_.reserve(few_ + kSlack), 0};
 }
 
 float Patch::max_after(size_t b, const float* own, float max) const {
@@ -105,11 +119,6 @@ void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
   if (ceiling_.first <= first && ceiling_.last >= last) return;
   for (size_t i = 0; i < size_t(kBlock); ++i)
     if (ceiling_.drops(x[i], first + i)) x[i] = -INFINITY;
-}
-
-bool Patch::allows_none() const {
-  const uint32_t* bits = bits_.get();
-  return masked_ && std::all_of(bits, bits + blocks_ * kWords, [](uint32_t w) { return w == 0; });
 }
 
 void Patch::lower(Ceiling ceiling) {

@@ -78,18 +78,22 @@ struct Ceiling {
   }
 };
 
+// So few allowed values are read one by one, and are a list from the start.
+constexpr size_t kFewAllowed = 1024;
+
 class Patch {
  public:
-  enum State : uint8_t { kOwn, kCopied, kEmpty };
+  enum State : uint8_t { kOwn = kAllOfIt, kCopied = kSomeOfIt, kEmpty = kNoneOfIt };
   static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
-  void start(size_t n, const Edits& edits, Allowed allowed);
+  void start(const Kernels* kernels, size_t n, const Edits& edits, Allowed allowed);
   // The same for a row without edits that is about to get a ceiling.
-  void start(size_t n) { start(n, {}, {}); }
+  void start(size_t n) { start(nullptr, n, {}, {}); }
 
   State state(size_t b) const { return State(states_.get()[b]); }
   void set(size_t b, State state) { states_.get()[b] = state; }
+  bool has_edits() const { return table_.blocks > 0; }
   bool has_edits(size_t b) const { return b < table_.blocks && table_.block[b].count; }
   // Whether a block has nothing but a mask, if that.
   bool is_own_or_masked(size_t b) const {
@@ -97,13 +101,20 @@ class Patch {
   }
   // The words of the mask, or null.
   const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
+  // Of a mask, the blocks of which something is allowed,
+  const int32_t* used() const { return used_.get(); }
+  size_t used_count() const { return used_count_; }
+  // and how many values are, where these are few enough to be a list; else 0.
+  size_t few() const { return few_; }
+  // For them.
+  Listed few_list();
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
   // What the edit of a token makes of its value before it is rounded.
   double exactly(size_t id, float value) const;
   // Whether there is a mask of which nothing is allowed.
-  bool allows_none() const;
+  bool allows_none() const { return masked_ && used_count_ == 0; }
   // Patches the copy of a block.
   void apply(const Kernels* kernels, size_t b, float* x) const;
   // From now on values above the ceiling's are gone, and those equal to it whose ids are not in its
@@ -112,7 +123,8 @@ class Patch {
 
  private:
   void sort_edits(const Edits& edits);
-  void copy_bits(Allowed allowed);
+  void take_mask(const Kernels* kernels, Allowed allowed);
+  void take_last_of_mask(const uint32_t* words, size_t b, size_t ids);
 
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;
@@ -121,7 +133,11 @@ class Patch {
   Buffer<uint8_t> places_;
   Buffer<EditBlock> sorted_blocks_;
   bool masked_ = false;
-  Buffer<uint32_t> bits_;
+  Buffer<uint32_t> bits_;  // of blocks of which something is allowed
+  Buffer<int32_t> used_;
+  size_t used_count_ = 0, few_ = 0;
+  Buffer<int32_t> few_ids_;
+  Buffer<float> few_x_;
   Ceiling ceiling_;
 };
 

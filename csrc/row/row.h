@@ -26,6 +26,7 @@ struct Row : Scanned {
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far
+  Listed few{};            // all finite values, where a mask allows few
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
   const void* block(size_t b) const {

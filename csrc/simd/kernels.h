@@ -165,13 +165,30 @@ struct ScanResult {
   bool suspect;      // a NaN, or a sum that overflowed: look closer
 };
 
+// Values with their ids, in arrays that have room for what is appended and kSlack more.
+struct Listed {
+  int32_t* ids;
+  float* x;
+  size_t size;
+};
+
+constexpr size_t kMaskedTogether = 8;
+
+// What a mask leaves of a block: all of it, some, nothing.
+enum MaskState : uint8_t { kAllOfIt, kSomeOfIt, kNoneOfIt };
+
 // The primitives that read a row of one element type.
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // The same for whole blocks under a mask: values whose bit is not set are -inf.
-  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, size_t blocks,
-                             float* block_max);
+  // The same for listed blocks, which are whole, under a mask of the row: values whose bit is not
+  // set are -inf.
+  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, const int32_t* blocks,
+                             size_t count, float* block_max);
+  // The same for any blocks, numbered from id 0 on, of which only what is allowed is read, and
+  // appended to a list. `lowest_max` is the least of these values.
+  ScanResult (*list_allowed)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
+                             size_t count, float* block_max, Listed* list);
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
   // of the two may be null.
   void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
@@ -238,7 +255,15 @@ struct Kernels {
   // in turn, and notes a value of each bin.
   void (*count_bins)(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
                      float* any);
-  // Makes those values of a block -inf whose bit is not set: of value i, bit i % 32 of word i / 32.
+  // Copies the words of whole blocks of a mask, of value i bit i % 32 of word i / 32, and says what
+  // they leave, of kMaskedTogether blocks at a time: the last of them are padded with nothing.
+  // Lists those of which something is left, with room for kSlack more, and returns how many.
+  size_t (*take_mask)(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states,
+                      int32_t* used);
+  // How many values a mask allows in the listed blocks, or some number above the limit.
+  size_t (*count_allowed)(const uint32_t* allowed, const int32_t* blocks, size_t count,
+                          size_t limit);
+  // Makes those values of a block -inf whose bit is not set.
   void (*clear_forbidden)(const uint32_t* words, float* x);
   // Writes where values reach tau, and returns how many do. There must be room for kSlack more.
   size_t (*places_at_least)(const float* x, size_t n, float tau, int32_t* places);

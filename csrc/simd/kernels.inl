@@ -102,24 +102,27 @@ inline F exp2_lifted(F x, F max, F scale, F lift) {
   return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
-// Calls body(i, place, vector) with vectors of `width` elements that cover a block, some of it
-// twice, and the place of the first: loads across cache lines would cost half the speed, so they
-// are aligned, and two overlap at the ends.
+// How many elements of a block are before the first place at which a vector of `width` is aligned.
+template <class T>
+inline size_t places_before_aligned(const T* block, int width) {
+  return (0 - reinterpret_cast<uintptr_t>(block)) % (size_t(width) * sizeof(T)) / sizeof(T);
+}
+
+// Calls body(i, vector) with vectors of `width` elements that cover a block, some of it twice:
+// loads across cache lines would cost half the speed, so they are aligned, and two overlap at the
+// ends.
 template <class T, class Load, class Body>
 inline void for_aligned(const T* block, int width, Load load, Body body) {
   const int vectors = kBlock / width;
-  const size_t bytes = size_t(width) * sizeof(T);
-  const size_t head = (0 - reinterpret_cast<uintptr_t>(block)) % bytes / sizeof(T);
-  const auto at = [&](int i, size_t place) { body(i, place, load(block + place)); };
-  at(0, 0);
-  at(1, size_t(kBlock - width));
+  const size_t head = places_before_aligned(block, width);
+  body(0, load(block));
+  body(1, load(block + kBlock - width));
   FASTSAMPLE_UNROLL
-  for (int i = 0; i < vectors - 1; ++i) at(i, head + size_t(i * width));
+  for (int i = 0; i < vectors - 1; ++i) body(i, load(block + head + i * width));
 }
 
-// `seen` makes a vector of a block, from a place on, what is scanned.
-template <class Type, class Seen>
-inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen) {
+template <class Type>
+FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
   const auto* x = static_cast<const typename Type::T*>(row);
   float row_max = -INFINITY, lowest_max = INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
@@ -130,8 +133,7 @@ inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen
     FASTSAMPLE_UNROLL
     for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
     const auto* p = whole<Type>(x + start, n - start, padded);
-    for_aligned(p, kWidth, Type::load, [&](int i, size_t place, F own) {
-      const F v = seen(b, place, own);
+    for_aligned(p, kWidth, Type::load, [&](int i, F v) {
       max[i % 4] = Vec::max(max[i % 4], v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
     });
@@ -141,27 +143,6 @@ inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen
   }
   const F total = Vec::add(Vec::add(sum[0], sum[1]), Vec::add(sum[2], sum[3]));
   return {row_max, lowest_max, Vec::any_nan(total)};
-}
-
-template <class Type>
-FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
-  return scan_as<Type>(row, n, block_max, [](size_t, size_t, F own) { return own; });
-}
-
-// A bit for each of kWidth values from place `first` of a block on, and more above. A word is read
-// further than the block needs.
-inline uint32_t allowed_at(const uint32_t* allowed, size_t first) {
-  const uint32_t* words = allowed + first / 32;
-  return uint32_t((words[0] | uint64_t(words[1]) << 32) >> first % 32);
-}
-
-template <class Type>
-FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
-                                           float* block_max) {
-  const F minus_inf = Vec::set1(-INFINITY);
-  return scan_as<Type>(row, blocks * kBlock, block_max, [&](size_t b, size_t place, F own) {
-    return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
-  });
 }
 
 // The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
@@ -184,7 +165,7 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
       const size_t start = (first + i) * kBlock;
       const auto* p = whole<Type>(x + start, n - start, padded);
       S max[2] = {Vec::set1s(-0x8000), Vec::set1s(-0x8000)};
-      for_aligned(p, Vec::kHalves, Vec::loads, [&](int k, size_t, S v) {
+      for_aligned(p, Vec::kHalves, Vec::loads, [&](int k, S v) {
         max[k % 2] = Vec::maxs(max[k % 2], v);
         highest = Vec::maxu(highest, v);
       });
@@ -317,17 +298,29 @@ FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
 }
 
 #include "lists.inl"
+#include "masks.inl"
 #include "softmax.inl"
 
 using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,           scan_allowed<Type>,     mass<Type>,
-          entropy<Type>,      squares<Type>,          moments<Type>,
-          count<Type>,        mass_and_marks<Type>,   collect_marked<Type>,
-          collect<Type>,      sample<Type>,           load<Type>,
-          exponentials<Type>, add_exponentials<Type>, logarithms<Type>,
+  return {scan_row,
+          scan_allowed<Type>,
+          list_allowed<Type>,
+          mass<Type>,
+          entropy<Type>,
+          squares<Type>,
+          moments<Type>,
+          count<Type>,
+          mass_and_marks<Type>,
+          collect_marked<Type>,
+          collect<Type>,
+          sample<Type>,
+          load<Type>,
+          exponentials<Type>,
+          add_exponentials<Type>,
+          logarithms<Type>,
           quotients<Type>};
 }
 
@@ -343,6 +336,8 @@ constexpr Kernels kernels = {
     weigh_entropy,
     weigh_squares,
     count_bins,
+    take_mask,
+    count_allowed,
     clear_forbidden,
     places_at_least,
     count_at_least,

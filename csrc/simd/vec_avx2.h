@@ -56,6 +56,34 @@ struct Vec {
     const I set = _mm256_and_si256(_mm256_set1_epi32(int(mask)), bits);
     return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bits)));
   }
+  // Takes lanes whose bit is set into a maximum and a sum.
+  static void take(uint32_t mask, F v, F& max, F& sum) {
+    v = where(mask, v, set1(-INFINITY));
+    max = Vec::max(max, v);
+    sum = add(sum, v);
+  }
+  // Copies eight blocks of a mask, and tells of them, a byte each, of which the bits say whether
+  // some value is allowed, and whether some is not.
+  static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
+    const I none = _mm256_setzero_si256(), all = _mm256_set1_epi32(-1);
+    uint64_t empty = 0, full = 0;
+    for (int i = 0; i < 8; ++i) {
+      const I v = loadi(words + 8 * i);
+      _mm256_storeu_si256(reinterpret_cast<I*>(to + 8 * i), v);
+      const auto bits = [](I lanes) {
+        return uint64_t(unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(lanes))));
+      };
+      empty |= bits(_mm256_cmpeq_epi32(v, none)) << 8 * i;
+      full |= bits(_mm256_cmpeq_epi32(v, all)) << 8 * i;
+    }
+    some = ~empty;
+    gaps = ~full;
+  }
+  // Which words of a block of a mask have some bit.
+  static uint32_t used_words(const uint32_t* words) {
+    const I none = _mm256_cmpeq_epi32(loadi(words), _mm256_setzero_si256());
+    return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(none))) ^ 0xff;
+  }
   static F max_below(F a, F b, F bound) {
     return _mm256_blendv_ps(a, max(a, b), _mm256_cmp_ps(b, bound, _CMP_LT_OQ));
   }
