@@ -1,7 +1,6 @@
 #include "row/patch.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace fastsample {
 
@@ -46,35 +45,43 @@ void Patch::sort_edits(const Edits& edits) {
 
 void Patch::take_mask(const Kernels* kernels, Allowed allowed) {
   const size_t ids = std::min(allowed.size, n_), whole = ids / kBlock;
-  uint32_t* bits = bits_.reserve((blocks_ + kMaskedTogether) * kWords);
-  int32_t* used = used_.reserve(blocks_ + kSlack);
+  const size_t parts = blocks_ / kMaskedTogether + 1;
+  uint32_t* bits = bits_.reserve(parts * kMaskedTogether * kWords);
+  uint64_t* used = used_.reserve(parts);
+  std::fill_n(used, parts, uint64_t(0));
   if (allowed.word) {
-    used_count_ = kernels->take_mask(allowed.word, whole, bits, states_.get(), used);
+    kernels->take_mask(allowed.word, whole, bits, states_.get(), used);
   } else {
     std::fill_n(bits, whole * kWords, ~0u);
     std::fill_n(states_.get(), whole, uint8_t(kOwn));
-    std::iota(used, used + whole, 0);
-    used_count_ = whole;
+    for (size_t b = 0; b < whole; ++b) use_words(b, 0xff);
   }
   if (ids % kBlock) take_last_of_mask(allowed.word, whole, ids);
+  int32_t* words = words_.reserve(kFewAllowed + kSlack);
+  used_count_ = kernels->list_words(used, parts, kFewAllowed, words);
   if (used_count_ > kFewAllowed) return;
-  few_ = kernels->count_allowed(bits, used, used_count_, kFewAllowed);
+  few_ = kernels->count_allowed(bits, words, used_count_);
   if (few_ > kFewAllowed) few_ = 0;
+}
+
+void Patch::use_words(size_t b, uint64_t which) {
+  used_.get()[b / kMaskedTogether] |= which << b % kMaskedTogether * kWords;
 }
 
 // The block in which the mask ends.
 void Patch::take_last_of_mask(const uint32_t* words, size_t b, size_t ids) {
-  bool some = false, all = ids == n_;  // beyond the row nothing is there that could be forbidden
-  for (size_t i = b * kWords; i < (b + 1) * kWords; ++i) {
-    const size_t end = std::min(std::max(ids, 32 * i) - 32 * i, size_t(32));
+  uint32_t* bits = bits_.get() + b * kWords;
+  uint64_t used = 0;
+  bool all = ids == n_;  // beyond the row nothing is there that could be forbidden
+  for (size_t j = 0; j < kWords; ++j) {
+    const size_t i = b * kWords + j, end = std::min(std::max(ids, 32 * i) - 32 * i, size_t(32));
     const uint32_t there = end ? ~0u >> (32 - end) : 0;
-    bits_.get()[i] = there && words ? there & words[i] : there;
-    some |= bits_.get()[i] != 0;
-    all &= bits_.get()[i] == there;
+    bits[j] = there && words ? there & words[i] : there;
+    used |= uint64_t(bits[j] != 0) << j;
+    all &= bits[j] == there;
   }
-  if (!some) return;
-  set(b, all ? kOwn : kCopied);
-  used_.get()[used_count_++] = int32_t(b);
+  use_words(b, used);
+  set(b, all ? kOwn : used ? kCopied : kEmpty);
 }
 
 Listed Patch::few_list() {

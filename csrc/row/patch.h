@@ -78,9 +78,6 @@ struct Ceiling {
   }
 };
 
-// So few allowed values are read one by one, and are a list from the start.
-constexpr size_t kFewAllowed = 1024;
-
 class Patch {
  public:
   enum State : uint8_t { kOwn = kAllOfIt, kCopied = kSomeOfIt, kEmpty = kNoneOfIt };
@@ -101,11 +98,12 @@ class Patch {
   }
   // The words of the mask, or null.
   const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
-  // Of a mask, the blocks of which something is allowed,
-  const int32_t* used() const { return used_.get(); }
-  size_t used_count() const { return used_count_; }
-  // and how many values are, where these are few enough to be a list; else 0.
+  const uint8_t* states() const { return states_.get(); }
+  // How many values a mask allows, where these are few enough to be a list, else 0; and the words
+  // of the mask that they are in.
   size_t few() const { return few_; }
+  const int32_t* used_words() const { return words_.get(); }
+  size_t used_count() const { return used_count_; }
   // For them.
   Listed few_list();
   // The largest value of a block after its edits, given its values and the largest of them; NaN
@@ -124,6 +122,7 @@ class Patch {
  private:
   void sort_edits(const Edits& edits);
   void take_mask(const Kernels* kernels, Allowed allowed);
+  void use_words(size_t b, uint64_t which);
   void take_last_of_mask(const uint32_t* words, size_t b, size_t ids);
 
   size_t n_ = 0, blocks_ = 0;
@@ -134,7 +133,8 @@ class Patch {
   Buffer<EditBlock> sorted_blocks_;
   bool masked_ = false;
   Buffer<uint32_t> bits_;  // of blocks of which something is allowed
-  Buffer<int32_t> used_;
+  Buffer<uint64_t> used_;  // a bit for each word,
+  Buffer<int32_t> words_;  // and the list of those that are set
   size_t used_count_ = 0, few_ = 0;
   Buffer<int32_t> few_ids_;
   Buffer<float> few_x_;

@@ -64,58 +64,56 @@ ScanResult scan_stretches(const Row& row, float* max) {
   return result;
 }
 
-// Calls body for runs of what a mask leaves: blocks before `end` that are not edited together, each
-// of the others alone. `others` is their stretch, or null.
-template <class Body>
-void for_used(const Row& row, size_t end, Body body) {
-  const Patch& patch = *row.patch;
-  const int32_t* used = patch.used();
-  const size_t count = patch.used_count();
-  const auto in_place = [&](size_t i) {
-    return size_t(used[i]) < end && !patch.has_edits(size_t(used[i]));
-  };
-  for (size_t i = 0; i < count;) {
-    size_t next = i;
-    // Without edits, all but the last.
-    if (!patch.has_edits() && count - i > 1) next = count - 1;
-    while (next < count && in_place(next)) ++next;
-    if (next > i) {
-      body(used + i, next - i, nullptr);
-      i = next;
-      continue;
-    }
-    const auto b = size_t(used[i]);
-    for_stretches(row, b, b + 1, [&](const Stretch& s) { body(used + i, 1, &s); });
-    ++i;
-  }
-}
-
-// Of a mask, what it leaves: blocks that are whole and not edited are read in place.
+// Under a mask. Blocks that are whole and not edited are read in place.
 ScanResult scan_masked(const Row& row, float* max) {
   const Patch& patch = *row.patch;
-  std::fill_n(max, row.blocks, -INFINITY);
-  const bool all = patch.used_count() == row.blocks;
-  ScanResult result{-INFINITY, all ? INFINITY : -INFINITY, false};
-  for_used(row, row.n / kBlock, [&](const int32_t* blocks, size_t count, const Stretch* copy) {
-    if (!copy)
-      return add(row.own_ops().scan_allowed(row.data, patch.allowed(), blocks, count, max), result);
-    float of_block[1 + kSlack];
-    add(copy->ops->scan(copy->data, copy->n, of_block), result);
-    max[copy->b] = of_block[0];
-  });
+  const auto in_place = [&](size_t b) { return b < row.n / kBlock && !patch.has_edits(b); };
+  ScanResult result = kNothingYet;
+  for (size_t b = 0; b < row.blocks;) {
+    size_t end = patch.has_edits() ? b : row.n / kBlock;
+    while (end < row.blocks && in_place(end)) ++end;
+    if (end > b) {
+      add(row.own_ops().scan_allowed(row.data, patch.allowed(), patch.states(), b, end, max),
+          result);
+      b = end;
+      continue;
+    }
+    for_stretches(row, b, b + 1, [&](const Stretch& s) {
+      float of_block[1 + kSlack] = {-INFINITY};
+      add(s.ops ? s.ops->scan(s.data, s.n, of_block) : ScanResult{-INFINITY, -INFINITY, false},
+          result);
+      max[b] = of_block[0];
+    });
+    ++b;
+  }
   return result;
 }
 
-// The same where that is little: a list of all.
+// The same where little is allowed: a list of all.
 ScanResult list_masked(Row& row, float* max) {
+  const Patch& patch = *row.patch;
+  const int32_t* words = patch.used_words();
+  const size_t count = patch.used_count();
+  const auto block_of = [&](size_t i) { return size_t(words[i]) / Patch::kWords; };
+  const auto in_place = [&](size_t i) { return !patch.has_edits(block_of(i)); };
   std::fill_n(max, row.blocks, -INFINITY);
   row.few = row.patch->few_list();
   ScanResult result = kNothingYet;
-  for_used(row, row.blocks, [&](const int32_t* blocks, size_t count, const Stretch* copy) {
-    const RowKernels& ops = copy ? *copy->ops : row.own_ops();
-    const Scanned& from = copy ? static_cast<const Scanned&>(*copy) : row;
-    add(ops.list_allowed(from, row.patch->allowed(), blocks, count, max, &row.few), result);
-  });
+  const auto append = [&](const RowKernels& ops, const Scanned& from, size_t i, size_t end) {
+    add(ops.list_allowed(from, patch.allowed(), words + i, end - i, max, &row.few), result);
+  };
+  for (size_t i = 0; i < count;) {
+    size_t end = patch.has_edits() ? i : count;
+    while (end < count && in_place(end)) ++end;
+    if (end > i) {
+      append(row.own_ops(), row, i, end);
+    } else {
+      const size_t b = block_of(i);
+      while (end < count && block_of(end) == b) ++end;
+      for_stretches(row, b, b + 1, [&](const Stretch& s) { append(*s.ops, s, i, end); });
+    }
+    i = end;
+  }
   constexpr size_t kAll = std::numeric_limits<size_t>::max();
   if (result.lowest_max == -INFINITY)
     row.few.size = row.kernels->keep(row.few.ids, row.few.x, nullptr, row.few.size, -FLT_MAX, kAll);

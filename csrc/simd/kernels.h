@@ -174,6 +174,9 @@ struct Listed {
 
 constexpr size_t kMaskedTogether = 8;
 
+// So few allowed values are read one by one, and are a list from the start.
+constexpr size_t kFewAllowed = 1024;
+
 // What a mask leaves of a block: all of it, some, nothing.
 enum MaskState : uint8_t { kAllOfIt, kSomeOfIt, kNoneOfIt };
 
@@ -181,13 +184,14 @@ enum MaskState : uint8_t { kAllOfIt, kSomeOfIt, kNoneOfIt };
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // The same for listed blocks, which are whole, under a mask of the row: values whose bit is not
-  // set are -inf.
-  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, const int32_t* blocks,
-                             size_t count, float* block_max);
-  // The same for any blocks, numbered from id 0 on, of which only what is allowed is read, and
-  // appended to a list. `lowest_max` is the least of these values.
-  ScanResult (*list_allowed)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
+  // The same for blocks first to last - 1, which are whole, under a mask of the row: values whose
+  // bit is not set are -inf.
+  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, const uint8_t* states,
+                             size_t first, size_t last, float* block_max);
+  // The same for what is allowed in the listed words of a mask, whole blocks of them that no other
+  // call has: nothing else is read, and the values are appended to a list. `lowest_max` is the
+  // least of them.
+  ScanResult (*list_allowed)(const Scanned& row, const uint32_t* allowed, const int32_t* words,
                              size_t count, float* block_max, Listed* list);
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
   // of the two may be null.
@@ -255,14 +259,16 @@ struct Kernels {
   // in turn, and notes a value of each bin.
   void (*count_bins)(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
                      float* any);
-  // Copies the words of whole blocks of a mask, of value i bit i % 32 of word i / 32, and says what
-  // they leave, of kMaskedTogether blocks at a time: the last of them are padded with nothing.
-  // Lists those of which something is left, with room for kSlack more, and returns how many.
-  size_t (*take_mask)(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states,
-                      int32_t* used);
-  // How many values a mask allows in the listed blocks, or some number above the limit.
-  size_t (*count_allowed)(const uint32_t* allowed, const int32_t* blocks, size_t count,
-                          size_t limit);
+  // Copies the words of whole blocks of a mask, of value i bit i % 32 of word i / 32, unless they
+  // are 0, and says which these are, by a bit, and what each block is left. kMaskedTogether blocks
+  // at a time: the last of them are padded with nothing.
+  void (*take_mask)(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states,
+                    uint64_t* used);
+  // How many words are used; lists them where they are no more than `limit`, with room for kSlack
+  // more.
+  size_t (*list_words)(const uint64_t* used, size_t count, size_t limit, int32_t* words);
+  // How many values are allowed in the listed words.
+  size_t (*count_allowed)(const uint32_t* allowed, const int32_t* words, size_t count);
   // Makes those values of a block -inf whose bit is not set.
   void (*clear_forbidden)(const uint32_t* words, float* x);
   // Writes where values reach tau, and returns how many do. There must be room for kSlack more.

@@ -337,6 +337,7 @@ constexpr Kernels kernels = {
     weigh_squares,
     count_bins,
     take_mask,
+    list_words,
     count_allowed,
     clear_forbidden,
     places_at_least,

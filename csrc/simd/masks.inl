@@ -9,11 +9,9 @@ inline uint64_t nonzero_bytes(uint64_t v) {
   return (((v & kLow) + kLow) | v) >> 7 & kOnes;
 }
 
-size_t take_mask(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states,
-                 int32_t* used) {
+void take_mask(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states, uint64_t* used) {
   constexpr size_t kTogether = kMaskedTogether, kPart = kTogether * kWords;
-  constexpr uint64_t kGather = 0x0102040810204080u;  // the lowest bits of bytes, in the highest
-  size_t count = 0;
+  static_assert(kPart == 64, "a bit for each word");
   uint32_t padded[kPart] = {};
   for (size_t b = 0; b < blocks; b += kTogether) {
     const uint32_t* words = from + b * kWords;
@@ -23,17 +21,25 @@ size_t take_mask(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* sta
     }
     uint64_t some, gaps;
     Vec::copy_words(words, to + b * kWords, some, gaps);
-    some = nonzero_bytes(some);
-    const uint64_t all = nonzero_bytes(gaps) ^ kOnes, state = 2 * kOnes - some - all;
+    used[b / kTogether] = some;
+    const uint64_t state = 2 * kOnes - nonzero_bytes(some) - (nonzero_bytes(gaps) ^ kOnes);
     for (size_t i = 0; i < kTogether; ++i) states[b + i] = uint8_t(state >> 8 * i);
-    if (some == kOnes) {
-      for (size_t i = 0; i < kTogether; ++i) used[count + i] = int32_t(b + i);
-      count += kTogether;
-    } else if (some) {
-      count += write_places(some * kGather >> 56, int32_t(b), used + count);
-    }
   }
-  return count;
+}
+
+size_t list_words(const uint64_t* used, size_t count, size_t limit, int32_t* words) {
+  size_t total = 0;
+  for (size_t i = 0; i < count; ++i) total += Vec::popcount(used[i]);
+  if (total > limit) return total;
+  for (size_t i = 0; i < count; ++i)
+    if (used[i]) words += write_places(used[i], int32_t(64 * i), words);
+  return total;
+}
+
+size_t count_allowed(const uint32_t* allowed, const int32_t* words, size_t count) {
+  size_t total = 0;
+  for (size_t i = 0; i < count; ++i) total += Vec::popcount(allowed[words[i]]);
+  return total;
 }
 
 // The bits of a block from a place in its first vector on.
@@ -54,12 +60,16 @@ struct BlockBits {
 
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed,
-                                           const int32_t* blocks, size_t count, float* block_max) {
+                                           const uint8_t* states, size_t first, size_t last,
+                                           float* block_max) {
   using T = typename Type::T;
   float row_max = -INFINITY, lowest_max = INFINITY;
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
-  for (size_t i = 0; i < count; ++i) {
-    const auto b = size_t(blocks[i]);
+  for (size_t b = first; b < last; ++b) {
+    if (states[b] == kNoneOfIt) {
+      block_max[b] = lowest_max = -INFINITY;
+      continue;
+    }
     const T* p = static_cast<const T*>(row) + b * kBlock;
     const uint32_t* words = allowed + b * kWords;
     F max[4];
@@ -83,57 +93,49 @@ FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allo
   return {row_max, lowest_max, Vec::any_nan(total)};
 }
 
-inline unsigned bits_of_block(const uint32_t* words) {
-  unsigned count = 0;
-  for (int j = 0; j < kWords; j += 2)
-    count += Vec::popcount(words[j] | uint64_t(words[j + 1]) << 32);
-  return count;
-}
-
-size_t count_allowed(const uint32_t* allowed, const int32_t* blocks, size_t count, size_t limit) {
-  size_t total = 0;
-  for (size_t i = 0; i < count && total <= limit; ++i)
-    total += bits_of_block(allowed + size_t(blocks[i]) * kWords);
-  return total;
+// Writes the maxima of the blocks that listed values are in. Of each value and those behind it in
+// its block, twice as many with each turn.
+inline void write_maxima(const int32_t* ids, const float* x, size_t n, float* block_max) {
+  float memory[2][kFewAllowed];
+  const float* own = x;
+  for (size_t d = 1; d < n; d *= 2) {
+    float* __restrict to = memory[own == memory[0]];
+    int32_t near = 0;
+    for (size_t i = 0; i + d < n; ++i) {
+      const bool same = (ids[i] ^ ids[i + d]) < kBlock;
+      const float other = same ? own[i + d] : -INFINITY;
+      to[i] = other > own[i] ? other : own[i];
+      near |= int32_t(same);
+    }
+    if (!near) break;
+    memcpy(to + n - d, own + n - d, d * sizeof *to);
+    own = to;
+  }
+  for (size_t i = n; i-- > 0;)
+    block_max[ids[i] / kBlock] = own[i];  // that of its first is the last
 }
 
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult list_allowed(const Scanned& row, const uint32_t* allowed,
-                                           const int32_t* blocks, size_t count, float* block_max,
+                                           const int32_t* words, size_t count, float* block_max,
                                            Listed* list) {
-  constexpr size_t kTogether = 64;  // blocks
-  float row_max = -INFINITY;
-  F lowest = Vec::set1(INFINITY), sum = Vec::set1(0.0f);
-  for (size_t i = 0; i < count; i += kTogether) {
-    const size_t end = count - i < kTogether ? count : i + kTogether;
-    int32_t* ids = list->ids + list->size;
-    float* x = list->x + list->size;
-    // Words first, then their bits: how many of either there are is a surprise each time.
-    int32_t words[kTogether * kWords + kSlack];
-    size_t used = 0, size = 0;
-    for (size_t k = i; k < end; ++k)
-      used += write_places(Vec::used_words(allowed + size_t(blocks[k]) * kWords),
-                           blocks[k] * kWords, words + used);
-    for (size_t k = 0; k < used; ++k) {
-      uint32_t word = allowed[words[k]];
-      do ids[size++] = 32 * words[k] + lowest_bit(word);
-      while (word &= word - 1);
-    }
-    gather<Type>(static_cast<const typename Type::T*>(row.data), row.first, ids, size, x);
-    const auto tail = [](size_t left) { return left < size_t(kWidth) ? (1u << left) - 1 : ~0u; };
-    for (size_t j = 0; j < size; j += kWidth)
-      lowest = Vec::min(lowest, Vec::where(tail(size - j), Vec::load(x + j), lowest));
-    for (size_t k = i; k < end; ++k) {
-      const uint32_t* here = allowed + size_t(blocks[k]) * kWords;
-      const unsigned bits = bits_of_block(here);
-      F max = Vec::set1(-INFINITY);
-      for (unsigned j = 0; j < bits; j += kWidth)
-        Vec::take(tail(bits - j), Vec::load(x + j), max, sum);
-      x += bits;
-      block_max[blocks[k]] = Vec::hmax(max);
-      if (block_max[blocks[k]] > row_max) row_max = block_max[blocks[k]];
-    }
-    list->size += size;
+  int32_t* ids = list->ids + list->size;
+  float* x = list->x + list->size;
+  size_t n = 0;
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t word = allowed[words[i]];
+    do ids[n++] = 32 * words[i] + lowest_bit(word);
+    while (word &= word - 1);
   }
-  return {row_max, Vec::hmin(lowest), Vec::any_nan(sum)};
+  gather<Type>(static_cast<const typename Type::T*>(row.data), row.first, ids, n, x);
+  write_maxima(ids, x, n, block_max);
+  F max = Vec::set1(-INFINITY), lowest = Vec::set1(INFINITY), sum = Vec::set1(0.0f);
+  for (size_t i = 0; i < n; i += kWidth) {
+    const uint32_t mask = n - i < size_t(kWidth) ? (1u << (n - i)) - 1 : ~0u;
+    const F v = Vec::load(x + i);
+    Vec::take(mask, v, max, sum);
+    lowest = Vec::min(lowest, Vec::where(mask, v, lowest));
+  }
+  list->size += n;
+  return {Vec::hmax(max), Vec::hmin(lowest), Vec::any_nan(sum)};
 }

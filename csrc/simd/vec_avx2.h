@@ -62,8 +62,8 @@ struct Vec {
     max = Vec::max(max, v);
     sum = add(sum, v);
   }
-  // Copies eight blocks of a mask, and tells of them, a byte each, of which the bits say whether
-  // some value is allowed, and whether some is not.
+  // Copies eight blocks of a mask: says which words have some bit, and in a byte for each block,
+  // which is not 0, whether some bit is missing.
   static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
     const I none = _mm256_setzero_si256(), all = _mm256_set1_epi32(-1);
     uint64_t empty = 0, full = 0;
@@ -78,11 +78,6 @@ struct Vec {
     }
     some = ~empty;
     gaps = ~full;
-  }
-  // Which words of a block of a mask have some bit.
-  static uint32_t used_words(const uint32_t* words) {
-    const I none = _mm256_cmpeq_epi32(loadi(words), _mm256_setzero_si256());
-    return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(none))) ^ 0xff;
   }
   static F max_below(F a, F b, F bound) {
     return _mm256_blendv_ps(a, max(a, b), _mm256_cmp_ps(b, bound, _CMP_LT_OQ));

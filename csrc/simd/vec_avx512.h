@@ -61,8 +61,8 @@ struct Vec {
     max = _mm512_mask_max_ps(max, __mmask16(mask), max, v);
     sum = _mm512_mask_add_ps(sum, __mmask16(mask), sum, v);
   }
-  // Copies eight blocks of a mask, unless nothing is allowed, and tells of them, a byte each, of
-  // which the bits say whether some value is allowed, and whether some is not.
+  // Copies eight blocks of a mask, unless nothing is allowed: says which words have some bit, and
+  // in a byte for each block, which is not 0, whether some bit is missing.
   static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
     const __m512i all = _mm512_set1_epi32(-1);
     I v[4];
@@ -76,11 +76,6 @@ struct Vec {
       some |= uint64_t(_mm512_test_epi32_mask(v[i], v[i])) << 16 * i;
       gaps |= uint64_t(_mm512_cmpneq_epi32_mask(v[i], all)) << 16 * i;
     }
-  }
-  // Which words of a block of a mask have some bit.
-  static uint32_t used_words(const uint32_t* words) {
-    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
-    return _mm256_test_epi32_mask(v, v);
   }
   static F max_below(F a, F b, F bound) {
     return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(b, bound, _CMP_LT_OQ), a, b);

@@ -54,27 +54,20 @@ struct Vec {
     max = Vec::max(max, v);
     sum = add(sum, v);
   }
-  // Copies eight blocks of a mask, and tells of them, a byte each, not 0 where some value is
-  // allowed, and where some is not.
+  // Copies eight blocks of a mask: says which words have some bit, and in a byte for each block,
+  // which is not 0, whether some bit is missing.
   static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
+    const uint8_t bits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
     some = gaps = 0;
     for (int i = 0; i < 8; ++i) {
-      uint32_t any = 0, all = ~0u;
-      for (int j = 0; j < 8; ++j) {
-        const uint32_t word = words[8 * i + j];
-        to[8 * i + j] = word;
-        any |= word;
-        all &= word;
-      }
-      some |= uint64_t(any != 0) << 8 * i;
-      gaps |= uint64_t(all != ~0u) << 8 * i;
+      const uint32x4_t low = vld1q_u32(words + 8 * i), high = vld1q_u32(words + 8 * i + 4);
+      vst1q_u32(to + 8 * i, low);
+      vst1q_u32(to + 8 * i + 4, high);
+      const uint16x8_t set =
+          vcombine_u16(vmovn_u32(vtstq_u32(low, low)), vmovn_u32(vtstq_u32(high, high)));
+      some |= uint64_t(vaddv_u8(vand_u8(vmovn_u16(set), vld1_u8(bits)))) << 8 * i;
+      gaps |= uint64_t(vminvq_u32(vandq_u32(low, high)) != ~0u) << 8 * i;
     }
-  }
-  // Which words of a block of a mask have some bit.
-  static uint32_t used_words(const uint32_t* words) {
-    uint32_t used = 0;
-    for (int i = 0; i < 8; ++i) used |= uint32_t(words[i] != 0) << i;
-    return used;
   }
   static F max_below(F a, F b, F bound) {
     return vbslq_f32(vcltq_f32(b, bound), vmaxq_f32(a, b), a);

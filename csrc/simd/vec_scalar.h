@@ -68,27 +68,15 @@ struct Vec {
     max = Vec::max(max, v);
     sum = add(sum, v);
   }
-  // Copies eight blocks of a mask, and tells of them, a byte each, not 0 where some value is
-  // allowed, and where some is not.
+  // Copies eight blocks of a mask: says which words have some bit, and in a byte for each block,
+  // which is not 0, whether some bit is missing.
   static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
     some = gaps = 0;
-    for (int i = 0; i < 8; ++i) {
-      uint32_t any = 0, all = ~0u;
-      for (int j = 0; j < 8; ++j) {
-        const uint32_t word = words[8 * i + j];
-        to[8 * i + j] = word;
-        any |= word;
-        all &= word;
-      }
-      some |= uint64_t(any != 0) << 8 * i;
-      gaps |= uint64_t(all != ~0u) << 8 * i;
+    for (int i = 0; i < 64; ++i) {
+      to[i] = words[i];
+      some |= uint64_t(to[i] != 0) << i;
+      gaps |= uint64_t(to[i] != ~0u) << i;
     }
-  }
-  // Which words of a block of a mask have some bit.
-  static uint32_t used_words(const uint32_t* words) {
-    uint32_t used = 0;
-    for (int i = 0; i < 8; ++i) used |= uint32_t(words[i] != 0) << i;
-    return used;
   }
   static F max_below(F a, F b, F bound) { return b < bound && b > a ? b : a; }
   static float hmax(F v) { return v; }
