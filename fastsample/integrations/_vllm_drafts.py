@@ -18,18 +18,18 @@ from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.rejection_sampler import RejectionSampler
 
 from .. import backend
-from ..chains import make_records
 from ..records import Records
 from ..reference.verification import EXACT, TOKEN, Side
 from ._vllm_logprobs import Asked, asked_of
 from ._vllm_masks import Layout
 from ._vllm_sampler import (
     CHANGED,
+    Chain,
     FastSampler,
     defect,
     foreign,
+    records_of,
     rows_of,
-    stages_of,
     tell,
     write_masks,
 )
@@ -37,7 +37,7 @@ from ._vllm_sampler import (
 Drafts = list[list[int]]
 Key = tuple[int, int, int]
 
-_HOT = make_records(1, "sample", temperature=1.0, order="vllm")
+_HOT = records_of(1, {"temperature": 1.0})
 
 
 class FastRejectionSampler(RejectionSampler):
@@ -85,13 +85,13 @@ class FastRejectionSampler(RejectionSampler):
         asked = asked_of(meta, fast.logprobs_mode) if meta.max_num_logprobs is not None else None
         if asked is not None:  # vLLM has no named tokens here
             asked = asked._replace(named=None)
-        stages = stages_of(meta, requests)
+        stages, records = chain = fast.chain(meta)
         inputs = fast.inputs(meta, logits, layout, drafts, grammars, asked)
         keys, seeded = self._keys(meta, requests)
         out = np.full((requests, metadata.max_spec_len + 1), -1, np.int32)
         told = None
         if asked is None:
-            side = _Steps(logits, make_records(requests, "sample", **stages, order="vllm"), inputs)
+            side = _Steps(logits, records, inputs)
             for r in range(requests):
                 probs = None
                 if draft_probs is not None and r not in seeded and not _is_greedy(stages, r):
@@ -99,7 +99,7 @@ class FastRejectionSampler(RejectionSampler):
                     probs = draft_probs[first : first + len(drafts[r])]
                 self._verify(side, r, layout.starts[r], drafts[r], probs, keys[r], out[r])
         else:
-            told = self._tell(logits, stages, inputs, asked, layout, drafts, keys, out)
+            told = self._tell(logits, chain, inputs, asked, layout, drafts, keys, out)
         return SamplerOutput(torch.from_numpy(out), told)
 
     def _keys(self, meta: Any, requests: int) -> tuple[list[Key], set[int]]:
@@ -156,7 +156,7 @@ class FastRejectionSampler(RejectionSampler):
     def _tell(
         self,
         logits: torch.Tensor,
-        stages: dict[str, Any],
+        chain: Chain,
         inputs: dict[str, Any],
         asked: Asked,
         layout: Layout,
@@ -166,14 +166,17 @@ class FastRejectionSampler(RejectionSampler):
     ) -> LogprobsTensors:
         """Draw at each position and tell of it; write what stays."""
         counts = layout.counts
-        of_rows = {n: v if np.ndim(v) == 0 else np.repeat(v, counts) for n, v in stages.items()}
+        stages, records = chain
+        if records.size > 1:
+            stages = {name: np.repeat(values, counts) for name, values in stages.items()}
+            records = np.repeat(records, counts)
         seeds, streams, offsets = (
             np.repeat(np.array(words, np.uint64), counts) for words in zip(*keys, strict=True)
         )
         starts = np.repeat(np.array(layout.starts), counts)
         offsets += (np.arange(len(logits)) - starts).astype(np.uint64)
         uniforms = backend.active().uniforms(seeds, streams, offsets)
-        tokens, told = tell(logits, of_rows, uniforms, inputs, asked)
+        tokens, told = tell(logits, (stages, records), uniforms, inputs, asked)
         drawn = tokens.tolist()
         for r, mine in enumerate(drafts):
             first, kept = layout.starts[r], 0

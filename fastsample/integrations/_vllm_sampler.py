@@ -25,6 +25,7 @@ from vllm.v1.sample.sampler import Sampler
 from .. import backend
 from ..arrays import as_rows
 from ..chains import make_records
+from ..records import Records
 from ..reference import to_float32
 from ..reference.inputs import as_drawn_from, defect_of
 from ..reference.row import find_defect
@@ -46,6 +47,7 @@ GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
 PROCESSED = ("processed_logits", "processed_logprobs")
 
 Ids = npt.NDArray[np.int64]
+Chain = tuple[dict[str, Any], Records]  # parameters, and the same as backends take them
 
 
 class Seed(torch.Generator):
@@ -98,6 +100,14 @@ class FastSampler(Sampler):
         self.drafted: dict[str, list[int]] = {}
         self.left: Counter[str] = Counter()
         self.pasts = Pasts(runner)
+        # What vLLM said last of a batch: one that has nothing to do but the draw, and any.
+        self._plain: Any = None
+        self._meta: Any = None
+        self._chain: Chain = ({}, _GREEDY)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> SamplerOutput:
+        """Do `forward`, without a look for hooks, which takes as long as a greedy draw."""
+        return self.forward(*args, **kwargs)
 
     def forward(
         self,
@@ -108,28 +118,39 @@ class FastSampler(Sampler):
     ) -> SamplerOutput:
         """Do the whole step, by kernels that read the logits as they are where they can."""
         meta = sampling_metadata
-        if self.grammar is None and _draw_alone(meta):
-            rows = len(logits)
-            if meta.all_greedy:
-                tokens = draw_greedy(logits)
-            else:
-                tokens = draw_rows(logits, stages_of(meta, rows), self._uniforms(rows, meta), {})
+        if self.grammar is None and (meta is self._plain or self._is_plain(meta)):
+            uniforms = self._uniforms(logits.shape[0], meta)
+            tokens = draw(logits, self.chain(meta)[1], uniforms, {})
             return SamplerOutput(self._settled(tokens, logits, {}), None)
         if logits.stride(1) != 1:
             logits = logits.contiguous()
         mode = logprobs_mode_override or self.logprobs_mode
-        asked, layout = asked_of(meta, mode), Layout.plain(len(logits))
+        asked, layout = asked_of(meta, mode), Layout.plain(logits.shape[0])
         grammars = self.take_grammars(layout)
         why = "drafts that vLLM's own code verifies" if predict_bonus_token else foreign(meta)
         if why:
             self.left[why] += 1
             write_masks(grammars, logits)
             return super().forward(logits, meta, predict_bonus_token, logprobs_mode_override)
-        stages = stages_of(meta, len(logits))
         inputs = self.inputs(meta, logits, layout, None, grammars, asked)
-        uniforms = self._uniforms(len(logits), meta)
-        tokens, told = tell(logits, stages, uniforms, inputs, asked)
+        uniforms = self._uniforms(logits.shape[0], meta)
+        tokens, told = tell(logits, self.chain(meta), uniforms, inputs, asked)
         return SamplerOutput(self._settled(tokens, logits, inputs), told)
+
+    def _is_plain(self, meta: Any) -> bool:
+        """Whether this step has nothing to do but the draw; vLLM says anew where that changes."""
+        if not _draw_alone(meta):
+            return False
+        self._plain = meta
+        return True
+
+    def chain(self, meta: Any) -> Chain:
+        """Return what the rows of a batch are drawn with; vLLM says anew where that changes."""
+        if meta is not self._meta:
+            rows = 1 if meta.all_greedy else meta.temperature.shape[0]
+            stages = stages_of(meta, rows)
+            self._meta, self._chain = meta, (stages, records_of(rows, stages))
+        return self._chain
 
     def take_grammars(self, layout: Layout) -> Grammars | None:
         """Return the masks of structured output, and forget them."""
@@ -178,21 +199,21 @@ class FastSampler(Sampler):
         between temperature and top_k, changes them.
         """
         meta = sampling_metadata
-        stages = stages_of(meta, len(logits))
-        uniforms = self._uniforms(len(logits), meta)
+        stages = stages_of(meta, logits.shape[0])
+        uniforms = self._uniforms(logits.shape[0], meta)
         custom = not _min_p_alone(meta)
         rows, greedy = logits, None
         if custom and not meta.all_greedy:
             # vLLM's own processors, min_p's included, after vLLM's own temperature.
             if not meta.all_random:
-                greedy = draw_greedy(logits)
+                greedy = draw(logits, _GREEDY, np.zeros(len(uniforms)), {})
             rows = self.apply_temperature(logits, meta.temperature, meta.all_random)
             for processor in meta.logitsprocs.argmax_invariant:
                 rows = processor.apply(rows)
             # Where the temperature is 0 it says which rows are greedy, and nothing else.
             stages["temperature"] = np.sign(stages["temperature"])
             stages.pop("min_p", None)
-        tokens = draw_rows(rows, stages, uniforms, {})
+        tokens = draw(rows, records_of(len(uniforms), stages), uniforms, {})
         if greedy is not None:
             tokens = np.where(stages["temperature"] == 0.0, greedy, tokens)
         mode = logprobs_mode_override or self.logprobs_mode
@@ -253,9 +274,17 @@ class FastSampler(Sampler):
         return found
 
 
-def draw_rows(
+def records_of(rows: int, stages: dict[str, Any]) -> Records:
+    """Return the parameters of so many rows as backends take them."""
+    return make_records(rows, "sample", **stages, order="vllm")
+
+
+_GREEDY = records_of(1, {"temperature": 0.0})
+
+
+def draw(
     logits: torch.Tensor,
-    stages: dict[str, Any],
+    records: Records,
     uniforms: npt.NDArray[np.float64],
     inputs: dict[str, Any],
     told: tuple[int, dict[str, Any]] | None = None,
@@ -265,9 +294,7 @@ def draw_rows(
     What `fastsample.sample` does after its checks. A step of the model leaves nothing of them in
     the caches: they take longer than a greedy draw does.
     """
-    rows = len(logits)
-    tokens = np.empty(rows, np.int64)
-    records = make_records(rows, "sample", **stages, order="vllm")
+    tokens = np.empty(logits.shape[0], np.int64)
     given = rows_of(logits), records, uniforms, True, tokens, 1
     if told is None:
         backend.active().sample(*given, **inputs)
@@ -276,32 +303,23 @@ def draw_rows(
     return tokens
 
 
-_GREEDY = make_records(1, "sample", temperature=0.0, order="vllm")
-
-
-def draw_greedy(logits: torch.Tensor) -> Ids:
-    """Return the most probable token of each row, -1 where there is none."""
-    rows = len(logits)
-    tokens = np.empty(rows, np.int64)
-    backend.active().sample(rows_of(logits), _GREEDY, np.zeros(rows), True, tokens, 1)
-    return tokens
-
-
 def tell(
     logits: torch.Tensor,
-    stages: dict[str, Any],
+    chain: Chain,
     uniforms: npt.NDArray[np.float64],
     inputs: dict[str, Any],
     asked: Asked | None,
 ) -> tuple[Ids, Any]:
     """Draw from each row; return what is asked for too."""
+    own, records = chain
     if asked is None:
-        return draw_rows(logits, stages, uniforms, inputs), None
+        return draw(logits, records, uniforms, inputs), None
 
-    def draw(rows: slice, stages: Any, inputs: Any, kind: int, arrays: Any) -> Ids:
-        return draw_rows(logits[rows], stages, uniforms[rows], inputs, (kind, arrays))
+    def drawn(rows: slice, stages: Any, inputs: Any, kind: int, arrays: Any) -> Ids:
+        mine = records if stages is own else records_of(rows.stop - rows.start, stages)
+        return draw(logits[rows], mine, uniforms[rows], inputs, (kind, arrays))
 
-    return Telling(asked, logits, stages, inputs, draw).run()
+    return Telling(asked, logits, own, inputs, drawn).run()
 
 
 def write_masks(grammars: Grammars | None, logits: torch.Tensor) -> None:

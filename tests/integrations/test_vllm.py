@@ -319,18 +319,21 @@ def test_vllms_own_sampler_ends_the_engine_where_a_seeded_prompt_is_read_in_part
         ids(tiny, LONG[-1:], OWN[-1])
 
 
-@pytest.mark.parametrize("method", ["ngram", "draft_model"])
+@pytest.mark.parametrize("method", ["draft_model", "probabilistic", "ngram"])
 def test_speculative_decoding(tmp_path, method):
     """The text of a seed is the one without drafts, in any batch; greedy text is vLLM's.
 
-    Last: to shut an engine down takes from the others of the process what they share.
+    Last: to shut an engine down takes from the others of the process what they share, and vLLM
+    makes none where numba is, which it imports for look-ups.
     """
     model = make_random(tmp_path / "model", VOCAB, words=True)
-    drafts = {"num_speculative_tokens": 3, "method": method}
+    drafts = {"num_speculative_tokens": 3, "method": "draft_model"}
     if method == "ngram":
-        drafts |= {"prompt_lookup_max": 2, "prompt_lookup_min": 1}
+        drafts |= {"method": method, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
     else:  # the model itself, whose drafts would all be good, but for a draw
         drafts |= {"model": model, "draft_load_config": {"load_format": "dummy"}}
+    if method == "probabilistic":
+        drafts["draft_sample_method"] = method
     prompts = [[5, 6, 7, 8, 5, 6, 7, 8, 5, 6], [9, 8, 9, 8, 9], [5] * 30]
     works = [
         tokens_of(temperature=0.0),
@@ -360,6 +363,9 @@ def test_speculative_decoding(tmp_path, method):
             assert [ids(llm, prompts[:1], work) for work in works] == [t[:1] for t in texts]
             assert not worker.fast.left
             kept = dict(rejecting.verified)
+            assert all(map(len, ids(llm, prompts, tokens_of(temperature=0.7))))  # without a seed
+            by_token = rejecting.verified["token", "drafted"]
+            assert bool(by_token) is (method == "probabilistic")
             rejecting.sampler = Sampler()
             runner.rejection_sampler = RejectionSampler(rejecting.sampler)
             assert ids(llm, prompts, works[0]) == texts[0]  # by vLLM's own

@@ -125,14 +125,15 @@ def test_greedy_drafts_are_verified_as_by_vllms_own(mode, edit):
 @pytest.mark.parametrize("mode", MODES)
 def test_log_probabilities_of_what_is_drawn(mode):
     """Those of each place are what a step without drafts tells of its row."""
+    logits = without_ties(LOGITS)  # of which vLLM keeps all
     chains = [CHAINS[name] for name in ("both", "plain", "top_p", "temperature", "top_k")]
     params = [SamplingParams(**c, seed=40 + r, logprobs=3) for r, c in enumerate(chains)]
-    drafts, texts = one_by_one(params, chains, {}, LOGITS, (3, 0, 1, 3, 0))
-    out, _ = verified(make_batch(params, OUTPUTS), drafts, LOGITS.clone(), mode)
+    drafts, texts = one_by_one(params, chains, {}, logits, (3, 0, 1, 3, 0))
+    out, _ = verified(make_batch(params, OUTPUTS), drafts, logits.clone(), mode)
     told, width = out.logprobs_tensors, out.sampled_token_ids.shape[1]
     for r, text in enumerate(texts):
         for i, token in enumerate(text):
-            place, row = r * width + i, LOGITS[STARTS[r] + i][None]
+            place, row = r * width + i, logits[STARTS[r] + i][None]
             batch = make_batch(params[r : r + 1], [OUTPUTS[r] + text[:i]])
             x = row.clone()
             if mode.startswith("processed"):
@@ -220,7 +221,7 @@ def test_drafts_of_known_probabilities_stay_more_often_and_the_text_is_the_targe
     rng = np.random.default_rng(7)
     target = torch.from_numpy(rng.normal(size=(depth + 1, size)).astype(np.float32))
     q = torch.from_numpy(rng.dirichlet(np.ones(size), depth).astype(np.float32))
-    p = torch.softmax(target / 0.9, -1).double().numpy()
+    p = torch.softmax(target.double() / 0.9, -1).numpy()
     params = [SamplingParams(temperature=0.9) for _ in range(count)]
     drafts = torch.multinomial(q, count, True, generator=torch.Generator().manual_seed(1)).T
     torch.manual_seed(5)
