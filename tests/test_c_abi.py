@@ -148,7 +148,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     build, prefix = folder / "build", folder / "a prefix"
     options = {
         "shared": ["-DBUILD_SHARED_LIBS=ON"],
-        "static": ["-DCMAKE_CXX_FLAGS_RELEASE=-O1"],  # half of the time, and with assertions
+        "static": ["-DCMAKE_CXX_FLAGS_RELEASE=-O1"],  # half of the time
     }
     run(cmake, "-S", ROOT, "-B", build, *options[request.param])
     run(cmake, "--build", build, "--parallel", "2")
