@@ -306,7 +306,7 @@ class Sampler:
         It draws the same again then. Where a stage has a state, which cannot go back, this is
         refused.
         """
-        count, have = any_integer("n", n), len(self.history)
+        count, have = any_integer("n", n), len(self._memory)
         if not 0 <= count <= have:
             raise ValueError(f"n must be in [0, {have}], the tokens of the history, got {count}")
         if count == 0:

@@ -92,6 +92,9 @@ class _Sequence:
         del self._steps[kept:]
         return drawn
 
+    def __len__(self) -> int:
+        return len(self._steps)
+
     def steps(self) -> list[int | None]:
         """Return the offset at which each token was drawn."""
         return self._steps.copy()
@@ -202,11 +205,14 @@ class Memory:
 
     def pop(self, count: int) -> None:
         """Take tokens back, and with those that were drawn their steps."""
-        kept = self.tokens.size - count
+        kept = len(self) - count
         seed, step = self.seed, self.sequence.pop(count)
         if step is not None:
             self.seek(seed, step)
         self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
+
+    def __len__(self) -> int:
+        return len(self.sequence) if self.keeps else 0
 
     def reset(self) -> None:
         """Take back what has followed the tokens of the start, and the state."""
