@@ -20,12 +20,14 @@ struct Row : Scanned {
   RowType type;
   size_t blocks;
   float max;
-  float lowest_max;  // finite: of the maxima, or below them
+  mutable float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far
+  // Maxima below this may be larger than what edits leave of their blocks: few rows need all.
+  mutable float settled_from = -INFINITY;
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
   const void* block(size_t b) const {
@@ -43,6 +45,11 @@ struct Row : Scanned {
     own_ops().load(block(b), left(b), scratch);
     return scratch;
   }
+
+  // Makes the maxima that are at least so large what edits leave of them, and says whether one has
+  // changed. Those that stay so large are the edited row's, and no others of it are.
+  bool settle(float from = -INFINITY) const;
+  void settle_block(size_t b) const;
 
   // What RowKernels says of them.
   void mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const;
