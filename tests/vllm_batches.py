@@ -39,7 +39,7 @@ with warnings.catch_warnings():
         pytest.skip("this vLLM is not for CPUs", allow_module_level=True)
     current_platform.import_kernels()
     current_platform.register_triton_kernel_overrides()
-    from vllm.v1.sample.rejection_sampler import RejectionSampler
+    from vllm.v1.sample.rejection_sampler import RejectionSampler, expand_batch_to_tokens
 
     from fastsample.integrations._vllm_drafts import FastRejectionSampler
     from fastsample.integrations._vllm_pasts import Past
@@ -65,6 +65,7 @@ __all__ = [
     "apply_grammar_bitmask",
     "draw",
     "edited",
+    "expand_batch_to_tokens",
     "make",
     "make_batch",
     "make_drafts",

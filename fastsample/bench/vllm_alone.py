@@ -104,14 +104,28 @@ def time_alone(
 
 
 def _verifier(sampler: Any, ours: bool) -> Any:
-    """Return a rejection sampler, vLLM's own or ours."""
+    """Return a rejection sampler, vLLM's own or ours.
+
+    vLLM's reads temperature, top_k and top_p of drafts from memory that nobody has written to, and
+    may end with an error: here they are given to it.
+    """
     platforms = import_module("vllm.platforms")
     platforms.current_platform.register_triton_kernel_overrides()
-    kind = import_module("vllm.v1.sample.rejection_sampler").RejectionSampler
+    module: Any = import_module("vllm.v1.sample.rejection_sampler")
+    kind = module.RejectionSampler
     if not ours:
+        module.expand_batch_to_tokens = _expanded
         return kind(sampler)
     own = kind(import_module("vllm.v1.sample.sampler").Sampler())
     return import_module("fastsample.integrations._vllm_drafts").FastRejectionSampler(sampler, own)
+
+
+def _expanded(x: Any, ends: Any, total: int, replace_from: int = 0, replace_to: int = 0) -> Any:
+    """Return what each draft's request has, as vLLM's own function says that it does."""
+    torch = import_module("torch")
+    counts = torch.diff(ends, prepend=torch.zeros(1, dtype=ends.dtype))
+    x = torch.where(x == replace_from, replace_to, x) if replace_from != replace_to else x
+    return x.repeat_interleave(counts, output_size=total)
 
 
 def _drafts(requests: Any, guesses: Any) -> Any:

@@ -20,6 +20,7 @@ from vllm_batches import (
     alone,
     apply_grammar_bitmask,
     edited,
+    expand_batch_to_tokens,
     make_batch,
     make_drafts,
     rejecting,
@@ -260,7 +261,18 @@ def test_bad_probabilities_are_none():
     assert rejection.verified["exact", "drafted"] == 1
 
 
-def test_made_up_rates_of_acceptance_are_vllms(monkeypatch):
+def test_vllms_own_has_no_temperature_of_drafts():
+    """Its kernel writes into a copy that is thrown away; where that changes, so must the page."""
+    ends = torch.tensor([2, 5], dtype=torch.int32)
+    expected = torch.tensor([0.5, 0.5, 0.7, 0.7, 0.7])
+    for _ in range(3):  # memory of a size that was used just now
+        junk = torch.full((5,), 123.0)
+        del junk
+        found = expand_batch_to_tokens(torch.tensor([0.5, 0.7]), ends, 5, 0, 1)
+        assert not torch.equal(found, expected)
+
+
+def test_made_up_rates_of_acceptance_are_vllms():
     """Which has none of them on CPUs."""
     batch = make_batch([SamplingParams(temperature=0.0)])
     rejection = rejecting(batch)
