@@ -13,7 +13,9 @@ namespace {
 // Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
 // each that reaches the k-th largest block maximum.
 void list_by_maxima(const Row& row, size_t k, Survivors& list) {
-  float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
+  float bound;
+  do bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
+  while (row.settle(bound));
   if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
   // A sorted row has its largest values in few blocks, of which the last may be short: what these
   // hold is a better bound.

@@ -84,7 +84,7 @@ class Patch {
   static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
-  void start(const Kernels* kernels, size_t n, const Edits& edits, Allowed allowed);
+  void start(const Kernels* kernels, size_t n, const Edits& edits, const Allowed& allowed);
   // The same for a row without edits that is about to get a ceiling.
   void start(size_t n) { start(nullptr, n, {}, {}); }
 
@@ -96,6 +96,19 @@ class Patch {
   bool is_own_or_masked(size_t b) const {
     return state(b) == kOwn || (ceiling_.value == INFINITY && !has_edits(b));
   }
+  // Whether a block is whole in a row of n and has nothing but a mask.
+  bool is_masked(size_t b, size_t n) const {
+    return masked_ && (b + 1) * kBlock <= n && !has_edits(b);
+  }
+  // Whether no value of a block is larger than it is in memory.
+  bool only_lowers(size_t b) const { return !has_edits(b) || !table_.block[b].raising; }
+  // Whether values >= low of a block that are read in place, under the mask, and then corrected
+  // are its own.
+  bool can_correct(size_t b) const {
+    return state(b) == kOwn || (ceiling_.value == INFINITY && only_lowers(b));
+  }
+  // Edits what was collected in place, and drops what is below `low` then. Returns how many stay.
+  size_t correct(float low, int32_t* ids, float* x, size_t n) const;
   // The words of the mask, or null.
   const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
   const uint8_t* states() const { return states_.get(); }
@@ -106,9 +119,16 @@ class Patch {
   size_t used_count() const { return used_count_; }
   // For them.
   Listed few_list();
+  // Whether a mask seems to allow so much that few blocks lose their maximum.
+  bool allows_most(const Kernels* kernels) const;
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
+  // The blocks of which some value may become larger.
+  const int32_t* raising() const { return raising_.get(); }
+  size_t raising_count() const { return raising_count_; }
+  // Room for the place of every block.
+  int32_t* block_places() { return block_places_.reserve(blocks_ + kSlack); }
   // What the edit of a token makes of its value before it is rounded.
   double exactly(size_t id, float value) const;
   // Whether there is a mask of which nothing is allowed.
@@ -121,7 +141,8 @@ class Patch {
 
  private:
   void sort_edits(const Edits& edits);
-  void take_mask(const Kernels* kernels, Allowed allowed);
+  const Edit* find(size_t id) const;
+  void take_mask(const Kernels* kernels, const Allowed& allowed);
   void use_words(size_t b, uint64_t which);
   void take_last_of_mask(const uint32_t* words, size_t b, size_t ids);
 
@@ -131,6 +152,8 @@ class Patch {
   Buffer<Edit> sorted_;  // edits that came in any order
   Buffer<uint8_t> places_;
   Buffer<EditBlock> sorted_blocks_;
+  Buffer<int32_t> raising_, block_places_;
+  size_t raising_count_ = 0;
   bool masked_ = false;
   Buffer<uint32_t> bits_;  // of blocks of which something is allowed
   Buffer<uint64_t> used_;  // a bit for each word,

@@ -17,7 +17,63 @@ const float* Row::copy(size_t b, float scratch[kBlock]) const {
   return scratch;
 }
 
+bool Row::settle(float from) const {
+  if (from >= settled_from) return false;
+  int32_t* places = patch->block_places();
+  const size_t count = kernels->places_at_least(block_max, blocks, from, places);
+  const auto is_due = [&](size_t b) {
+    return block_max[b] < settled_from && patch->state(b) != Patch::kOwn;
+  };
+  bool changed = false;
+  for (size_t i = 0; i < count;) {
+    const auto first = size_t(places[i++]);
+    if (!is_due(first)) continue;
+    size_t last = first + 1;
+    for (; i < count && size_t(places[i]) == last && is_due(last); ++i) ++last;
+    changed |= settle_blocks(first, last);
+  }
+  settled_from = from;
+  return changed;
+}
+
+bool Row::settle_blocks(size_t first, size_t last) const {
+  // The maxima are the workspace's: const to all but the scan and what changes them here.
+  float* maxima = const_cast<float*>(block_max);
+  bool changed = false;
+  for (size_t b = first; b < last;) {
+    constexpr size_t kTogether = 64;
+    float before[kTogether];
+    size_t end = b;
+    for (; end < last && end - b < kTogether && patch->is_masked(end, n); ++end)
+      before[end - b] = maxima[end];
+    if (end > b) {
+      own_ops().scan_allowed(data, patch->allowed(), patch->states(), b, end, maxima);
+    } else {
+      before[0] = maxima[b];
+      settle_copy(b, maxima + b);
+      ++end;
+    }
+    for (size_t i = b; i < end; ++i) {
+      changed |= maxima[i] != before[i - b];
+      lowest_max = std::max(std::min(lowest_max, maxima[i]), -FLT_MAX);
+      if (maxima[i] == -INFINITY) patch->set(i, Patch::kEmpty);
+    }
+    b = end;
+  }
+  return changed;
+}
+
+void Row::settle_copy(size_t b, float* max) const {
+  alignas(64) float scratch[kBlock];
+  const float after = patch->allowed() ? NAN : patch->max_after(b, own_values(b, scratch), *max);
+  if (std::isnan(after))
+    kernels->row[kF32].scan(values(b, scratch), kBlock, max);
+  else
+    *max = after;
+}
+
 void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
+  settle();
   if (!patch) return own_ops().mass(*this, exp2, tau, all, at_least);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     int64_t* all_here = all ? all + s.b : nullptr;
@@ -30,6 +86,7 @@ void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
 
 void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const {
   if (first >= last) return;
+  settle();
   if (!patch) {
     const size_t end = last < blocks ? last * kBlock : n;
     const Scanned part{block(first), end - first * kBlock, block_max + first, first * kBlock};
@@ -42,6 +99,7 @@ void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_
 }
 
 void Row::entropy(Exp2 exp2, float tau, int64_t* all, int64_t* entropy, int64_t* at_least) const {
+  settle();
   if (!patch) return own_ops().entropy(*this, exp2, tau, all, entropy, at_least);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     int64_t* at_least_here = at_least ? at_least + s.b : nullptr;
@@ -53,6 +111,7 @@ void Row::entropy(Exp2 exp2, float tau, int64_t* all, int64_t* entropy, int64_t*
 }
 
 void Row::squares(Exp2 exp2, int64_t* all, int64_t* squares) const {
+  settle();
   if (!patch) return own_ops().squares(*this, exp2, all, squares);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     if (s.ops) return s.ops->squares(s, exp2, all + s.b, squares + s.b);
@@ -78,6 +137,7 @@ size_t Row::count(float tau) const {
 }
 
 size_t Row::mass_and_marks(Exp2 exp2, float tau, int64_t* all, Marks* marks) const {
+  settle();
   if (!patch) return own_ops().mass_and_marks(*this, exp2, tau, all, marks);
   size_t marked = 0;
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
@@ -105,11 +165,17 @@ size_t Row::collect(const int32_t* list, size_t count, float low, float high, in
                     float* x) const {
   if (!patch) return own_ops().collect(*this, nullptr, list, count, low, high, ids, x);
   const uint32_t* allowed = patch->allowed();
+  const bool unbounded = high == INFINITY;  // so that no edit brings a value within
+  const auto in_place = [&](size_t b) {
+    return unbounded ? patch->can_correct(b) : patch->is_own_or_masked(b);
+  };
   size_t size = 0;
   for (size_t i = 0; i < count;) {
     size_t end = i;
-    while (end < count && patch->is_own_or_masked(size_t(list[end]))) ++end;
-    size += own_ops().collect(*this, allowed, list + i, end - i, low, high, ids + size, x + size);
+    while (end < count && in_place(size_t(list[end]))) ++end;
+    const size_t found =
+        own_ops().collect(*this, allowed, list + i, end - i, low, high, ids + size, x + size);
+    size += unbounded ? patch->correct(low, ids + size, x + size, found) : found;
     if (end < count) {
       const auto b = size_t(list[end]);
       for_stretches(*this, b, b + 1, [&](const Stretch& s) {
@@ -138,6 +204,7 @@ void Row::add_exponentials(size_t first, size_t last, const Exponent& exponent, 
 
 void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double total,
                     float* out) const {
+  settle();
   if (!patch) return own_ops().quotients(*this, first, last, exp2, tau, total, out);
   for_stretches(*this, first, last, [&](const Stretch& s) {
     float* here = out + s.first;
@@ -151,6 +218,7 @@ void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double tota
 float Row::sample(size_t pieces, float* out) const { return own_ops().sample(*this, pieces, out); }
 
 void Row::cut_above(Ceiling ceiling, Patch& unused) {
+  settle();
   if (!patch) {
     patch = &unused;
     patch->start(n);
@@ -176,6 +244,7 @@ void Row::cut_above(Ceiling ceiling, Patch& unused) {
 void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
   float* maxima = const_cast<float*>(block_max);
   lowered = true;
+  settled_from = -INFINITY;
   max = -INFINITY;
   for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;
   for (size_t i = 0; i < n; ++i) {

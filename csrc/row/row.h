@@ -20,13 +20,16 @@ struct Row : Scanned {
   RowType type;
   size_t blocks;
   float max;
-  float lowest_max;  // finite: of the maxima, or below them
+  mutable float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far
   Listed few{};            // all finite values, where a mask allows few
+  // Maxima below this may be larger than what edits and the mask leave of their blocks: few rows
+  // need all.
+  mutable float settled_from = -INFINITY;
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
   const void* block(size_t b) const {
@@ -44,6 +47,12 @@ struct Row : Scanned {
     own_ops().load(block(b), left(b), scratch);
     return scratch;
   }
+
+  // Makes the maxima that are at least so large what their blocks have left, and says whether one
+  // has changed. Those that stay so large are the edited row's, and no others of it are.
+  bool settle(float from = -INFINITY) const;
+  // Says whether one has changed.
+  bool settle_blocks(size_t first, size_t last) const;
 
   // What RowKernels says of them.
   void mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const;
@@ -70,6 +79,7 @@ struct Row : Scanned {
 
  private:
   const float* copy(size_t b, float scratch[kBlock]) const;
+  void settle_copy(size_t b, float* max) const;
 };
 
 }  // namespace fastsample
