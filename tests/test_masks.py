@@ -139,7 +139,7 @@ def test_what_is_wrong_with_a_masked_row(variant: str, count: int, dtype: Any) -
         fs.probs(anything, allowed=allowed)
 
 
-def same(mine: Any, other: Any) -> bool:
+def alike(mine: Any, other: Any) -> bool:
     return bool(np.array_equal(mine, other))
 
 
@@ -154,11 +154,11 @@ def test_details_and_verification_under_masks(fast_variant: str) -> None:
             )
             given = fs.draw(meant, logprobs="processed", top_logprobs=4, support=True, **chain)
             assert mine.token == given.token
-            assert same(mine.support, given.support)
+            assert alike(mine.support, given.support)
             assert mine.log_mass == given.log_mass
             if kind == "processed":
-                assert same(mine.top_ids, given.top_ids)
-                assert same(mine.top_logprobs, given.top_logprobs)
+                assert alike(mine.top_ids, given.top_ids)
+                assert alike(mine.top_logprobs, given.top_logprobs)
                 assert mine.logprob == given.logprob
         drafts = [int(np.flatnonzero(allowed)[0])]
         target, same = np.stack([row, row]), np.stack([meant, meant])
