@@ -10,10 +10,8 @@ namespace fastsample {
 
 namespace {
 
-// Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
-// each that reaches the k-th largest block maximum.
-void list_by_maxima(const Row& row, size_t k, Survivors& list) {
-  float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
+// Lists at least the k largest values, given a bound that k of them reach.
+void list_from_bound(const Row& row, float bound, size_t k, Survivors& list) {
   if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
   // A sorted row has its largest values in few blocks, of which the last may be short: what these
   // hold is a better bound.
@@ -61,8 +59,10 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
 
 void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list.clear();
-  if (k <= row.blocks)
-    list_by_maxima(row, k, list);
+  if (k <= row.blocks / 2)  // k of them hold at least one value each
+    list_from_bound(row, kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 4), k, list);
+  else if (k <= row.blocks * kLanes / 2)
+    list_from_bound(row, list.bound_by_lanes(row, k), k, list);
   else
     list_by_guess(row, exp2, k, list);
   keep_top_k(row, list, k);

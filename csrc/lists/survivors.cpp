@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lists/keys.h"
+#include "lists/search.h"
 
 namespace fastsample {
 
@@ -39,6 +40,14 @@ void Survivors::append(const Row& row, size_t first, size_t last, float low, flo
   reserve(size + (last - first) * kBlock);
   lower_bound = size ? std::min(lower_bound, low) : low;
   size += row.collect(blocks_.get() + first, last - first, low, high, ids + size, x + size);
+}
+
+float Survivors::bound_by_lanes(const Row& row, size_t k) {
+  const size_t blocks = list_blocks(row, row.lowest_max);
+  const size_t together = std::max<size_t>(1, blocks * kLanes / (4 * k));
+  float* maxima = maxima_.reserve(blocks * kLanes);
+  const size_t count = row.lane_maxima(blocks_.get(), blocks, together, maxima);
+  return kth_largest(row, maxima, count, -FLT_MAX, k, k / 4);
 }
 
 void Survivors::collect_best(const Row& row, float best, float low) {

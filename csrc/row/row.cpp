@@ -101,25 +101,49 @@ size_t Row::collect_marked(const Marks* marks, size_t first, size_t last, int32_
   return size;
 }
 
-size_t Row::collect(const int32_t* list, size_t count, float low, float high, int32_t* ids,
-                    float* x) const {
-  if (!patch) return own_ops().collect(*this, nullptr, list, count, low, high, ids, x);
-  const uint32_t* allowed = patch->allowed();
-  size_t size = 0;
+namespace {
+
+// Calls body(kernels, stretch, mask or null, list, its length) with parts of a list of blocks: those
+// that are read in place, one after the other, and copies.
+template <class Body>
+void for_listed(const Row& row, const int32_t* list, size_t count, Body body) {
+  if (!row.patch) return body(row.own_ops(), row, nullptr, list, count);
   for (size_t i = 0; i < count;) {
     size_t end = i;
-    while (end < count && patch->is_own_or_masked(size_t(list[end]))) ++end;
-    size += own_ops().collect(*this, allowed, list + i, end - i, low, high, ids + size, x + size);
+    while (end < count && row.patch->is_own_or_masked(size_t(list[end]))) ++end;
+    if (end > i) body(row.own_ops(), row, row.patch->allowed(), list + i, end - i);
     if (end < count) {
       const auto b = size_t(list[end]);
-      for_stretches(*this, b, b + 1, [&](const Stretch& s) {
-        if (s.ops)
-          size += s.ops->collect(s, nullptr, list + end, 1, low, high, ids + size, x + size);
+      for_stretches(row, b, b + 1, [&](const Stretch& s) {
+        if (s.ops) body(*s.ops, s, nullptr, list + end, 1);
       });
       ++end;
     }
     i = end;
   }
+}
+
+}  // namespace
+
+size_t Row::collect(const int32_t* list, size_t count, float low, float high, int32_t* ids,
+                    float* x) const {
+  size_t size = 0;
+  for_listed(*this, list, count,
+             [&](const RowKernels& ops, const Scanned& part, const uint32_t* allowed,
+                 const int32_t* blocks, size_t some) {
+               size += ops.collect(part, allowed, blocks, some, low, high, ids + size, x + size);
+             });
+  return size;
+}
+
+size_t Row::lane_maxima(const int32_t* list, size_t count, size_t together, float* maxima) const {
+  size_t size = 0;
+  for_listed(*this, list, count,
+             [&](const RowKernels& ops, const Scanned& part, const uint32_t* allowed,
+                 const int32_t* blocks, size_t some) {
+               ops.lane_maxima(part, allowed, blocks, some, together, maxima + size);
+               size += (some + together - 1) / together * kLanes;
+             });
   return size;
 }
 

@@ -57,6 +57,8 @@ struct Row : Scanned {
                         float* x) const;
   size_t collect(const int32_t* blocks, size_t count, float low, float high, int32_t* ids,
                  float* x) const;
+  // Returns how many they are.
+  size_t lane_maxima(const int32_t* blocks, size_t count, size_t together, float* maxima) const;
   void add_exponentials(size_t first, size_t last, const Exponent& exponent, float tau,
                         double* lanes) const;
   void quotients(size_t first, size_t last, Exp2 exp2, float tau, double total, float* out) const;

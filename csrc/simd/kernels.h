@@ -69,6 +69,20 @@ static inline int lowest_bit(uint64_t word) {
 #endif
 }
 
+// Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
+static inline size_t write_places_of(uint64_t word, int32_t first, size_t count, int32_t* places) {
+  // So many without a branch: how many there are is mostly few, and a surprise.
+  constexpr size_t kTogether = 4;
+  constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
+  size_t i = 0;
+  do {
+    for (size_t k = 0; k < kTogether; ++k, word &= word - 1)
+      places[i + k] = first + lowest_bit(word | kEnd);
+    i += kTogether;
+  } while (i < count);
+  return count;
+}
+
 // Moves those values of a list that a mask has to `to`, which may be where they are.
 template <class T>
 static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
@@ -156,7 +170,8 @@ struct Reweighing {
   double per_total, aim, width, steepness, unit;
 };
 
-// The places that sums of exponentials are taken in: that of id i in lane i % kLanes.
+// The places that sums of exponentials are taken in: that of id i in lane i % kLanes. And of maxima
+// that are kept apart.
 constexpr int kLanes = 16;
 
 struct ScanResult {
@@ -197,6 +212,10 @@ struct RowKernels {
   // room for all of their values. Where there is a mask, of the row, those that it allows.
   size_t (*collect)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
                     size_t count, float low, float high, int32_t* ids, float* x);
+  // Of each `together` of the listed blocks, numbered and masked as above, kLanes maxima: each that
+  // of a part of their values, and every value in one part.
+  void (*lane_maxima)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
+                      size_t count, size_t together, float* maxima);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
   // those that are not below their block's maximum. Returns the smallest finite one, or +inf.
   float (*sample)(const Scanned& row, size_t pieces, float* out);

@@ -209,27 +209,28 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
 
 #include "mass.inl"
 
-// Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
-inline size_t write_places(uint64_t word, int32_t first, int32_t* places) {
-  // So many without a branch: how many there are is mostly few, and a surprise.
-  constexpr int kTogether = 4;
-  constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
-  const size_t count = Vec::popcount(word);
-  size_t i = 0;
-  do {
-    FASTSAMPLE_UNROLL
-    for (int k = 0; k < kTogether; ++k, word &= word - 1)
-      places[i + size_t(k)] = first + lowest_bit(word | kEnd);
-    i += kTogether;
-  } while (i < count);
-  return count;
-}
-
-inline size_t write_places(const Marks& marks, int32_t first, int32_t* places) {
-  size_t count = 0;
-  for (int j = 0; j < Marks::kWords; ++j)
-    count += write_places(marks.word[j], first + 64 * j, places + count);
-  return count;
+// Writes the ids that are marked in several blocks, of which that numbered i begins with id first(i).
+// Which words have a bit is a list first: mostly they have none, and whether is a surprise.
+template <class First>
+inline size_t write_marked(const Marks* marks, size_t count, First first, int32_t* ids) {
+  constexpr size_t kBlocks = 16;  // at a time
+  size_t size = 0;
+  for (size_t start = 0; start < count; start += kBlocks) {
+    const size_t end = count - start < kBlocks ? count : start + kBlocks;
+    int32_t place[kBlocks * Marks::kWords];
+    size_t found = 0;
+    for (size_t b = start; b < end; ++b)
+      for (int j = 0; j < Marks::kWords; ++j) {
+        place[found] = int32_t(b) * Marks::kWords + j;
+        found += marks[b].word[j] != 0;
+      }
+    for (size_t i = 0; i < found; ++i) {
+      const size_t b = size_t(place[i]) / Marks::kWords;
+      const int j = place[i] % Marks::kWords;
+      size += Vec::write_places(marks[b].word[j], first(b) + 64 * j, ids + size);
+    }
+  }
+  return size;
 }
 
 // The elements at `ids` as float32; that of id `first` is in place 0.
@@ -253,9 +254,9 @@ inline void gather<F32>(const float* row, size_t first, const int32_t* ids, size
 template <class Type>
 FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks, size_t first,
                                          size_t last, int32_t* ids, float* x) {
-  size_t size = 0;
-  for (size_t b = first; b < last; ++b)
-    if (any(marks[b])) size += write_places(marks[b], int32_t(row.first + b * kBlock), ids + size);
+  const size_t size = write_marked(
+      marks + first, last - first,
+      [&](size_t i) { return int32_t(row.first + (first + i) * kBlock); }, ids);
   gather<Type>(static_cast<const typename Type::T*>(row.data), row.first, ids, size, x);
   return size;
 }
@@ -270,20 +271,58 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
   const bool bounded = high < INFINITY;
   size_t size = 0;
   T padded[kBlock];
-  for (size_t i = 0; i < count; ++i) {
-    const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first;
-    const auto* p = whole<Type>(values + start, row.n - start, padded);
-    Marks marks = bounded ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
-                          : marks_at_least<Type>(p, from);
-    if (allowed) {
-      const uint32_t* here = allowed + id / 32;
+  constexpr size_t kBlocks = 8;  // at a time
+  Marks marks[kBlocks];
+  for (size_t i = 0; i < count; i += kBlocks) {
+    const size_t here = count - i < kBlocks ? count - i : kBlocks;
+    for (size_t k = 0; k < here; ++k) {
+      const size_t id = size_t(blocks[i + k]) * kBlock, start = id - row.first;
+      const auto* p = whole<Type>(values + start, row.n - start, padded);
+      if (bounded)
+        mark<Type>(p, &marks[k], [&](F v) { return Vec::mask_within(v, from, to); });
+      else
+        mark<Type>(p, &marks[k], [&](F v) { return Vec::mask_ge(v, from); });
+      if (!allowed) continue;
+      const uint32_t* words = allowed + id / 32;
       for (int j = 0; j < Marks::kWords; ++j)
-        marks.word[j] &= here[2 * j] | uint64_t(here[2 * j + 1]) << 32;
+        marks[k].word[j] &= words[2 * j] | uint64_t(words[2 * j + 1]) << 32;
     }
-    if (any(marks)) size += write_places(marks, int32_t(id), ids + size);
+    size += write_marked(
+        marks, here, [&](size_t k) { return blocks[i + k] * kBlock; }, ids + size);
   }
   gather<Type>(values, row.first, ids, size, x);
   return size;
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN void lane_maxima(const Scanned& row, const uint32_t* allowed,
+                                    const int32_t* blocks, size_t count, size_t together,
+                                    float* maxima) {
+  constexpr int kVectorsOfLanes = kLanes / kWidth;
+  const auto* values = static_cast<const typename Type::T*>(row.data);
+  const F minus_inf = Vec::set1(-INFINITY);
+  typename Type::T padded[kBlock];
+  for (size_t i = 0; i < count; maxima += kLanes) {
+    F max[2][kVectorsOfLanes];
+    FASTSAMPLE_UNROLL
+    for (int j = 0; j < kVectorsOfLanes; ++j) max[0][j] = max[1][j] = minus_inf;
+    for (const size_t end = count - i < together ? count : i + together; i < end; ++i) {
+      const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first;
+      const auto* p = whole<Type>(values + start, row.n - start, padded);
+      const uint32_t* words = allowed + id / 32;
+      FASTSAMPLE_UNROLL
+      for (int k = 0; k < kVectors; ++k) {
+        F& most = max[k / kVectorsOfLanes % 2][k % kVectorsOfLanes];
+        F v = Type::load(p + k * kWidth);
+        if (allowed)
+          v = Vec::where(words[k * kWidth / 32] >> k * kWidth % 32, v, minus_inf);
+        most = Vec::max(most, v);
+      }
+    }
+    FASTSAMPLE_UNROLL
+    for (int j = 0; j < kVectorsOfLanes; ++j)
+      Vec::store(maxima + j * kWidth, Vec::max(max[0][j], max[1][j]));
+  }
 }
 
 template <class Type>
@@ -326,9 +365,9 @@ constexpr RowKernels row_kernels(Scan scan_row) {
   return {scan_row,           scan_allowed<Type>,     mass<Type>,
           entropy<Type>,      squares<Type>,          moments<Type>,
           count<Type>,        mass_and_marks<Type>,   collect_marked<Type>,
-          collect<Type>,      sample<Type>,           load<Type>,
-          exponentials<Type>, add_exponentials<Type>, logarithms<Type>,
-          quotients<Type>};
+          collect<Type>,      lane_maxima<Type>,      sample<Type>,
+          load<Type>,         exponentials<Type>,     add_exponentials<Type>,
+          logarithms<Type>,   quotients<Type>};
 }
 
 }  // namespace

@@ -116,20 +116,17 @@ inline BlockSums block_mass(const typename Type::T* p, Exp2 exp2, int exponent, 
   return sums;
 }
 
-inline bool any(const Marks& m) { return (m.word[0] | m.word[1] | m.word[2] | m.word[3]) != 0; }
-
-// Of values whose mask(value) is set.
+// Marks the values whose mask(value) is set.
 template <class Type, class Mask>
-inline Marks marks_of(const typename Type::T* p, Mask mask) {
-  Marks marks = {};
+inline void mark(const typename Type::T* p, Marks* marks, Mask mask) {
   FASTSAMPLE_UNROLL
-  for (int i = 0; i < kBlock; i += kWidth)
-    marks.word[i / 64] |= uint64_t(mask(Type::load(p + i))) << i % 64;
-  return marks;
-}
-template <class Type>
-inline Marks marks_at_least(const typename Type::T* p, F from) {
-  return marks_of<Type>(p, [&](F v) { return Vec::mask_ge(v, from); });
+  for (int j = 0; j < Marks::kWords; ++j) {
+    uint64_t word = 0;
+    FASTSAMPLE_UNROLL
+    for (int i = 0; i < 64; i += kWidth)
+      word |= uint64_t(mask(Type::load(p + 64 * j + i))) << i;
+    marks->word[j] = word;
+  }
 }
 
 // What two values weigh in a block of some exponent. Blocks of two values mostly have the same two.
@@ -220,7 +217,8 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
       const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
       const int e = exponent[b % kBatch];
       if (block_mass_of_two<kTask, Type>(p, exp2, e, tau, block_max[b], pair, sums)) {
-        if (kTask == kMark) marks[b] = marks_at_least<Type>(p, Vec::set1(tau));
+        if (kTask == kMark) 
+          mark<Type>(p, marks + b, [&](F v) { return Vec::mask_ge(v, Vec::set1(tau)); });
       } else if (reaches) {
         sums = block_mass<kTask, Type>(p, exp2, e, tau, marks + (kTask == kMark ? b : 0));
       } else {

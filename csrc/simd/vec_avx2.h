@@ -96,6 +96,9 @@ struct Vec {
     return _mm256_i32gather_ps(block_max, _mm256_srli_epi32(ids, 8), 4);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
+  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
+    return write_places_of(word, first, popcount(word), places);
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }

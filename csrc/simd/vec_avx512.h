@@ -99,6 +99,18 @@ struct Vec {
     return _mm512_i32gather_ps(_mm512_srli_epi32(ids, 8), block_max, 4);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
+  // Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
+  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
+    if (popcount(word) <= 4) return write_places_of(word, first, popcount(word), places);
+    I ids = _mm512_add_epi32(_mm512_set1_epi32(first), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    size_t count = 0;
+    for (int i = 0; i < 64; i += 16) {
+      _mm512_storeu_si512(places + count, _mm512_mask_compress_epi32(ids, __mmask16(word >> i), ids));
+      count += popcount(uint16_t(word >> i));
+      ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16));
+    }
+    return count;
+  }
 
   // No clamp: vscalefps underflows to zero by itself, and scales even a NaN by 2^-inf to 0.
   static F clamp_low(F y) { return y; }

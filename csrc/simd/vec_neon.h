@@ -83,6 +83,9 @@ struct Vec {
     return vld1q_f32(lanes);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(__builtin_popcountll(mask)); }
+  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
+    return write_places_of(word, first, popcount(word), places);
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }

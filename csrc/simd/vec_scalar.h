@@ -88,6 +88,9 @@ struct Vec {
     for (; mask; mask &= mask - 1) ++count;
     return count;
   }
+  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
+    return write_places_of(word, first, popcount(word), places);
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
