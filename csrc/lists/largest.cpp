@@ -40,7 +40,7 @@ bool list_from(const Row& row, float bound, size_t k, double count, Survivors& l
 // The same for any k: by a guess, a lower one, or else all.
 void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   const double some = 1.1 * double(k) + 250.0, more = 4.0 * double(k) + 1000.0;
-  if (some < double(row.n)) {
+  if (some < double(row.n) && row.n > 4 * kSmallRow) {
     const Histogram guess(row, exp2, Histogram::kCount);
     if (list_from(row, guess.with_count(some), k, some, list)) return;
     if (more < double(row.n) && list_from(row, guess.with_count(more), k, more, list)) return;
@@ -61,7 +61,7 @@ void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list.clear();
   if (k <= row.blocks / 2)  // k of them hold at least one value each
     list_from_bound(row, kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 4), k, list);
-  else if (k <= row.blocks * kLanes / 2)
+  else if (k <= row.blocks * kLanes * 7 / 8)
     list_from_bound(row, list.bound_by_lanes(row, k), k, list);
   else
     list_by_guess(row, exp2, k, list);

@@ -43,10 +43,21 @@ void Survivors::append(const Row& row, size_t first, size_t last, float low, flo
 }
 
 float Survivors::bound_by_lanes(const Row& row, size_t k) {
-  const size_t blocks = list_blocks(row, row.lowest_max);
-  const size_t together = std::max<size_t>(1, blocks * kLanes / (4 * k));
-  float* maxima = maxima_.reserve(blocks * kLanes);
-  const size_t count = row.lane_maxima(blocks_.get(), blocks, together, maxima);
+  const size_t most = 4 * k;  // more maxima than that are not worth their search
+  const float* maxima = row.lane_max;
+  size_t count = row.blocks * kLanes;
+  if (!maxima) {
+    const size_t blocks = list_blocks(row, row.lowest_max);
+    const size_t together = std::max<size_t>(1, blocks * kLanes / most);
+    float* found = maxima_.reserve(blocks * kLanes);
+    maxima = found;
+    count = row.lane_maxima(blocks_.get(), blocks, together, found);
+  }
+  for (; count % 2 == 0 && count / 2 >= most; count /= 2) {
+    float* larger = maxima_.reserve(count / 2);
+    for (size_t i = 0; i < count / 2; ++i) larger[i] = std::max(maxima[i], maxima[i + count / 2]);
+    maxima = larger;
+  }
   return kth_largest(row, maxima, count, -FLT_MAX, k, k / 4);
 }
 
@@ -57,7 +68,7 @@ void Survivors::collect_best(const Row& row, float best, float low) {
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
   const float above_low = next_above(low);
-  constexpr size_t kBlocks = 8;  // at a time
+  constexpr size_t kBlocks = 16;  // at a time
   size_t counted = 0, tied = 0;
   const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
   size_t blocks = list_blocks(row, low);

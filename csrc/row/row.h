@@ -23,6 +23,7 @@ struct Row : Scanned {
   float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
+  const float* lane_max;   // kLanes of each block, or null
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far

@@ -184,7 +184,9 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // The same for whole blocks under a mask: values whose bit is not set are -inf.
+  // The same, and kLanes maxima of each block: of parts of it that share no value.
+  ScanResult (*scan_lanes)(const void* row, size_t n, float* block_max, float* lane_max);
+  // The maxima of whole blocks under a mask: values whose bit is not set are -inf.
   ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, size_t blocks,
                              float* block_max);
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
@@ -212,8 +214,8 @@ struct RowKernels {
   // room for all of their values. Where there is a mask, of the row, those that it allows.
   size_t (*collect)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
                     size_t count, float low, float high, int32_t* ids, float* x);
-  // Of each `together` of the listed blocks, numbered and masked as above, kLanes maxima: each that
-  // of a part of their values, and every value in one part.
+  // Of each `together` of the listed blocks, numbered and masked as above, kLanes maxima of parts
+  // that share no value.
   void (*lane_maxima)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
                       size_t count, size_t together, float* maxima);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for

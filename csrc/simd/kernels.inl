@@ -102,40 +102,52 @@ inline F exp2_lifted(F x, F max, F scale, F lift) {
   return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
-// Calls body(i, place, vector) with vectors of `width` elements that cover a block, some of it
-// twice, and the place of the first: loads across cache lines would cost half the speed, so they
-// are aligned, and two overlap at the ends.
+// Calls body(i, place, vector) with vectors of `width` elements that cover a block, and the place of
+// the first: loads across cache lines would cost half the speed, so they are aligned; the last two,
+// the block's ends, overlap them.
 template <class T, class Load, class Body>
 inline void for_aligned(const T* block, int width, Load load, Body body) {
   const int vectors = kBlock / width;
   const size_t bytes = size_t(width) * sizeof(T);
   const size_t head = (0 - reinterpret_cast<uintptr_t>(block)) % bytes / sizeof(T);
   const auto at = [&](int i, size_t place) { body(i, place, load(block + place)); };
-  at(0, 0);
-  at(1, size_t(kBlock - width));
   FASTSAMPLE_UNROLL
   for (int i = 0; i < vectors - 1; ++i) at(i, head + size_t(i * width));
+  at(vectors - 1, 0);
+  at(vectors, size_t(kBlock - width));
 }
 
-// `seen` makes a vector of a block, from a place on, what is scanned.
+// `seen` makes a vector of a block, from a place on, what is scanned. Of each block, kLanes maxima
+// are written unless their place is null: those of lanes without the ends.
 template <class Type, class Seen>
-inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen) {
+inline ScanResult scan_as(const void* row, size_t n, float* block_max, float* lane_max, Seen seen) {
+  constexpr int kVectorsOfLanes = kLanes / kWidth;
+  constexpr int kMaxima = kVectorsOfLanes > 4 ? kVectorsOfLanes : 4;
   const auto* x = static_cast<const typename Type::T*>(row);
   float row_max = -INFINITY, lowest_max = INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
   typename Type::T padded[kBlock];
   for (size_t start = 0, b = 0; start < n; start += kBlock, ++b) {
-    F max[4];
+    F ends = Vec::set1(-INFINITY), max[kMaxima];
     FASTSAMPLE_UNROLL
-    for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
+    for (int u = 0; u < kMaxima; ++u) max[u] = ends;
     const auto* p = whole<Type>(x + start, n - start, padded);
     for_aligned(p, kWidth, Type::load, [&](int i, size_t place, F own) {
       const F v = seen(b, place, own);
-      max[i % 4] = Vec::max(max[i % 4], v);
+      F& most = i < kVectors - 1 ? max[i % kMaxima] : ends;
+      most = Vec::max(most, v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
     });
-    block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
+    FASTSAMPLE_UNROLL
+    for (int u = kVectorsOfLanes; u < kMaxima; ++u)
+      max[u % kVectorsOfLanes] = Vec::max(max[u % kVectorsOfLanes], max[u]);
+    FASTSAMPLE_UNROLL
+    for (int u = 0; u < kVectorsOfLanes; ++u) {
+      if (lane_max) Vec::store(lane_max + b * kLanes + u * kWidth, max[u]);
+      ends = Vec::max(ends, max[u]);
+    }
+    block_max[b] = Vec::hmax(ends);
     if (block_max[b] > row_max) row_max = block_max[b];
     if (block_max[b] < lowest_max) lowest_max = block_max[b];
   }
@@ -145,7 +157,13 @@ inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen
 
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
-  return scan_as<Type>(row, n, block_max, [](size_t, size_t, F own) { return own; });
+  return scan_as<Type>(row, n, block_max, nullptr, [](size_t, size_t, F own) { return own; });
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN ScanResult scan_lanes(const void* row, size_t n, float* block_max,
+                                         float* lane_max) {
+  return scan_as<Type>(row, n, block_max, lane_max, [](size_t, size_t, F own) { return own; });
 }
 
 // A bit for each of kWidth values from place `first` of a block on, and more above. A word is read
@@ -159,7 +177,7 @@ template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
                                            float* block_max) {
   const F minus_inf = Vec::set1(-INFINITY);
-  return scan_as<Type>(row, blocks * kBlock, block_max, [&](size_t b, size_t place, F own) {
+  return scan_as<Type>(row, blocks * kBlock, block_max, nullptr, [&](size_t b, size_t place, F own) {
     return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
   });
 }
@@ -362,12 +380,24 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,           scan_allowed<Type>,     mass<Type>,
-          entropy<Type>,      squares<Type>,          moments<Type>,
-          count<Type>,        mass_and_marks<Type>,   collect_marked<Type>,
-          collect<Type>,      lane_maxima<Type>,      sample<Type>,
-          load<Type>,         exponentials<Type>,     add_exponentials<Type>,
-          logarithms<Type>,   quotients<Type>};
+  return {scan_row,
+          scan_lanes<Type>,
+          scan_allowed<Type>,
+          mass<Type>,
+          entropy<Type>,
+          squares<Type>,
+          moments<Type>,
+          count<Type>,
+          mass_and_marks<Type>,
+          collect_marked<Type>,
+          collect<Type>,
+          lane_maxima<Type>,
+          sample<Type>,
+          load<Type>,
+          exponentials<Type>,
+          add_exponentials<Type>,
+          logarithms<Type>,
+          quotients<Type>};
 }
 
 }  // namespace
