@@ -40,7 +40,7 @@ bool list_from(const Row& row, float bound, size_t k, double count, Survivors& l
 // The same for any k: by a guess, a lower one, or else all.
 void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   const double some = 1.1 * double(k) + 250.0, more = 4.0 * double(k) + 1000.0;
-  if (some < double(row.n) && row.n > 4 * kSmallRow) {
+  if (some < double(row.n)) {
     const Histogram guess(row, exp2, Histogram::kCount);
     if (list_from(row, guess.with_count(some), k, some, list)) return;
     if (more < double(row.n) && list_from(row, guess.with_count(more), k, more, list)) return;

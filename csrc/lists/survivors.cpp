@@ -58,7 +58,8 @@ float Survivors::bound_by_lanes(const Row& row, size_t k) {
     for (size_t i = 0; i < count / 2; ++i) larger[i] = std::max(maxima[i], maxima[i + count / 2]);
     maxima = larger;
   }
-  return kth_largest(row, maxima, count, -FLT_MAX, k, k / 4);
+  const bool above = row.kernels->count_at_least(maxima, count, row.lowest_max) >= k;
+  return kth_largest(row, maxima, count, above ? row.lowest_max : -FLT_MAX, k, k / 4);
 }
 
 void Survivors::collect_best(const Row& row, float best, float low) {
