@@ -69,10 +69,11 @@ static inline int lowest_bit(uint64_t word) {
 #endif
 }
 
-// Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
-static inline size_t write_places_of(uint64_t word, int32_t first, size_t count, int32_t* places) {
+// Writes first + i for every bit i of a word, and some places more; returns how many bits it has,
+// which has to be given.
+static inline size_t write_bits(uint64_t word, size_t count, int32_t first, int32_t* places) {
   // So many without a branch: how many there are is mostly few, and a surprise.
-  constexpr size_t kTogether = 4;
+  constexpr size_t kTogether = 2;
   constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
   size_t i = 0;
   do {
@@ -80,6 +81,16 @@ static inline size_t write_places_of(uint64_t word, int32_t first, size_t count,
       places[i + k] = first + lowest_bit(word | kEnd);
     i += kTogether;
   } while (i < count);
+  return count;
+}
+
+// Writes which words are not zero; returns how many.
+static inline size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; ++i) {
+    places[count] = int32_t(i);
+    count += words[i] != 0;
+  }
   return count;
 }
 

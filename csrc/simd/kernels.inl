@@ -235,17 +235,13 @@ inline size_t write_marked(const Marks* marks, size_t count, First first, int32_
   size_t size = 0;
   for (size_t start = 0; start < count; start += kBlocks) {
     const size_t end = count - start < kBlocks ? count : start + kBlocks;
-    int32_t place[kBlocks * Marks::kWords];
-    size_t found = 0;
-    for (size_t b = start; b < end; ++b)
-      for (int j = 0; j < Marks::kWords; ++j) {
-        place[found] = int32_t(b) * Marks::kWords + j;
-        found += marks[b].word[j] != 0;
-      }
+    int32_t place[kBlocks * Marks::kWords + kSlack];
+    const size_t found =
+        Vec::write_nonzero(marks[start].word, (end - start) * Marks::kWords, place);
     for (size_t i = 0; i < found; ++i) {
-      const size_t b = size_t(place[i]) / Marks::kWords;
-      const int j = place[i] % Marks::kWords;
-      size += Vec::write_places(marks[b].word[j], first(b) + 64 * j, ids + size);
+      const size_t b = start + unsigned(place[i]) / Marks::kWords;
+      const int j = unsigned(place[i]) % Marks::kWords;
+      size += Vec::write_bits(marks[b].word[j], first(b) + 64 * j, ids + size);
     }
   }
   return size;
@@ -289,7 +285,7 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
   const bool bounded = high < INFINITY;
   size_t size = 0;
   T padded[kBlock];
-  constexpr size_t kBlocks = 8;  // at a time
+  constexpr size_t kBlocks = 16;  // at a time
   Marks marks[kBlocks];
   for (size_t i = 0; i < count; i += kBlocks) {
     const size_t here = count - i < kBlocks ? count - i : kBlocks;

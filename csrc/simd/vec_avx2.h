@@ -96,8 +96,11 @@ struct Vec {
     return _mm256_i32gather_ps(block_max, _mm256_srli_epi32(ids, 8), 4);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
-  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
-    return write_places_of(word, first, popcount(word), places);
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    return fastsample::write_bits(word, popcount(word), first, places);
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    return fastsample::write_nonzero(words, n, places);
   }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.

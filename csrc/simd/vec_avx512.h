@@ -20,6 +20,8 @@ struct Vec {
   static constexpr int kGroup = 4;
   static constexpr int kDoubles = 8;
 
+  static constexpr int32_t kPlaces[kWidth] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -99,15 +101,28 @@ struct Vec {
     return _mm512_i32gather_ps(_mm512_srli_epi32(ids, 8), block_max, 4);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
-  // Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
-  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
-    if (popcount(word) <= 4) return write_places_of(word, first, popcount(word), places);
-    I ids = _mm512_add_epi32(_mm512_set1_epi32(first), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  // The same as the functions of that name, by vectors: of places, those that a mask has.
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    const size_t bits = popcount(word);
+    if (bits <= 4) return fastsample::write_bits(word, bits, first, places);
+    I place = _mm512_add_epi32(_mm512_set1_epi32(first), _mm512_loadu_si512(kPlaces));
     size_t count = 0;
-    for (int i = 0; i < 64; i += 16) {
-      _mm512_storeu_si512(places + count, _mm512_mask_compress_epi32(ids, __mmask16(word >> i), ids));
-      count += popcount(uint16_t(word >> i));
-      ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16));
+    for (int i = 0; i < 64; i += 16, place = _mm512_add_epi32(place, _mm512_set1_epi32(16))) {
+      const auto m = __mmask16(word >> i);
+      _mm512_storeu_si512(places + count, _mm512_mask_compress_epi32(place, m, place));
+      count += popcount(m);
+    }
+    return count;
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    I place = _mm512_loadu_si512(kPlaces);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i += 8, place = _mm512_add_epi32(place, _mm512_set1_epi32(8))) {
+      const __mmask8 there = n - i < 8 ? __mmask8((1u << (n - i)) - 1) : __mmask8(-1);
+      const I eight = _mm512_maskz_loadu_epi64(there, words + i);
+      const __mmask8 m = _mm512_test_epi64_mask(eight, eight);
+      _mm512_storeu_si512(places + count, _mm512_mask_compress_epi32(place, m, place));
+      count += popcount(m);
     }
     return count;
   }

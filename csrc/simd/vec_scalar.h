@@ -88,8 +88,11 @@ struct Vec {
     for (; mask; mask &= mask - 1) ++count;
     return count;
   }
-  static size_t write_places(uint64_t word, int32_t first, int32_t* places) {
-    return write_places_of(word, first, popcount(word), places);
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    return fastsample::write_bits(word, popcount(word), first, places);
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    return fastsample::write_nonzero(words, n, places);
   }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
