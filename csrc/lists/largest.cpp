@@ -48,6 +48,14 @@ void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list_from(row, -FLT_MAX, k, double(row.n), list);
 }
 
+// Whether a short row's maxima of lanes give a better bound than its blocks, and than a guess, which
+// takes about 200 values more than it is asked for: values that share a lane are k * k by the number
+// of lanes, or half as many.
+bool tell_apart(const Row& row, size_t k) {
+  const size_t lanes = row.blocks * kLanes;
+  return row.blocks <= kShortRow && k <= lanes && k * k <= 200 * lanes;
+}
+
 }  // namespace
 
 void keep_top_k(const Row& row, Survivors& list, size_t k) {
@@ -59,12 +67,14 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
 
 void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list.clear();
-  if (k <= row.blocks / 2)  // k of them hold at least one value each
-    list_from_bound(row, kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 4), k, list);
-  else if (k <= row.blocks * kLanes * 7 / 8)
+  if (k > row.blocks / 2 && tell_apart(row, k)) {
     list_from_bound(row, list.bound_by_lanes(row, k), k, list);
-  else
+  } else if (k <= row.blocks) {  // k of them hold at least one value each
+    const float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 8);
+    list_from_bound(row, bound, k, list);
+  } else {
     list_by_guess(row, exp2, k, list);
+  }
   keep_top_k(row, list, k);
 }
 

@@ -59,7 +59,7 @@ float Survivors::bound_by_lanes(const Row& row, size_t k) {
     maxima = larger;
   }
   const bool above = row.kernels->count_at_least(maxima, count, row.lowest_max) >= k;
-  return kth_largest(row, maxima, count, above ? row.lowest_max : -FLT_MAX, k, k / 4);
+  return kth_largest(row, maxima, count, above ? row.lowest_max : -FLT_MAX, k, k / 8);
 }
 
 void Survivors::collect_best(const Row& row, float best, float low) {

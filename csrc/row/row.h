@@ -14,6 +14,10 @@ enum class Defect {
   kNothingAllowed
 };
 
+// Rows of so many blocks or less have too few of them for their maxima to tell the largest values
+// apart. 16 bits are scanned faster as integers, and have no maxima of lanes.
+constexpr size_t kShortRow = 64;
+
 // One row and what the scan found in it. `block_max` belongs to the thread's workspace.
 struct Row : Scanned {
   const Kernels* kernels;

@@ -10,8 +10,6 @@ namespace fastsample {
 
 namespace {
 
-constexpr size_t kLanesKept = 64;
-
 // The slow look at a row that may be bad: which defect it has first, and where.
 void diagnose(Row& row) {
   alignas(64) float scratch[kBlock];
@@ -108,8 +106,7 @@ ScanResult scan_edited(const Row& row, float* max) {
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
          Patch* patch, const Edits& edits, Allowed allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
-  // Of short rows, whose blocks are too few to tell their largest values apart.
-  const bool lanes = blocks <= kLanesKept && (type == kF32 || type == kF64);
+  const bool lanes = blocks <= kShortRow && (type == kF32 || type == kF64);
   float* max = block_max.reserve(blocks + kSlack + (lanes ? blocks * kLanes : 0));
   float* lane_max = max + blocks + kSlack;
   const bool edited = edits.count > 0 || edits.table.blocks > 0;
