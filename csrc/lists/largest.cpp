@@ -48,9 +48,9 @@ void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list_from(row, -FLT_MAX, k, double(row.n), list);
 }
 
-// Whether a short row's maxima of lanes give a better bound than its blocks, and than a guess, which
-// takes about 200 values more than it is asked for: values that share a lane are k * k by the number
-// of lanes, or half as many.
+// Whether a short row's maxima of lanes give a better bound than its blocks, and than a guess,
+// which takes about 200 values more than it is asked for: values that share a lane are k * k by the
+// number of lanes, or half as many.
 bool tell_apart(const Row& row, size_t k) {
   const size_t lanes = row.blocks * kLanes;
   return row.blocks <= kShortRow && k <= lanes && k * k <= 200 * lanes;

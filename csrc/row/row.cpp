@@ -103,8 +103,8 @@ size_t Row::collect_marked(const Marks* marks, size_t first, size_t last, int32_
 
 namespace {
 
-// Calls body(kernels, stretch, mask or null, list, its length) with parts of a list of blocks: those
-// that are read in place, one after the other, and copies.
+// Calls body(kernels, stretch, mask or null, list, its length) with parts of a list of blocks:
+// those that are read in place, one after the other, and copies.
 template <class Body>
 void for_listed(const Row& row, const int32_t* list, size_t count, Body body) {
   if (!row.patch) return body(row.own_ops(), row, nullptr, list, count);

@@ -102,9 +102,9 @@ inline F exp2_lifted(F x, F max, F scale, F lift) {
   return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
-// Calls body(i, place, vector) with vectors of `width` elements that cover a block, and the place of
-// the first: loads across cache lines would cost half the speed, so they are aligned; the last two,
-// the block's ends, overlap them.
+// Calls body(i, place, vector) with vectors of `width` elements that cover a block, and the place
+// of the first: loads across cache lines would cost half the speed, so they are aligned; the last
+// two, the block's ends, overlap them.
 template <class T, class Load, class Body>
 inline void for_aligned(const T* block, int width, Load load, Body body) {
   const int vectors = kBlock / width;
@@ -177,9 +177,10 @@ template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
                                            float* block_max) {
   const F minus_inf = Vec::set1(-INFINITY);
-  return scan_as<Type>(row, blocks * kBlock, block_max, nullptr, [&](size_t b, size_t place, F own) {
-    return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
-  });
+  return scan_as<Type>(
+      row, blocks * kBlock, block_max, nullptr, [&](size_t b, size_t place, F own) {
+        return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
+      });
 }
 
 // The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
@@ -227,8 +228,9 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
 
 #include "mass.inl"
 
-// Writes the ids that are marked in several blocks, of which that numbered i begins with id first(i).
-// Which words have a bit is a list first: mostly they have none, and whether is a surprise.
+// Writes the ids that are marked in several blocks, of which that numbered i begins with id
+// first(i). Which words have a bit is a list first: mostly they have none, and whether is a
+// surprise.
 template <class First>
 inline size_t write_marked(const Marks* marks, size_t count, First first, int32_t* ids) {
   constexpr size_t kBlocks = 16;  // at a time
@@ -301,8 +303,7 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
       for (int j = 0; j < Marks::kWords; ++j)
         marks[k].word[j] &= words[2 * j] | uint64_t(words[2 * j + 1]) << 32;
     }
-    size += write_marked(
-        marks, here, [&](size_t k) { return blocks[i + k] * kBlock; }, ids + size);
+    size += write_marked(marks, here, [&](size_t k) { return blocks[i + k] * kBlock; }, ids + size);
   }
   gather<Type>(values, row.first, ids, size, x);
   return size;
@@ -328,8 +329,7 @@ FASTSAMPLE_FLATTEN void lane_maxima(const Scanned& row, const uint32_t* allowed,
       for (int k = 0; k < kVectors; ++k) {
         F& most = max[k / kVectorsOfLanes % 2][k % kVectorsOfLanes];
         F v = Type::load(p + k * kWidth);
-        if (allowed)
-          v = Vec::where(words[k * kWidth / 32] >> k * kWidth % 32, v, minus_inf);
+        if (allowed) v = Vec::where(words[k * kWidth / 32] >> k * kWidth % 32, v, minus_inf);
         most = Vec::max(most, v);
       }
     }
