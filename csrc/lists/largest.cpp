@@ -48,12 +48,21 @@ void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list_from(row, -FLT_MAX, k, double(row.n), list);
 }
 
-// Whether a short row's maxima of lanes give a better bound than its blocks, and than a guess,
-// which takes about 200 values more than it is asked for: values that share a lane are k * k by the
-// number of lanes, or half as many.
-bool tell_apart(const Row& row, size_t k) {
+// Where blocks are no fewer than k: k of them hold at least one value each that reaches the k-th
+// largest block maximum.
+float bound_by_blocks(const Row& row, size_t k) {
+  float bound;
+  do bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 8);
+  while (row.settle(bound));
+  return bound;
+}
+
+// Whether a short row's maxima of lanes give a better bound than those of its blocks, and than a
+// guess, which takes some 200 values more than it is asked for: of k values, about half of k * k by
+// the number of lanes share one with a larger value.
+bool are_told_apart(const Row& row, size_t k) {
   const size_t lanes = row.blocks * kLanes;
-  return row.blocks <= kShortRow && k <= lanes && k * k <= 200 * lanes;
+  return row.lane_max && k > row.blocks / 2 && k <= lanes && k * k <= 200 * lanes;
 }
 
 }  // namespace
@@ -67,14 +76,12 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
 
 void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list.clear();
-  if (k > row.blocks / 2 && tell_apart(row, k)) {
+  if (are_told_apart(row, k))
     list_from_bound(row, list.bound_by_lanes(row, k), k, list);
-  } else if (k <= row.blocks) {  // k of them hold at least one value each
-    const float bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 8);
-    list_from_bound(row, bound, k, list);
-  } else {
+  else if (k <= row.blocks)
+    list_from_bound(row, bound_by_blocks(row, k), k, list);
+  else
     list_by_guess(row, exp2, k, list);
-  }
   keep_top_k(row, list, k);
 }
 

@@ -31,7 +31,12 @@ void Survivors::assign(const Survivors& other) {
 
 // A list first: whether a block has some is a surprise each time to a loop that asks it.
 size_t Survivors::list_blocks(const Row& row, float low) {
+  row.settle(low);
   int32_t* blocks = blocks_.reserve(row.blocks + kSlack);
+  if (row.blocks == 1) {
+    blocks[0] = 0;
+    return row.block_max[0] >= low ? 1 : 0;
+  }
   return row.kernels->places_at_least(row.block_max, row.blocks, low, blocks);
 }
 
@@ -43,18 +48,11 @@ void Survivors::append(const Row& row, size_t first, size_t last, float low, flo
 }
 
 float Survivors::bound_by_lanes(const Row& row, size_t k) {
-  const size_t most = 4 * k;  // more maxima than that are not worth their search
   const float* maxima = row.lane_max;
   size_t count = row.blocks * kLanes;
-  if (!maxima) {
-    const size_t blocks = list_blocks(row, row.lowest_max);
-    const size_t together = std::max<size_t>(1, blocks * kLanes / most);
-    float* found = maxima_.reserve(blocks * kLanes);
-    maxima = found;
-    count = row.lane_maxima(blocks_.get(), blocks, together, found);
-  }
-  for (; count % 2 == 0 && count / 2 >= most; count /= 2) {
-    float* larger = maxima_.reserve(count / 2);
+  // More maxima than that are not worth their search.
+  for (; count % 2 == 0 && count / 2 >= 4 * k; count /= 2) {
+    float* larger = maxima_.reserve(row.blocks * kLanes / 2);
     for (size_t i = 0; i < count / 2; ++i) larger[i] = std::max(maxima[i], maxima[i + count / 2]);
     maxima = larger;
   }

@@ -5,7 +5,7 @@
 
 namespace fastsample {
 
-void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
+void Patch::start(size_t n, const Edits& edits, const Allowed& allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
   std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
@@ -15,8 +15,13 @@ void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
   if (masked_) copy_bits(allowed);
   if (edits.count) sort_edits(edits);
   table_.blocks = std::min(table_.blocks, blocks_);
-  for (size_t b = 0; b < table_.blocks; ++b)
+  int32_t* raising = raising_.reserve(table_.blocks);
+  raising_count_ = 0;
+  for (size_t b = 0; b < table_.blocks; ++b) {
     if (has_edits(b) && state(b) == kOwn) set(b, kCopied);
+    raising[raising_count_] = int32_t(b);
+    raising_count_ += table_.block[b].raising ? 1 : 0;
+  }
 }
 
 // Counted, then placed: no comparisons, for there may be thousands.
@@ -42,7 +47,7 @@ void Patch::sort_edits(const Edits& edits) {
   table_ = {sorted, places, blocks, blocks_};
 }
 
-void Patch::copy_bits(Allowed allowed) {
+void Patch::copy_bits(const Allowed& allowed) {
   const size_t words = blocks_ * kWords;
   const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
   uint32_t* bits = bits_.reserve(words + 1);  // kernels read a word further
@@ -79,12 +84,31 @@ float Patch::max_after(size_t b, const float* own, float max) const {
   return highest >= max ? highest : touched ? NAN : max;
 }
 
-double Patch::exactly(size_t id, float value) const {
-  if (!has_edits(id / kBlock)) return value;
+// The edit of a token, or null.
+const Edit* Patch::find(size_t id) const {
+  if (!has_edits(id / kBlock)) return nullptr;
   const EditBlock& block = table_.block[id / kBlock];
-  for (size_t i = block.begin; i < size_t(block.begin) + block.count; ++i)
-    if (table_.place[i] == id % kBlock) return edited_exactly(table_.edit[i], value);
-  return value;
+  const uint8_t* place = table_.place + block.begin;
+  const void* found = std::memchr(place, int(id % kBlock), block.count);
+  if (!found) return nullptr;
+  return table_.edit + block.begin + (static_cast<const uint8_t*>(found) - place);
+}
+
+double Patch::exactly(size_t id, float value) const {
+  const Edit* edit = find(id);
+  return edit ? edited_exactly(*edit, value) : value;
+}
+
+size_t Patch::correct(float low, int32_t* ids, float* x, size_t n) const {
+  if (!table_.blocks) return n;
+  size_t left = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const Edit* edit = find(size_t(ids[i]));
+    ids[left] = ids[i];
+    x[left] = edit ? edited(*edit, x[i]) : x[i];
+    left += x[left] >= low ? 1 : 0;
+  }
+  return left;
 }
 
 void Patch::apply(const Kernels* kernels, size_t b, float* x) const {

@@ -84,7 +84,7 @@ class Patch {
   static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
-  void start(size_t n, const Edits& edits, Allowed allowed);
+  void start(size_t n, const Edits& edits, const Allowed& allowed);
   // The same for a row without edits that is about to get a ceiling.
   void start(size_t n) { start(n, {}, {}); }
 
@@ -95,11 +95,25 @@ class Patch {
   bool is_own_or_masked(size_t b) const {
     return state(b) == kOwn || (ceiling_.value == INFINITY && !has_edits(b));
   }
+  // Whether no value of a block is larger than it is in memory.
+  bool only_lowers(size_t b) const { return !has_edits(b) || !table_.block[b].raising; }
+  // Whether values >= low of a block that are read in place, under the mask, and then corrected
+  // are its own.
+  bool can_correct(size_t b) const {
+    return state(b) == kOwn || (ceiling_.value == INFINITY && only_lowers(b));
+  }
+  // Edits what was collected in place, and drops what is below `low` then. Returns how many stay.
+  size_t correct(float low, int32_t* ids, float* x, size_t n) const;
   // The words of the mask, or null.
   const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
+  // The blocks of which some value may become larger.
+  const int32_t* raising() const { return raising_.get(); }
+  size_t raising_count() const { return raising_count_; }
+  // Room for the place of every block.
+  int32_t* block_places() { return block_places_.reserve(blocks_ + kSlack); }
   // What the edit of a token makes of its value before it is rounded.
   double exactly(size_t id, float value) const;
   // Whether there is a mask of which nothing is allowed.
@@ -112,7 +126,8 @@ class Patch {
 
  private:
   void sort_edits(const Edits& edits);
-  void copy_bits(Allowed allowed);
+  const Edit* find(size_t id) const;
+  void copy_bits(const Allowed& allowed);
 
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;
@@ -120,6 +135,8 @@ class Patch {
   Buffer<Edit> sorted_;  // edits that came in any order
   Buffer<uint8_t> places_;
   Buffer<EditBlock> sorted_blocks_;
+  Buffer<int32_t> raising_, block_places_;
+  size_t raising_count_ = 0;
   bool masked_ = false;
   Buffer<uint32_t> bits_;
   Ceiling ceiling_;

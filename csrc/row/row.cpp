@@ -17,7 +17,38 @@ const float* Row::copy(size_t b, float scratch[kBlock]) const {
   return scratch;
 }
 
+bool Row::settle(float from) const {
+  if (from >= settled_from) return false;
+  // The maxima are the workspace's: const to all but the scan and what changes them here.
+  float* maxima = const_cast<float*>(block_max);
+  int32_t* places = patch->block_places();
+  const size_t count = kernels->places_at_least(maxima, blocks, from, places);
+  bool changed = false;
+  for (size_t i = 0; i < count; ++i) {
+    const auto b = size_t(places[i]);
+    if (maxima[b] >= settled_from || !patch->has_edits(b)) continue;
+    const float before = maxima[b];
+    settle_block(b);
+    changed |= maxima[b] != before;
+  }
+  settled_from = from;
+  return changed;
+}
+
+void Row::settle_block(size_t b) const {
+  float* max = const_cast<float*>(block_max) + b;
+  alignas(64) float scratch[kBlock];
+  const float after = patch->max_after(b, own_values(b, scratch), *max);
+  if (std::isnan(after))
+    kernels->row[kF32].scan(values(b, scratch), kBlock, max);
+  else
+    *max = after;
+  lowest_max = std::max(std::min(lowest_max, *max), -FLT_MAX);
+  if (*max == -INFINITY) patch->set(b, Patch::kEmpty);
+}
+
 void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
+  settle();
   if (!patch) return own_ops().mass(*this, exp2, tau, all, at_least);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     int64_t* all_here = all ? all + s.b : nullptr;
@@ -30,6 +61,7 @@ void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
 
 void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const {
   if (first >= last) return;
+  settle();
   if (!patch) {
     const size_t end = last < blocks ? last * kBlock : n;
     const Scanned part{block(first), end - first * kBlock, block_max + first, first * kBlock};
@@ -42,6 +74,7 @@ void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_
 }
 
 void Row::entropy(Exp2 exp2, float tau, int64_t* all, int64_t* entropy, int64_t* at_least) const {
+  settle();
   if (!patch) return own_ops().entropy(*this, exp2, tau, all, entropy, at_least);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     int64_t* at_least_here = at_least ? at_least + s.b : nullptr;
@@ -53,6 +86,7 @@ void Row::entropy(Exp2 exp2, float tau, int64_t* all, int64_t* entropy, int64_t*
 }
 
 void Row::squares(Exp2 exp2, int64_t* all, int64_t* squares) const {
+  settle();
   if (!patch) return own_ops().squares(*this, exp2, all, squares);
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
     if (s.ops) return s.ops->squares(s, exp2, all + s.b, squares + s.b);
@@ -78,6 +112,7 @@ size_t Row::count(float tau) const {
 }
 
 size_t Row::mass_and_marks(Exp2 exp2, float tau, int64_t* all, Marks* marks) const {
+  settle();
   if (!patch) return own_ops().mass_and_marks(*this, exp2, tau, all, marks);
   size_t marked = 0;
   for_stretches(*this, 0, blocks, [&](const Stretch& s) {
@@ -101,49 +136,31 @@ size_t Row::collect_marked(const Marks* marks, size_t first, size_t last, int32_
   return size;
 }
 
-namespace {
-
-// Calls body(kernels, stretch, mask or null, list, its length) with parts of a list of blocks:
-// those that are read in place, one after the other, and copies.
-template <class Body>
-void for_listed(const Row& row, const int32_t* list, size_t count, Body body) {
-  if (!row.patch) return body(row.own_ops(), row, nullptr, list, count);
+size_t Row::collect(const int32_t* list, size_t count, float low, float high, int32_t* ids,
+                    float* x) const {
+  if (!patch) return own_ops().collect(*this, nullptr, list, count, low, high, ids, x);
+  const uint32_t* allowed = patch->allowed();
+  const bool unbounded = high == INFINITY;  // so that no edit brings a value within
+  const auto in_place = [&](size_t b) {
+    return unbounded ? patch->can_correct(b) : patch->is_own_or_masked(b);
+  };
+  size_t size = 0;
   for (size_t i = 0; i < count;) {
     size_t end = i;
-    while (end < count && row.patch->is_own_or_masked(size_t(list[end]))) ++end;
-    if (end > i) body(row.own_ops(), row, row.patch->allowed(), list + i, end - i);
+    while (end < count && in_place(size_t(list[end]))) ++end;
+    const size_t found =
+        own_ops().collect(*this, allowed, list + i, end - i, low, high, ids + size, x + size);
+    size += unbounded ? patch->correct(low, ids + size, x + size, found) : found;
     if (end < count) {
       const auto b = size_t(list[end]);
-      for_stretches(row, b, b + 1, [&](const Stretch& s) {
-        if (s.ops) body(*s.ops, s, nullptr, list + end, 1);
+      for_stretches(*this, b, b + 1, [&](const Stretch& s) {
+        if (s.ops)
+          size += s.ops->collect(s, nullptr, list + end, 1, low, high, ids + size, x + size);
       });
       ++end;
     }
     i = end;
   }
-}
-
-}  // namespace
-
-size_t Row::collect(const int32_t* list, size_t count, float low, float high, int32_t* ids,
-                    float* x) const {
-  size_t size = 0;
-  for_listed(*this, list, count,
-             [&](const RowKernels& ops, const Scanned& part, const uint32_t* allowed,
-                 const int32_t* blocks, size_t some) {
-               size += ops.collect(part, allowed, blocks, some, low, high, ids + size, x + size);
-             });
-  return size;
-}
-
-size_t Row::lane_maxima(const int32_t* list, size_t count, size_t together, float* maxima) const {
-  size_t size = 0;
-  for_listed(*this, list, count,
-             [&](const RowKernels& ops, const Scanned& part, const uint32_t* allowed,
-                 const int32_t* blocks, size_t some) {
-               ops.lane_maxima(part, allowed, blocks, some, together, maxima + size);
-               size += (some + together - 1) / together * kLanes;
-             });
   return size;
 }
 
@@ -162,6 +179,7 @@ void Row::add_exponentials(size_t first, size_t last, const Exponent& exponent, 
 
 void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double total,
                     float* out) const {
+  settle();
   if (!patch) return own_ops().quotients(*this, first, last, exp2, tau, total, out);
   for_stretches(*this, first, last, [&](const Stretch& s) {
     float* here = out + s.first;
@@ -175,6 +193,7 @@ void Row::quotients(size_t first, size_t last, Exp2 exp2, float tau, double tota
 float Row::sample(size_t pieces, float* out) const { return own_ops().sample(*this, pieces, out); }
 
 void Row::cut_above(Ceiling ceiling, Patch& unused) {
+  settle();
   if (!patch) {
     patch = &unused;
     patch->start(n);
@@ -202,6 +221,7 @@ void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
   float* maxima = const_cast<float*>(block_max);
   lowered = true;
   lane_max = nullptr;
+  settled_from = -INFINITY;
   max = -INFINITY;
   for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;
   for (size_t i = 0; i < n; ++i) {

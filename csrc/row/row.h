@@ -15,7 +15,7 @@ enum class Defect {
 };
 
 // Rows of so many blocks or less have too few of them for their maxima to tell the largest values
-// apart. 16 bits are scanned faster as integers, and have no maxima of lanes.
+// apart.
 constexpr size_t kShortRow = 64;
 
 // One row and what the scan found in it. `block_max` belongs to the thread's workspace.
@@ -24,13 +24,15 @@ struct Row : Scanned {
   RowType type;
   size_t blocks;
   float max;
-  float lowest_max;  // finite: of the maxima, or below them
+  mutable float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
-  const float* lane_max;   // kLanes of each block, or null
+  const float* lane_max;   // kLanes of each block of a short row, or null: see scan_lanes
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far
+  // Maxima below this may be larger than what edits leave of their blocks: few rows need all.
+  mutable float settled_from = -INFINITY;
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
   const void* block(size_t b) const {
@@ -49,6 +51,11 @@ struct Row : Scanned {
     return scratch;
   }
 
+  // Makes the maxima that are at least so large what edits leave of them, and says whether one has
+  // changed. Those that stay so large are the edited row's, and no others of it are.
+  bool settle(float from = -INFINITY) const;
+  void settle_block(size_t b) const;
+
   // What RowKernels says of them.
   void mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const;
   // The same for some of the blocks: of values >= tau.
@@ -62,8 +69,6 @@ struct Row : Scanned {
                         float* x) const;
   size_t collect(const int32_t* blocks, size_t count, float low, float high, int32_t* ids,
                  float* x) const;
-  // Returns how many they are.
-  size_t lane_maxima(const int32_t* blocks, size_t count, size_t together, float* maxima) const;
   void add_exponentials(size_t first, size_t last, const Exponent& exponent, float tau,
                         double* lanes) const;
   void quotients(size_t first, size_t last, Exp2 exp2, float tau, double total, float* out) const;

@@ -78,33 +78,30 @@ ScanResult scan_patched(const Row& row, float* max) {
   return result;
 }
 
-// A row of which only some values are edited: scanned as it is, and a block again only where what
-// was its maximum is less now.
+// A row of which only some values are edited: scanned as it is. Where edits only lower, a block's
+// maximum is looked at again once it matters.
 ScanResult scan_edited(const Row& row, float* max) {
   const ScanResult own = row.own_ops().scan(row.data, row.n, max);
   // What an edit may hide is left to a closer look.
   if (own.suspect || !std::isfinite(own.max)) return scan_patched(row, max);
-  alignas(64) float scratch[kBlock];
-  ScanResult result{-INFINITY, INFINITY, false};
-  for (size_t b = 0; b < row.blocks; ++b) {
-    if (row.patch->has_edits(b)) {
-      const float after = row.patch->max_after(b, row.own_values(b, scratch), max[b]);
-      if (std::isnan(after))
-        row.kernels->row[kF32].scan(row.values(b, scratch), kBlock, max + b);
-      else
-        max[b] = after;
-    }
-    result.max = std::max(result.max, max[b]);
-    result.lowest_max = std::min(result.lowest_max, max[b]);
-    if (max[b] == -INFINITY) row.patch->set(b, Patch::kEmpty);
+  row.lowest_max = own.lowest_max;
+  row.settled_from = INFINITY;
+  for (size_t i = 0; i < row.patch->raising_count(); ++i) {
+    const auto b = size_t(row.patch->raising()[i]);
+    row.settle_block(b);
+    if (max[b] == INFINITY) return {INFINITY, row.lowest_max, false};
   }
-  return result;
+  float highest;
+  do  // what is the largest yet may be lower
+    highest = row.kernels->largest_below(max, row.blocks, INFINITY);
+  while (row.settle(highest));
+  return {highest, row.lowest_max, false};
 }
 
 }  // namespace
 
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
-         Patch* patch, const Edits& edits, Allowed allowed) {
+         Patch* patch, const Edits& edits, const Allowed& allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
   const bool lanes = blocks <= kShortRow && (type == kF32 || type == kF64);
   float* max = block_max.reserve(blocks + kSlack + (lanes ? blocks * kLanes : 0));

@@ -225,10 +225,6 @@ struct RowKernels {
   // room for all of their values. Where there is a mask, of the row, those that it allows.
   size_t (*collect)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
                     size_t count, float low, float high, int32_t* ids, float* x);
-  // Of each `together` of the listed blocks, numbered and masked as above, kLanes maxima of parts
-  // that share no value.
-  void (*lane_maxima)(const Scanned& row, const uint32_t* allowed, const int32_t* blocks,
-                      size_t count, size_t together, float* maxima);
   // Copies kSampled values out of each of `pieces` blocks that are spread over the row, -inf for
   // those that are not below their block's maximum. Returns the smallest finite one, or +inf.
   float (*sample)(const Scanned& row, size_t pieces, float* out);
@@ -279,6 +275,10 @@ struct Kernels {
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   // The k-th largest of n <= kFew values, k <= n.
   float (*kth_of_few)(const float* x, size_t n, size_t k);
+  // The largest of n <= kSlack values so that those at least as large weigh `target`, or -inf; and
+  // how many are equal to it.
+  float (*reaching_of_few)(const float* x, const int64_t* weight, size_t n, int64_t target,
+                           size_t* tied);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
   float (*largest_below)(const float* x, size_t n, float tau);
   // The first place from i on that has this value, or n.
