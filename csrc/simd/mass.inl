@@ -309,7 +309,7 @@ inline size_t add_moments(const Scanned& row, size_t first, size_t last, float m
         FASTSAMPLE_UNROLL
         for (int k = 0; k < kEach; ++k) {
           // A subtraction by the units that multiply, which have nothing else to do.
-          const D d = Vec::fmad(Vec::widen(v, k), one, minus_top);
+          const D d = Vec::add_by_fma(Vec::widen(v, k), one, minus_top);
           sum[j * kEach + k] = Vec::addd(sum[j * kEach + k], d);
           squares[j * kEach + k] = Vec::addd(squares[j * kEach + k], Vec::muld(d, d));
         }

@@ -155,7 +155,7 @@ struct Vec {
   static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
   static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return _mm256_add_pd(a, b); }
-  static D fmad(D a, D b, D c) { return _mm256_fmadd_pd(a, b, c); }
+  static D add_by_fma(D a, D one, D b) { return _mm256_fmadd_pd(a, one, b); }
   static D subd(D a, D b) { return _mm256_sub_pd(a, b); }
   static D muld(D a, D b) { return _mm256_mul_pd(a, b); }
 

@@ -174,7 +174,8 @@ struct Vec {
   static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
   static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return _mm512_add_pd(a, b); }
-  static D fmad(D a, D b, D c) { return _mm512_fmadd_pd(a, b, c); }
+  // By the units that multiply, where those that add have enough to do.
+  static D add_by_fma(D a, D one, D b) { return _mm512_fmadd_pd(a, one, b); }
   static D subd(D a, D b) { return _mm512_sub_pd(a, b); }
   static D muld(D a, D b) { return _mm512_mul_pd(a, b); }
 

@@ -138,7 +138,7 @@ struct Vec {
   static void stored(double* p, D v) { vst1q_f64(p, v); }
   static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return vaddq_f64(a, b); }
-  static D fmad(D a, D b, D c) { return vfmaq_f64(c, a, b); }
+  static D add_by_fma(D a, D, D b) { return vaddq_f64(a, b); }
   static D subd(D a, D b) { return vsubq_f64(a, b); }
   static D muld(D a, D b) { return vmulq_f64(a, b); }
 
