@@ -90,7 +90,7 @@ size_t places_at_least(const float* x, size_t n, float tau, int32_t* places) {
                                                    : mask_of_tail(x + i + k, left, tau);
       word |= uint64_t(mask) << k;
     }
-    count += write_places(word, int32_t(i), places + count);
+    count += Vec::write_bits(word, int32_t(i), places + count);
   }
   return count;
 }

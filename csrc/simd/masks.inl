@@ -32,7 +32,7 @@ size_t list_words(const uint64_t* used, size_t count, size_t limit, int32_t* wor
   for (size_t i = 0; i < count; ++i) total += Vec::popcount(used[i]);
   if (total > limit) return total;
   for (size_t i = 0; i < count; ++i)
-    if (used[i]) words += write_places(used[i], int32_t(64 * i), words);
+    if (used[i]) words += write_bits(used[i], Vec::popcount(used[i]), int32_t(64 * i), words);
   return total;
 }
 
