@@ -170,7 +170,7 @@ def result_of(
     if not good:
         return BAD
     chain = Chain(job.params + i * job.params_stride, job.stages)
-    u = philox_uniform(seed, 0, offset)
+    u = philox_uniform(seed, 0, offset, 0)
     if job.uniforms:
         u = carray(pointer(job.uniforms), i + 1, np.float64)[i]
     if extra is None:
@@ -271,18 +271,18 @@ def _entries(
     def uniform(seed: int, stream: int, offset: int) -> float:
         """Return a uniform, of integers that are taken modulo 2**64."""
         _ = sources
-        return philox_uniform(seed, stream, offset)
+        return philox_uniform(seed, stream, offset, 0)
 
     @entry
-    def uniforms(seeds: int, streams: int, offsets: int, out: int, count: int) -> int:
-        """Write the uniforms of as many keys; all are addresses."""
+    def uniforms(seeds: int, streams: int, offsets: int, out: int, count: int, use: int) -> int:
+        """Write the uniforms of a use, of as many keys; these are addresses."""
         _ = sources
         u = carray(pointer(out), count, np.float64)
         for i in range(count):
             seed = carray(pointer(seeds), count, np.int64)[i]
             stream = carray(pointer(streams), count, np.int64)[i]
             offset = carray(pointer(offsets), count, np.int64)[i]
-            u[i] = philox_uniform(seed, stream, offset)
+            u[i] = philox_uniform(seed, stream, offset, use)
         return count
 
     return run, uniform, uniforms
