@@ -35,17 +35,21 @@ clang_build() {
   build_library clang -DFASTSAMPLE_WERROR=ON
   run_programs clang . -DFUZZ_RUNS=20000
   python3 -m venv "$work/clang-venv"
+  # Other steps install it too.
   "$work/clang-venv/bin/pip" wheel -q --no-deps -w "$work/clang-wheel" . \
     --config-settings=cmake.define.FASTSAMPLE_REQUIRE_COMPILER=ON \
     --config-settings=cmake.define.FASTSAMPLE_WERROR=ON
 }
+
+# Where nothing is timed: half of the time of compiling, and the assertions of libstdc++.
+lightly=("-DCMAKE_CXX_FLAGS_RELEASE=-O1 -D_GLIBCXX_ASSERTIONS")
 
 # sanitized NAME SANITIZERS TESTS [CMake arguments for the programs...]
 sanitized() {
   local name=$1 sanitizers=$2 tests=$3
   shift 3
   local flags="-fsanitize=$sanitizers -fno-sanitize-recover=all"
-  build_library "$name" -DFASTSAMPLE_SANITIZE="$sanitizers"
+  build_library "$name" -DFASTSAMPLE_SANITIZE="$sanitizers" "${lightly[@]}"
   run_programs "$name" "$tests" -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "$@"
 }
 
@@ -55,13 +59,13 @@ tsan() { sanitized tsan thread '^(threads|late|sampler|step)$'; }
 
 # Guesses decide how long a search takes, and nothing else.
 random_guesses() {
-  build_library guesses -DFASTSAMPLE_GUESS=tests/c/random_guess.cpp
+  build_library guesses -DFASTSAMPLE_GUESS=tests/c/random_guess.cpp "${lightly[@]}"
   run_programs guesses '^(client|fuzz)$' -DFUZZ_RUNS=20000
 }
 
 fuzzing() {
   export CC=clang CXX=clang++
-  build_library libfuzzer -DFASTSAMPLE_SANITIZE=fuzzer-no-link,address,undefined
+  build_library libfuzzer -DFASTSAMPLE_SANITIZE=fuzzer-no-link,address,undefined "${lightly[@]}"
   local flags="-fsanitize=address,undefined -fno-sanitize-recover=all"
   run_programs libfuzzer '^fuzz' -DFUZZ_COVERAGE=ON -DCMAKE_C_FLAGS="$flags" \
     -DCMAKE_CXX_FLAGS="$flags" -DFUZZ_RUNS='-max_total_time=45;-max_len=600;-timeout=20;-seed=1' \

@@ -22,6 +22,14 @@ readme_command() {
   printf '%s\n' "${lines[0]}"
 }
 
+# install_with EXTRAS PYTHON [pip's arguments...]: the wheel of clang_build, with these extras.
+install_with() {
+  local extras=$1 python=$2 wheel
+  shift 2
+  wheel=$(echo "$work"/clang-wheel/*.whl)
+  "$python" -m pip install -q "$@" "$wheel[$extras]"
+}
+
 has_flags() {
   local flag
   for flag in "$@"; do grep -qw "$flag" /proc/cpuinfo || return 1; done
@@ -125,8 +133,8 @@ runtimes() {
   python3 -m venv "$work/runtimes"
   "$python" -m pip install -q --upgrade 'pip>=25.1'
   # The group `rivals` pins torch: of its builds, the one for the CPU alone is then preferred.
-  "$python" -m pip install -q --find-links "$work/wheels" --group rivals \
-    --group integration-tests --group docs '.[llama,transformers,onnxruntime-genai,plot,test]'
+  install_with llama,transformers,onnxruntime-genai,plot,test "$python" \
+    --find-links "$work/wheels" --group rivals --group integration-tests --group docs
   # A skip is a failure: everything is installed.
   HYPOTHESIS_PROFILE=ci-short "$python" -m pytest -q -p no:cacheprovider --no-skips --durations=10 \
     tests/integrations --ignore-glob='*/test_vllm*.py' --ignore-glob='*/test_rows*.py' \
@@ -157,7 +165,7 @@ stored_rows() {
   local python=$work/rows/bin/python checkout=$PWD
   python3 -m venv "$work/rows"
   "$python" -m pip install -q --upgrade pip
-  "$python" -m pip install -q '.[rows,dask,ray,test]'
+  install_with rows,dask,ray,test "$python"
   "$python" -m pytest -q -p no:cacheprovider --no-skips --durations=5 \
     tests/integrations/test_rows*.py tests/test_cli_draw.py
   # Every result is compared with one call; nothing of what is timed is kept.

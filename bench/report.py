@@ -14,6 +14,10 @@ from fastsample import bench
 from fastsample.bench import vllm_table
 
 R = "R is the time of `x.max()` of the same row"
+OTHERS = (
+    "`published` is the fastest exact sampler of another package, `by hand` the fastest of what we "
+    "wrote in NumPy or torch"
+)
 TARGETS = "`!` marks what misses its target"
 
 
@@ -51,7 +55,7 @@ def picture(files: list[str], page: Path | None) -> list[str]:
 
 def short(report: bench.Report, pictures: list[str], targets: bool = False) -> str:
     """Return what a reader decides by: the times, the losses, what draws wrongly."""
-    about = f"{R}; {TARGETS}" if targets else R
+    about = f"{R}; {OTHERS}; {TARGETS}" if targets else f"{R}; {OTHERS}"
     said = f"{bench.verdict(report)}, {bench.checked(report)}"
     works = bench.WORKS if targets else bench.CHOSEN
     parts = [

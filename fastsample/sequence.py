@@ -92,6 +92,9 @@ class _Sequence:
         del self._steps[kept:]
         return drawn
 
+    def __len__(self) -> int:
+        return len(self._steps)
+
     def steps(self) -> list[int | None]:
         """Return the offset at which each token was drawn."""
         return self._steps.copy()
@@ -202,11 +205,14 @@ class Memory:
 
     def pop(self, count: int) -> None:
         """Take tokens back, and with those that were drawn their steps."""
-        kept = self.tokens.size - count
+        kept = len(self) - count
         seed, step = self.seed, self.sequence.pop(count)
         if step is not None:
             self.seek(seed, step)
         self._begun, self._prompt = min(self._begun, kept), min(self._prompt, kept)
+
+    def __len__(self) -> int:
+        return len(self.sequence) if self.keeps else 0
 
     def reset(self) -> None:
         """Take back what has followed the tokens of the start, and the state."""
@@ -256,6 +262,22 @@ def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int |
     for _, run in groupby(places, lambda i: None if steps[i] is None else steps[i] - i):  # type: ignore[operator]
         first, *others = run
         yield first, 1 + len(others), steps[first]
+
+
+def step_quickly(samplers: Any, logits: Any) -> Ids | None:
+    """Let the backend draw for all, if it can without a look at anything; else nothing has moved.
+
+    These are samplers, or else it cannot.
+    """
+    step = getattr(backend.active(), "step_quickly", None)
+    if step is None or not isinstance(samplers, (list, tuple)):
+        return None
+    try:
+        sequences = [sampler._sequence for sampler in samplers]
+    except AttributeError:  # no samplers, which is worded elsewhere
+        return None
+    tokens: Ids | None = step(sequences, logits)
+    return tokens
 
 
 def step_at_once(

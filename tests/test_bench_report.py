@@ -22,6 +22,7 @@ def core_result(work, row="normal", dtype="float32", sampler="core avx512", **ti
 def made_up():
     """A report with a time of every kind: of each target at least one is met or missed."""
     samplers = {"core avx512": True, "core avx2": True, "numba": True, "NumPy": False}
+    samplers["llama.cpp"] = False
     entry = {"skipped": None, "versions": {}}
     return {
         "format": bench.FORMAT,
@@ -46,6 +47,9 @@ def made_up():
             core_result("typical", us=130.0, r_us=10.0),
             core_result("typical", sampler="core avx2", us=999.0, r_us=10.0),
             core_result("typical", sampler="numba", us=1000.0, r_us=10.0),
+            core_result("typical", sampler="NumPy", us=1300.0, r_us=10.0),
+            core_result("typical", sampler="llama.cpp", us=3900.0, r_us=10.0),
+            core_result("top_p", sampler="llama.cpp", us=6000.0, r_us=10.0),
         ],
         "calls": [
             {
@@ -60,6 +64,11 @@ def made_up():
             for work, us in (("raw, 20", 61.0), ("support", 22.0))
         ],
         "step": [{"sampler": "core avx512", "us": {"step": 13.0, "64 calls": 50.0}}],
+        "history": [
+            {"sampler": "core avx512", "text": "text", "work": work}
+            | {"us": {"4096": 2.0, "1000000": 4.0}}
+            for work in ("push", "dry all")
+        ],
         "growth": [
             {"vocab": v, "sampler": "core avx512", "work": "chain", "us": us, "r_us": v / 1e4}
             for v, us in ((8_000, 2.0), (128_000, 8.0), (1_000_000, 160.0))
@@ -119,7 +128,8 @@ def test_targets_met_and_missed():
         for o in group
     }
     avx512, avx2 = "Core on AVX-512: time / R", "Core on AVX2: time / R"
-    faster = "Times as fast as the fastest exact rival"
+    published = "Times as fast as the fastest published sampler"
+    faster = "The same, with what one writes by hand"
     assert found[avx512, "normal", "chain"] == (1.4, 1.5, False)
     assert found[avx512, "recorded", "top_p"] == (2.0, 4.5, False)
     assert found[avx512, "peaked", "top_p"] == (6.0, None, False)
@@ -129,6 +139,10 @@ def test_targets_met_and_missed():
     assert found[faster, "normal", "top_p"] == (50.0, 80.0, True)
     assert found[faster, "peaked", "top_p"] == (50.0, 30.0, False)
     assert found[faster, "recorded", "top_p"] == (0.5, None, False)
+    assert found[faster, "normal", "typical"] == (10.0, None, False)
+    assert found[published, "normal", "typical"] == (30.0, 20.0, False)
+    assert found[published, "normal", "top_p"] == (100.0, None, False)
+    assert (published, "normal", "chain") not in found
     assert found["16-bit rows: time / float32's", "normal float16", "chain"] == (0.9, 0.8, True)
     adversarial = "Adversarial rows: time / normal row's"
     assert found[adversarial, "constant", "min_p"] == (1.2, 1.5, False)
@@ -149,6 +163,11 @@ def test_targets_met_and_missed():
     alone = "Told of a draw: time / the draw alone"
     assert found[alone, "core avx512", "support"] == (1.1, 1.15, False)
     assert found["numba: time / core's", "normal", "typical"] == (7.692, 8.0, False)
+    after = "After so many tokens, V = 16: microseconds"
+    assert found[after, "text, 1,000,000", "push"] == (4.0, None, False)
+    growth = "After the most tokens: time / after the fewest"
+    assert found[growth, "text", "push"] == (2.0, 1.5, True)
+    assert found[growth, "text", "dry all"] == (2.0, None, False)
     calls = "Calls, V = 16: microseconds"
     assert found[calls, "Sampler, above noop(x)", "chain"] == (0.75, 0.8, False)
     assert found[calls, "sample()", "chain"] == (99.0, 4.0, True)
@@ -158,12 +177,17 @@ def test_targets_met_and_missed():
     assert set(bench.outcomes(made_up())) == set(bench.GROUPS)
 
 
+def test_what_is_written_by_hand_is_no_published_sampler():
+    assert set(bench.BY_HAND) < {rival.name for rival in bench.RIVALS}
+
+
 def test_summary_shows_misses_and_losses():
     text = bench.summary(made_up())
-    assert "12 of 24 targets met" in text
+    assert "13 of 26 targets met" in text
     assert "sample(), chain: 99.0! (at most 4)" in text
-    assert re.search(r"recorded +top_p .* NumPy +10\.0 +0\.500 LOSS", text)
-    assert "core avx512: slower than the fastest exact rival in 1 of 4 cases: top_p 1" in text
+    assert re.search(r"recorded +top_p .* 10\.0 +0\.500 LOSS", text)
+    assert re.search(r"normal +typical .* llama\.cpp +3,900 +30\.0 +1,300 +10\.0", text)
+    assert "core avx512: slower than the fastest exact rival in 1 of 5 cases: top_p 1" in text
     assert "14.0 s with an empty cache" in bench.details(made_up())
 
 

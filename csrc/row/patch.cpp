@@ -5,7 +5,7 @@
 
 namespace fastsample {
 
-void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
+void Patch::start(size_t n, const Edits& edits, const Allowed& allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
   std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
@@ -15,8 +15,13 @@ void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
   if (masked_) copy_bits(allowed);
   if (edits.count) sort_edits(edits);
   table_.blocks = std::min(table_.blocks, blocks_);
-  for (size_t b = 0; b < table_.blocks; ++b)
+  int32_t* raising = raising_.reserve(table_.blocks);
+  raising_count_ = 0;
+  for (size_t b = 0; b < table_.blocks; ++b) {
     if (has_edits(b) && state(b) == kOwn) set(b, kCopied);
+    raising[raising_count_] = int32_t(b);
+    raising_count_ += table_.block[b].raising ? 1 : 0;
+  }
 }
 
 // Counted, then placed: no comparisons, for there may be thousands.
@@ -42,7 +47,7 @@ void Patch::sort_edits(const Edits& edits) {
   table_ = {sorted, places, blocks, blocks_};
 }
 
-void Patch::copy_bits(Allowed allowed) {
+void Patch::copy_bits(const Allowed& allowed) {
   const size_t words = blocks_ * kWords;
   const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
   uint32_t* bits = bits_.reserve(words + 1);  // kernels read a word further
@@ -95,6 +100,7 @@ double Patch::exactly(size_t id, float value) const {
 }
 
 size_t Patch::correct(float low, int32_t* ids, float* x, size_t n) const {
+  if (!table_.blocks) return n;
   size_t left = 0;
   for (size_t i = 0; i < n; ++i) {
     const Edit* edit = find(size_t(ids[i]));

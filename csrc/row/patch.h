@@ -84,7 +84,7 @@ class Patch {
   static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
-  void start(size_t n, const Edits& edits, Allowed allowed);
+  void start(size_t n, const Edits& edits, const Allowed& allowed);
   // The same for a row without edits that is about to get a ceiling.
   void start(size_t n) { start(n, {}, {}); }
 
@@ -109,6 +109,9 @@ class Patch {
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
+  // The blocks of which some value may become larger.
+  const int32_t* raising() const { return raising_.get(); }
+  size_t raising_count() const { return raising_count_; }
   // Room for the place of every block.
   int32_t* block_places() { return block_places_.reserve(blocks_ + kSlack); }
   // What the edit of a token makes of its value before it is rounded.
@@ -124,7 +127,7 @@ class Patch {
  private:
   void sort_edits(const Edits& edits);
   const Edit* find(size_t id) const;
-  void copy_bits(Allowed allowed);
+  void copy_bits(const Allowed& allowed);
 
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;
@@ -132,7 +135,8 @@ class Patch {
   Buffer<Edit> sorted_;  // edits that came in any order
   Buffer<uint8_t> places_;
   Buffer<EditBlock> sorted_blocks_;
-  Buffer<int32_t> block_places_;
+  Buffer<int32_t> raising_, block_places_;
+  size_t raising_count_ = 0;
   bool masked_ = false;
   Buffer<uint32_t> bits_;
   Ceiling ceiling_;

@@ -219,6 +219,7 @@ void Row::cut_above(Ceiling ceiling, Patch& unused) {
 void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
   float* maxima = const_cast<float*>(block_max);
   lowered = true;
+  settled_from = -INFINITY;
   max = -INFINITY;
   for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;
   for (size_t i = 0; i < n; ++i) {

@@ -46,8 +46,8 @@ struct Row : Scanned {
     return scratch;
   }
 
-  // Makes maxima from there on, and whatever is larger in truth, those of the edited row. Says
-  // whether one has changed.
+  // Makes the maxima that are at least so large what edits leave of them, and says whether one has
+  // changed. Those that stay so large are the edited row's, and no others of it are.
   bool settle(float from = -INFINITY) const;
   void settle_block(size_t b) const;
 

@@ -86,8 +86,8 @@ ScanResult scan_edited(const Row& row, float* max) {
   if (own.suspect || !std::isfinite(own.max)) return scan_patched(row, max);
   row.lowest_max = own.lowest_max;
   row.settled_from = INFINITY;
-  for (size_t b = 0; b < row.blocks; ++b) {
-    if (row.patch->only_lowers(b)) continue;
+  for (size_t i = 0; i < row.patch->raising_count(); ++i) {
+    const auto b = size_t(row.patch->raising()[i]);
     row.settle_block(b);
     if (max[b] == INFINITY) return {INFINITY, row.lowest_max, false};
   }
@@ -101,7 +101,7 @@ ScanResult scan_edited(const Row& row, float* max) {
 }  // namespace
 
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
-         Patch* patch, const Edits& edits, Allowed allowed) {
+         Patch* patch, const Edits& edits, const Allowed& allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
   float* max = block_max.reserve(blocks + kSlack);
   const bool edited = edits.count > 0 || edits.table.blocks > 0;

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .grid import COMPARED, DTYPES, ROWS, VOCAB, Case, basis, grid, make_row
+from .histories import run_histories
 from .parts import numba_first_s, run_batches, run_calls, run_growth, run_steps
 from .prepared import Prepared
 from .report import (
@@ -47,11 +48,12 @@ from .runner import (
     run_case,
 )
 from .runtimes import RUNTIMES, Runtime, run_runtimes, runtimes_heading, runtimes_table
-from .targets import GROUPS, Outcome, best, outcomes
+from .targets import BY_HAND, GROUPS, Outcome, best, outcomes
 from .told import run_told
 from .works import FAMILY, MAIN, SEED, WORKS, described, params_of
 
 __all__ = [
+    "BY_HAND",
     "CHOSEN",
     "COMPARED",
     "DTYPES",
@@ -107,6 +109,7 @@ __all__ = [
     "run_calls",
     "run_case",
     "run_growth",
+    "run_histories",
     "run_parts",
     "run_runtimes",
     "run_steps",
@@ -119,7 +122,7 @@ __all__ = [
     "verdict",
 ]
 
-PARTS = ("calls", "step", "growth", "batches", "compile", "told")  # beside the rows
+PARTS = ("calls", "step", "history", "growth", "batches", "compile", "told")  # beside the rows
 
 
 def run_parts(
@@ -138,6 +141,7 @@ def run_parts(
     steps: dict[str, tuple[str, Callable[[], Any]]] = {
         "calls": ("calls", lambda: run_calls(pair)),
         "step": ("step", lambda: run_steps(pair)),
+        "history": ("history", lambda: run_histories(pair, seconds)),
         "growth": ("growth", lambda: run_growth(pair, works, seconds)),
         "batches": ("batches", lambda: run_batches(pair, works, seconds, vocab)),
         "compile": ("numba_first_s", numba_first_s),

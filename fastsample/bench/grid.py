@@ -30,6 +30,7 @@ TWO_THREADS = 1.8  # times as fast as one, on two free cores
 FREE = 1.9  # times as much as one thread do two that only compute: two cores are free
 NUMBA = 4.0  # times the core
 NUMBA_FAMILY = 8.0
+HISTORY = 1.5  # times what a step takes after few tokens
 STEP_US = 12.0  # `step` of 64 samplers, at V = 16
 TOLD_R = {"raw, 20": 6.0, "log_mass": 5.5}  # what is told of a draw, by its works
 TOLD_TIMES = {"support": 1.15, "5 drafts": 1.3}  # times the draws alone

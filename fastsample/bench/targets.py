@@ -14,6 +14,7 @@ from .grid import (
     FREE,
     GROWTH,
     HALF,
+    HISTORY,
     NUMBA,
     NUMBA_FAMILY,
     SAMPLE_US,
@@ -25,9 +26,12 @@ from .grid import (
     VOCAB,
     WISHED_TOP_P,
 )
+from .histories import PASTS
 from .runner import Report
 from .works import FAMILY, WORKS
 
+#: Samplers whose code for a stage is ours, as one writes it by hand; all others are published.
+BY_HAND = ("NumPy", "torch")
 JUDGED = ("normal", "recorded", "recorded-flat")  # rows that bounds of the core are about
 #: What a work takes over that of another work.
 OVER: dict[str, Callable[[Report], float]] = {
@@ -73,11 +77,17 @@ def best(report: Report) -> str:
     return next(name for name, s in samplers.items() if s["own"] and not s["skipped"])
 
 
-def fastest_other(report: Report, result: Report) -> Report | None:
-    """Return the result of the fastest exact rival in the same case."""
+def fastest_other(report: Report, result: Report, by_hand: bool | None = None) -> Report | None:
+    """Return the result of the fastest exact rival in the same case.
+
+    With `by_hand` of those whose code is ours, or of those that are published.
+    """
     case = {key: result[key] for key in ("row", "work", "dtype")}
     others = [
-        r for r in find(report, **case, check="ok") if not report["samplers"][r["sampler"]]["own"]
+        r
+        for r in find(report, **case, check="ok")
+        if not report["samplers"][r["sampler"]]["own"]
+        if by_hand in (None, r["sampler"] in BY_HAND)
     ]
     return min(others, key=lambda r: float(r["us"]), default=None)
 
@@ -101,8 +111,13 @@ def r_target(result: Report) -> float | None:
     return factor * bound
 
 
-def faster_target(result: Report) -> float | None:
-    """Return how many times as fast as any rival a result is to be, where that is said."""
+def faster_target(result: Report, published: bool) -> float | None:
+    """Return how many times as fast as rivals a result is to be, where that is said.
+
+    For the four stages of any rival, for all others of those that are published.
+    """
+    if published is not (result["work"] in FAMILY):
+        return None
     if result["vocab"] != VOCAB or result["row"] not in COMPARED:
         return None
     if result["work"] == "top_p" and result["row"] in FLAT:
@@ -124,11 +139,15 @@ def _wished(report: Report) -> Outcomes:
         yield Outcome("normal", "top_p", r["ratio"], WISHED_TOP_P)
 
 
-def _faster(report: Report) -> Outcomes:
-    for r in find(report, sampler=best(report)):
-        other = fastest_other(report, r)
-        if other:
-            yield Outcome(kind(r), r["work"], other["us"] / r["us"], faster_target(r), True)
+def _faster(published: bool) -> Callable[[Report], Outcomes]:
+    def outcomes(report: Report) -> Outcomes:
+        for r in find(report, sampler=best(report)):
+            other = fastest_other(report, r, by_hand=False if published else None)
+            if other:
+                target = faster_target(r, published)
+                yield Outcome(kind(r), r["work"], other["us"] / r["us"], target, True)
+
+    return outcomes
 
 
 def _over(how: str) -> Callable[[Report], Outcomes]:
@@ -207,6 +226,25 @@ def _told_beside_draws(report: Report) -> Outcomes:
             yield Outcome(t["sampler"], t["work"], t["us"] / t["basis_us"], bound)
 
 
+def _histories(report: Report) -> Iterator[tuple[str, str, list[tuple[int, float]]]]:
+    """Return text and work of what is timed after histories, and the times by their lengths."""
+    for h in report.get("history", []):
+        if h["sampler"] == best(report):
+            yield h["text"], h["work"], sorted((int(n), us) for n, us in h["us"].items())
+
+
+def _history(report: Report) -> Outcomes:
+    for text, work, times in _histories(report):
+        for length, us in times:
+            yield Outcome(f"{text}, {length:,}", work, us)
+
+
+def _history_growth(report: Report) -> Outcomes:
+    for text, work, times in _histories(report):
+        bound = None if PASTS[work].grows else HISTORY
+        yield Outcome(text, work, times[-1][1] / times[0][1], bound)
+
+
 def _batches(report: Report) -> Outcomes:
     for b in report.get("batches", []):
         if "us" in b and b["sampler"] == best(report):
@@ -243,7 +281,8 @@ GROUPS: dict[str, Callable[[Report], Outcomes]] = {
     "Core on AVX-512: time / R": _to_r("core avx512"),
     "The same, if it can be had": _wished,
     "Core on AVX2: time / R": _to_r("core avx2"),
-    "Times as fast as the fastest exact rival": _faster,
+    "Times as fast as the fastest published sampler": _faster(published=True),
+    "The same, with what one writes by hand": _faster(published=False),
     "Beyond min_p alone: (time - its) / R": _over("R more"),
     "Beside the chain alone: time / its": _over("times"),
     "Beyond the chain alone: microseconds": _over("us more"),
@@ -255,6 +294,8 @@ GROUPS: dict[str, Callable[[Report], Outcomes]] = {
     "64 samplers, V = 16: microseconds": _steps,
     "Told of a draw: time / R": _told_to_r,
     "Told of a draw: time / the draw alone": _told_beside_draws,
+    "After so many tokens, V = 16: microseconds": _history,
+    "After the most tokens: time / after the fewest": _history_growth,
     "64 rows: times as fast as on one thread": _batches,
     "numba: time / core's": _numba,
 }

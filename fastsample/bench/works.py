@@ -98,9 +98,9 @@ def _clusters(rng: np.random.Generator, vocab: int) -> Mask:
     return allowed
 
 
-def _text(rng: np.random.Generator, vocab: int) -> Ids:
+def text(rng: np.random.Generator, vocab: int, size: int = LONG) -> Ids:
     """Return tokens as frequent as words are, which repeat one another here and there."""
-    return np.minimum(rng.zipf(1.3, LONG), vocab) - 1
+    return np.minimum(rng.zipf(1.3, size), vocab) - 1
 
 
 #: What edits a row before any stage, of the parameters of a work.
@@ -108,7 +108,7 @@ EDITS = frozenset(
     {"logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty"}
     | {"penalty_last_n", "dry_multiplier", "history", "prompt_length", "allowed"}
 )
-_PENALTIES = {"repetition_penalty": 1.1, "frequency_penalty": 0.1, "presence_penalty": 0.1}
+PENALTIES = {"repetition_penalty": 1.1, "frequency_penalty": 0.1, "presence_penalty": 0.1}
 _DRY = {"dry_multiplier": 0.8}
 
 #: The other stages and the edits of a row: on float32 rows.
@@ -132,16 +132,16 @@ FAMILY = {
         lambda rng, vocab: _some(rng, vocab, 64),
         f"after 64 tokens, with a bias of {BIASED} ids",
         penalty_last_n=64,
-        **_PENALTIES,
+        **PENALTIES,
     ),
     "pen. 4096": _edited(
         _times(2.0),
         lambda rng, vocab: _some(rng, vocab, LONG),
         f"after {LONG:,} distinct tokens, with a bias of {BIASED} ids",
         penalty_last_n=LONG,
-        **_PENALTIES,
+        **PENALTIES,
     ),
-    "dry": _edited(_us(5.0), _text, f"after {LONG:,} tokens as frequent as words are", **_DRY),
+    "dry": _edited(_us(5.0), text, f"after {LONG:,} tokens as frequent as words are", **_DRY),
     "dry one": _edited(
         _us(15.0),
         lambda rng, vocab: np.full(LONG, vocab // 3),

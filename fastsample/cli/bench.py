@@ -128,7 +128,7 @@ def _measure_vllm(args: argparse.Namespace) -> list[Report]:
 def run(args: argparse.Namespace) -> None:
     """Time every sampler that is installed, each checked against the reference first.
 
-    Prints the times and the ratios to the fastest other sampler, the targets met and missed, then
+    Prints the times and the ratios to the fastest other samplers, the targets met and missed, then
     all times. R is the time of NumPy's x.max() of the same row in the same run. Takes about five
     minutes; run it where nothing else runs.
     """
