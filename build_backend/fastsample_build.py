@@ -31,9 +31,8 @@ __all__ = [
 
 Settings = dict[str, Any]
 
-# Where CMake looks by itself: these names, on the PATH and in these folders.
+# The names that CMake looks for by itself.
 _COMPILERS = ("c++", "CC", "g++", "clang++", "icpx", "icpc", "xlC", "cl")
-_FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/local/bin")
 # What compiled Python, which need not be on this machine.
 _PYTHONS = sysconfig.get_config_var("CXX")
 # Whoever names one of these, as a setting or in the environment, has decided: CMake is to compile.
@@ -45,13 +44,15 @@ def _first_word(command: str | None) -> str:
 
 
 def find_compiler() -> str | None:
-    """Return the path of the C++ compiler, be it broken, if there is one."""
+    """Return the path of the C++ compiler, be it broken, if there is one on the PATH.
+
+    CMake looks in other folders too; but what it finds there mostly lacks its assembler.
+    """
     named = _first_word(os.environ.get("CXX"))
     if named:
         return shutil.which(named)
-    path = os.pathsep.join((os.environ.get("PATH", ""), *_FOLDERS))
     names = filter(None, (_first_word(_PYTHONS), *_COMPILERS))
-    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def _settings(settings: Settings | None) -> Settings:

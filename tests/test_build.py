@@ -153,7 +153,6 @@ build = types.SimpleNamespace(**dict.fromkeys(names, hook))
 sys.modules["scikit_build_core"] = types.SimpleNamespace(build=build)
 sysconfig.get_config_vars()["CXX"] = "pythons-own -pthread"
 import fastsample_build
-fastsample_build._FOLDERS = ()
 print(json.dumps([fastsample_build.build_wheel("folder"), os.environ.get("CXX")]))
 """
 
