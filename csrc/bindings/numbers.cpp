@@ -17,8 +17,7 @@ py::array_t<double> uniforms(const py::array& seeds, const py::array& streams,
   const uint64_t* offset = as_buffer<uint64_t>(offsets, count, 'u', kWhat);
   py::array_t<double> out(count);
   double* u = out.mutable_data();
-  for (py::ssize_t i = 0; i < count; ++i) 
-    u[i] = fs_uniform_for(seed[i], stream[i], offset[i], use);
+  for (py::ssize_t i = 0; i < count; ++i) u[i] = fs_uniform_for(seed[i], stream[i], offset[i], use);
   return out;
 }
 
