@@ -84,7 +84,11 @@ def edits_of(
 def together(made: Sequence[npt.NDArray[np.void]]) -> Edits:
     """Return the edits of each row as a backend takes those of all."""
     ends = np.cumsum([0, *(len(mine) for mine in made)], dtype=np.int64)
-    return {"edits": np.concatenate(made), "edit_offsets": ends} if ends[-1] else {}
+    if not ends[-1]:
+        return {}
+    # As numbers: of records NumPy copies field by field, ten times slower.
+    whole = np.concatenate([mine.view(np.float64) for mine in made])
+    return {"edits": whole.view(EDIT), "edit_offsets": ends}
 
 
 def states(value: Any, stateful: str | None, rows: int, single: bool) -> States:
