@@ -32,7 +32,7 @@ void Survivors::assign(const Survivors& other) {
 size_t Survivors::list_blocks(const Row& row, float low) {
   row.settle(low);
   int32_t* blocks = blocks_.reserve(row.blocks + kSlack);
-  return row.kernels->places_at_least(row.block_max, row.blocks, low, blocks);
+  return row.kernels->places_within(row.block_max, row.blocks, low, INFINITY, blocks);
 }
 
 // Of the listed blocks first to last - 1.
