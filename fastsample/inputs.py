@@ -84,7 +84,9 @@ def edits_of(
 def together(made: Sequence[npt.NDArray[np.void]]) -> Edits:
     """Return the edits of each row as a backend takes those of all."""
     ends = np.cumsum([0, *(len(mine) for mine in made)], dtype=np.int64)
-    return {"edits": np.concatenate(made), "edit_offsets": ends} if ends[-1] else {}
+    if not ends[-1]:
+        return {}
+    return {"edits": made[0] if len(made) == 1 else np.concatenate(made), "edit_offsets": ends}
 
 
 def states(value: Any, stateful: str | None, rows: int, single: bool) -> States:
