@@ -48,6 +48,19 @@ def verify(
     key: tuple[int, int, int],
     out: npt.NDArray[np.int64],
 ) -> int: ...
+
+# The same of arrays without a copy, one chain each, and a draft that is None for the tokens
+# themselves: tokens and how many are accepted, or None.
+def verify_quickly(
+    tokens: object,
+    target: object,
+    params: npt.NDArray[np.void],
+    draft: object,
+    draft_params: npt.NDArray[np.void],
+    method: int,
+    seed: object,
+    offset: object,
+) -> tuple[npt.NDArray[np.int64], int] | None: ...
 def probs(
     rows: npt.NDArray[Any], params: npt.NDArray[np.void], **inputs: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]: ...
@@ -82,6 +95,10 @@ class Sequence:
     # or it is -1 with nothing moved, where the general path has to look at the arguments.
     @property
     def draw(self) -> Callable[..., int]: ...
+    # tell(row, logprobs, top_logprobs, support, log_mass) does so too, and is what a Draw has; or
+    # it is None.
+    @property
+    def tell(self) -> Callable[..., tuple[Any, ...] | None]: ...
     # Whether tokens are kept: else they are dropped now and then.
     keeps: bool
     def start(self, ids: Any, prompt_length: int | None = None) -> None: ...
@@ -124,4 +141,7 @@ def step(
     logprobs: int = 0,
     details: dict[str, npt.NDArray[Any]] | None = None,
 ) -> bool: ...
+
+# The same of rows one after the other with nothing else asked for: returns the tokens, or None.
+def step_quickly(sequences: object, rows: object) -> npt.NDArray[np.int64] | None: ...
 def noop(array: npt.NDArray[Any]) -> None: ...

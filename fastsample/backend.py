@@ -10,13 +10,13 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _MODULES = {
 _NEEDS = {"core": "fastsample._core", "numba": "numba", "reference": "numpy"}
 
 BackendName: TypeAlias = Literal["core", "numba", "reference"]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _active: ModuleType | None = None
 _active_name = ""
@@ -118,9 +119,10 @@ def _set(name: str, module: ModuleType | None) -> None:
     _active, _active_name = module, name
 
 
-@contextmanager
-def use_backend(name: BackendName) -> Iterator[None]:
-    """Run a block of code on another backend; affects all threads.
+class use_backend(ContextDecorator):
+    """Run on another backend, from the call on; affects all threads.
+
+    With ``with``, or as a decorator, for a block or a function only.
 
     Parameters
     ----------
@@ -141,13 +143,32 @@ def use_backend(name: BackendName) -> Iterator[None]:
     ...     fastsample.sample([3.0, 2.5, 2.0, 1.0], u=0.6)
     1
     """
-    module = load(name)
-    before = _active_name, _active
-    _set(name, module)
-    try:
-        yield
-    finally:
-        _set(*before)
+
+    def __init__(self, name: BackendName) -> None:
+        self._name, self._module = name, load(name)
+        self._before: tuple[str, ModuleType | None] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._before = _active_name, _active
+        _set(self._name, self._module)
+
+    def __enter__(self) -> None:
+        if self._before is None:  # once more
+            self._begin()
+
+    def __exit__(self, *raised: object) -> None:
+        if self._before is not None:
+            _set(*self._before)
+        self._before = None
+
+    def __call__(self, function: Function) -> Function:
+        """Decorate a function: nothing changes until it is called."""
+        self.__exit__()
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> use_backend:
+        return use_backend(self._name)  # so that calls may be inside of each other
 
 
 def build_info() -> dict[str, Any]:

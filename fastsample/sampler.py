@@ -109,7 +109,7 @@ class Sampler:
 
     __slots__ = (
         "__weakref__", "_draw", "_memory", "_module", "_options", "_own", "_parameters", "_plan",
-        "_rows", "_sequence",
+        "_rows", "_sequence", "_tell",
     )  # fmt: skip
 
     _OPTIONS: ClassVar[dict[str, Any]] = {"errors": "raise", "threads": None}
@@ -138,6 +138,7 @@ class Sampler:
         self._sequence = self._memory.sequence
         # A backend may have a faster way for one row; it is of use while that backend is active.
         self._draw, self._module = self._sequence.draw, backend.active()
+        self._tell = getattr(self._sequence, "tell", None)
         if state is not None:
             refuse_masked("state", state)
             with named("state must be numbers"):
@@ -197,6 +198,10 @@ class Sampler:
         allowed: SupportsArray | None = None,
     ) -> Draw:
         """Draw as a call does, and tell more of each draw, as `fastsample.draw` does."""
+        if self._tell is not None and allowed is None and self._module is backend._active:
+            told = self._tell(logits, logprobs, top_logprobs, support, log_mass)
+            if told is not None:
+                return Draw._make(told)
         rows, single = as_rows(logits)
         kind = kind_of(logprobs)
         arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)

@@ -264,6 +264,22 @@ def _runs(steps: list[int | None], begun: int) -> Iterator[tuple[int, int, int |
         yield first, 1 + len(others), steps[first]
 
 
+def step_quickly(samplers: Any, logits: Any) -> Ids | None:
+    """Let the backend draw for all, if it can without a look at anything; else nothing has moved.
+
+    These are samplers, or else it cannot.
+    """
+    step = getattr(backend.active(), "step_quickly", None)
+    if step is None or not isinstance(samplers, (list, tuple)):
+        return None
+    try:
+        sequences = [sampler._sequence for sampler in samplers]
+    except AttributeError:  # no samplers, which is worded elsewhere
+        return None
+    tokens: Ids | None = step(sequences, logits)
+    return tokens
+
+
 def step_at_once(
     sequences: list[Any],
     rows: npt.NDArray[Any],

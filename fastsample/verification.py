@@ -15,7 +15,7 @@ from .inputs import Histories, History, histories, together
 from .lists import ids_of
 from .masks import masks
 from .parameters import Ints, Parameters, Seeds, SupportsArray
-from .plans import Plan, plan_of
+from .plans import Plan, plan_of, plan_of_scalars
 from .reference.verification import Draft, Lists, Side
 from .rules import Rules, check_ids
 from .signatures import documented
@@ -222,6 +222,40 @@ def _parameters(draft_params: Any) -> dict[str, Any]:
     return dict(given)
 
 
+def _quickly(
+    tokens: Any,
+    target: Any,
+    draft: Any,
+    draft_params: Any,
+    method: Any,
+    seed: Any,
+    offset: Any,
+    parameters: Mapping[str, Any],
+) -> Verified | None:
+    """Let the backend verify what needs no second look; None where it does.
+
+    That is one sequence, without edits and coins, of arrays that are read where they are.
+    """
+    verify = getattr(backend.active(), "verify_quickly", None)
+    if verify is None or type(method) is not str or method not in _METHODS:
+        return None
+    if method == "exact":
+        if draft is not None:
+            return None
+    elif type(draft) is str and draft == "onehot":
+        draft = None
+    elif draft is None:
+        return None
+    if draft_params is not None and type(draft_params) is not dict:
+        return None
+    plan, of_draft = plan_of_scalars(parameters), plan_of_scalars(draft_params or {})
+    if plan is None or of_draft is None or plan.draw is None or of_draft.draw is None:
+        return None
+    number = _METHODS.index(method) + 1
+    found = verify(tokens, target, plan.records, draft, of_draft.records, number, seed, offset)
+    return None if found is None else Verified._make(found)
+
+
 @documented()
 def verify(
     draft_tokens: Any,
@@ -304,6 +338,18 @@ def verify(
     >>> fastsample.verify([0, 2], logits, draft="onehot", seed=3)
     Verified(tokens=array([ 0,  1, -1]), accepted=1)
     """
+    if (
+        stream is None
+        and history is None
+        and prompt_length is None
+        and allowed is None
+        and vocab_size is None
+    ):
+        verified = _quickly(
+            draft_tokens, target_logits, draft, draft_params, method, seed, offset, parameters
+        )
+        if verified is not None:
+            return verified
     if not isinstance(method, str) or method not in _METHODS:
         raise ValueError(f"method must be 'token', 'exact' or 'block', got {method!r}")
     several = _batch(target_logits)

@@ -85,7 +85,7 @@ def test_docstrings(name: str) -> None:
     assert "Examples" in doc
     parameters = set(inspect.signature(public).parameters)
     assert documented_parameters(doc.get("Parameters", "")) == parameters
-    if not inspect.isclass(public) and name != "use_backend":
+    if not inspect.isclass(public):
         assert {"Returns", "Yields"} & set(doc)
 
 

@@ -30,15 +30,20 @@ with warnings.catch_warnings():
     )
     from vllm.v1.sample.logits_processor.interface import LogitsProcessor
     from vllm.v1.sample.sampler import Sampler
+    from vllm.v1.sample.thinking_budget_state import ThinkingBudgetStateHolder
+    from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
     from vllm.v1.structured_output.utils import apply_grammar_bitmask
     from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
+    if not current_platform.is_cpu():
+        pytest.skip("this vLLM is not for CPUs", allow_module_level=True)
+    current_platform.import_kernels()
+    current_platform.register_triton_kernel_overrides()
+    from vllm.v1.sample.rejection_sampler import RejectionSampler, expand_batch_to_tokens
+
+    from fastsample.integrations._vllm_drafts import FastRejectionSampler
     from fastsample.integrations._vllm_pasts import Past
     from fastsample.integrations._vllm_sampler import FastSampler
-
-if not current_platform.is_cpu():
-    pytest.skip("this vLLM is not for CPUs", allow_module_level=True)
-current_platform.import_kernels()
 
 __all__ = [
     "CHAINS",
@@ -51,16 +56,21 @@ __all__ = [
     "AdapterLogitsProcessor",
     "LogitsProcessor",
     "Past",
+    "RejectionSampler",
     "Sampler",
     "SamplingParams",
     "StructuredOutputsParams",
+    "ThinkingBudgetStateHolder",
     "alone",
     "apply_grammar_bitmask",
     "draw",
     "edited",
+    "expand_batch_to_tokens",
     "make",
     "make_batch",
+    "make_drafts",
     "make_request",
+    "rejecting",
     "theirs",
     "torch",
     "with_edits",
@@ -123,6 +133,27 @@ def make_request(name, params, output=(), prompt=3):
 def make(batch, mode="raw_logprobs"):
     requests = dict.fromkeys(batch.req_ids)
     return FastSampler(SimpleNamespace(sampler=Sampler(mode), input_batch=batch, requests=requests))
+
+
+def make_drafts(batch, drafts):
+    """vLLM's own description of the drafts of each request, whose rows follow one another."""
+    for i, mine in enumerate(drafts):
+        batch.spec_token_ids[i][:] = mine
+    meta = SpecDecodeMetadata.make_dummy(drafts, CPU)
+    counts = [len(mine) + 1 for mine in drafts]
+    ends = np.cumsum(counts)
+    last = set((ends - 1).tolist())
+    meta.bonus_logits_indices = torch.from_numpy(ends - 1).int()
+    meta.target_logits_indices = torch.tensor(
+        [i for i in range(ends[-1]) if i not in last], dtype=torch.int32
+    )
+    return meta
+
+
+def rejecting(batch, mode="raw_logprobs"):
+    """Our rejection sampler for a batch, as the worker makes it."""
+    sampler = make(batch, mode)
+    return FastRejectionSampler(sampler, RejectionSampler(Sampler(mode)))
 
 
 def draw(rows, params, outputs=None, mode="raw_logprobs", **options):

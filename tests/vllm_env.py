@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     from vllm import LLM, SamplingParams
     from vllm.platforms import current_platform
     from vllm.sampling_params import StructuredOutputsParams
+    from vllm.v1.sample.rejection_sampler import RejectionSampler
     from vllm.v1.sample.sampler import Sampler
 
 if not current_platform.is_cpu():
@@ -35,6 +36,7 @@ if not current_platform.is_cpu():
 
 __all__ = [
     "LLM",
+    "RejectionSampler",
     "Sampler",
     "SamplingParams",
     "StructuredOutputsParams",

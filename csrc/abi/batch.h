@@ -72,9 +72,17 @@ class Batch {
   // lowest that fails is found whatever the timing.
   bool draw_one(int64_t i, Workspace& ws) noexcept {
     if (i >= end_.load(std::memory_order_relaxed)) return false;
-    Row row;
-    const fs_status status = draw_row(i, ws, row);
-    if (status == FS_OK) return true;
+    try {
+      const double u = source_.u(i);  // first: nothing waits for it while the row is read
+      Row row = source_.row(i, ws);
+      const fs_status status = draw_from(row, u, i, ws);
+      return status == FS_OK || fail_at(i, status, row);
+    } catch (...) {  // nothing but std::bad_alloc is thrown
+      return fail_at(i, FS_NO_MEMORY, Row{});
+    }
+  }
+
+  bool fail_at(int64_t i, fs_status status, const Row& row) {
     const std::lock_guard<std::mutex> lock(failing_);
     if (i < end_.load(std::memory_order_relaxed)) {
       end_.store(i, std::memory_order_relaxed);
@@ -84,23 +92,18 @@ class Batch {
     return false;
   }
 
-  fs_status draw_row(int64_t i, Workspace& ws, Row& row) {
-    try {
-      row = source_.row(i, ws);
-      Outcome& outcome = drawn_[i];
-      const double* state = source_.state(i);
-      if (state) std::copy_n(state, 2, outcome.state);
-      if (row.defect != Defect::kNone) return refuse(i);
-      const Cut kept = source_.cut(row, i, ws);
-      const Drawn drawn = draw(row, kept, source_.u(i), ws);
-      if (drawn.token < 0 || drawn.token >= source_.logits->vocab) return FS_BAD_LOGITS;
-      if (!source_.tell(i, ws, row, kept, drawn.token)) return refuse(i);
-      outcome.token = drawn.token;
-      if (state) update_state(kept, drawn.q, outcome.state);
-      return FS_OK;
-    } catch (...) {  // nothing but std::bad_alloc is thrown
-      return FS_NO_MEMORY;
-    }
+  fs_status draw_from(Row& row, double u, int64_t i, Workspace& ws) {
+    Outcome& outcome = drawn_[i];
+    const double* state = source_.state(i);
+    if (state) std::copy_n(state, 2, outcome.state);
+    if (row.defect != Defect::kNone) return refuse(i);
+    const Cut kept = source_.cut(row, i, ws);
+    const Drawn drawn = draw(row, kept, u, ws);
+    if (drawn.token < 0 || drawn.token >= source_.logits->vocab) return FS_BAD_LOGITS;
+    if (!source_.tell(i, ws, row, kept, drawn.token)) return refuse(i);
+    outcome.token = drawn.token;
+    if (state) update_state(kept, drawn.q, outcome.state);
+    return FS_OK;
   }
 
   fs_status refuse(int64_t i) {

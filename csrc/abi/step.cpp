@@ -51,8 +51,7 @@ struct Steps {
   Row row(int64_t i, Workspace& ws) const { return row(i, ws, ws.block_max, ws.patch); }
   // The same into other memory than that of the row that is drawn from.
   Row row(int64_t i, Workspace& ws, Buffer<float>& block_max, Patch& patch) const {
-    Edits edits;
-    edits.table = samplers[i]->history.edits();
+    const Edits edits{nullptr, 0, samplers[i]->history.edits()};
     return scan(kernels, RowType(logits->dtype), values_of(*logits, i, ws), size_t(logits->vocab),
                 block_max, &patch, edits, allowed(i, ws));
   }

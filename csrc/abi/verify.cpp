@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "abi/batch.h"
@@ -32,20 +33,26 @@ std::string check_stateless(const fs_chain& chain) {
   return stateful ? must(stateful, "off where drafts are verified", "one with a state") : "";
 }
 
+// What is wrong inside of a source.
+std::string check_fields(const fs_source& source, int64_t rows) {
+  std::string error = check_logits(source.logits);
+  if (error.empty() && source.logits->rows != rows)
+    error = must("logits.rows", std::to_string(rows), source.logits->rows);
+  if (error.empty()) error = check_chains(source.chains, source.chain_count, rows);
+  for (int64_t i = 0; error.empty() && i < source.chain_count; ++i)
+    error = check_stateless(element_at(source.chains, i));
+  if (error.empty()) error = check_draws(source.draws, rows, source.logits->vocab, false);
+  for (int64_t i = 0; error.empty() && source.draws && i < rows; ++i)
+    if (element_at(source.draws, i).past) error = in_row("draws.past must be null", i);
+  return error;
+}
+
 std::string check_source(const char* name, const fs_source* source, int64_t rows) {
   if (!source) return std::string(name) + " must not be null";
   std::string error = check_size("source", *source);
-  if (error.empty()) error = check_logits(source->logits);
-  if (error.empty() && source->logits->rows != rows)
-    error = must(std::string(name) + ".logits.rows", std::to_string(rows), source->logits->rows);
-  if (error.empty()) error = check_chains(source->chains, source->chain_count, rows);
-  for (int64_t i = 0; error.empty() && i < source->chain_count; ++i)
-    error = check_stateless(element_at(source->chains, i));
-  if (error.empty()) error = check_draws(source->draws, rows, source->logits->vocab, false);
-  for (int64_t i = 0; error.empty() && source->draws && i < rows; ++i)
-    if (element_at(source->draws, i).past)
-      error = in_row(std::string(name) + ".draws.past must be null", i);
-  return error;
+  if (!error.empty()) return error.replace(0, std::strlen("source"), name);
+  error = check_fields(*source, rows);
+  return error.empty() ? error : std::string(name) + "." + error;
 }
 
 std::string check_lists(const fs_drafts& drafts, int64_t vocab) {

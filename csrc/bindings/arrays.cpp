@@ -58,20 +58,20 @@ fs_logits as_logits(const py::array& rows) {
 
 namespace {
 
-// An array of one dimension whose memory can be read as it is, or null.
-const py::detail::PyArray_Proxy* as_line(PyObject* array) {
+// An array of so many dimensions whose memory can be read as it is, or null.
+const py::detail::PyArray_Proxy* as_it_is(PyObject* array, int dimensions) {
   using py::detail::npy_api;
   // Exactly numpy.ndarray: a subclass may mean something else by its data.
   if (Py_TYPE(array) != npy_api::get().PyArray_Type_) return nullptr;
   const auto* proxy = py::detail::array_proxy(array);
   constexpr int kReady = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
-  return proxy->nd == 1 && (proxy->flags & kReady) == kReady ? proxy : nullptr;
+  return proxy->nd == dimensions && (proxy->flags & kReady) == kReady ? proxy : nullptr;
 }
 
 }  // namespace
 
 bool as_words(PyObject* array, fs_masks& masks) {
-  const auto* proxy = as_line(array);
+  const auto* proxy = as_it_is(array, 1);
   if (!proxy || proxy->dimensions[0] < 1) return false;
   const auto type = py::reinterpret_borrow<py::dtype>(proxy->descr);
   const bool whole = type.kind() == 'i' || type.kind() == 'u';
@@ -81,12 +81,32 @@ bool as_words(PyObject* array, fs_masks& masks) {
   return true;
 }
 
+bool as_int64(PyObject* array, const int64_t*& data, py::ssize_t& count) {
+  const auto* proxy = as_it_is(array, 1);
+  if (!proxy) return false;
+  const auto type = py::reinterpret_borrow<py::dtype>(proxy->descr);
+  if (type.kind() != 'i' || type.itemsize() != 8 || !is_native(type)) return false;
+  data = reinterpret_cast<const int64_t*>(proxy->data);
+  count = proxy->dimensions[0];
+  return true;
+}
+
 bool as_row(PyObject* array, fs_logits& logits) {
-  const auto* proxy = as_line(array);
+  const auto* proxy = as_it_is(array, 1);
   if (!proxy) return false;
   const int dtype = element_type(py::reinterpret_borrow<py::dtype>(proxy->descr));
   if (dtype < 0) return false;
   logits = {sizeof(fs_logits), proxy->data, 1, proxy->dimensions[0], 0, 0, dtype, 0};
+  return true;
+}
+
+bool as_whole(PyObject* array, fs_logits& logits) {
+  const auto* proxy = as_it_is(array, 2);
+  if (!proxy) return false;
+  const int dtype = element_type(py::reinterpret_borrow<py::dtype>(proxy->descr));
+  if (dtype < 0) return false;
+  const int64_t rows = proxy->dimensions[0], vocab = proxy->dimensions[1];
+  logits = {sizeof(fs_logits), proxy->data, rows, vocab, vocab, 0, dtype, 0};
   return true;
 }
 

@@ -30,6 +30,12 @@ fs_logits as_logits(const py::array& rows);
 // The same of one row, an array of NumPy's own type without a copy; false where it is not that.
 bool as_row(PyObject* array, fs_logits& logits);
 
+// The same of rows one after the other.
+bool as_whole(PyObject* array, fs_logits& logits);
+
+// A line of int64; false where it is not that.
+bool as_int64(PyObject* array, const int64_t*& data, py::ssize_t& count);
+
 // The same of a packed mask, one for all rows.
 bool as_words(PyObject* array, fs_masks& masks);
 

@@ -1,9 +1,5 @@
 // Sequence: a chain, rules, a history, a state and the place of the next draw held ready, what
 // fs_sampler is; and the step of many of them. As a plan it has a low-latency path.
-#include "bindings/sequence.h"
-
-#include <atomic>
-
 #include "bindings/module.h"
 #include "bindings/quick.h"
 
@@ -11,58 +7,16 @@ namespace fastsample::bindings {
 
 namespace {
 
-// What a Sequence and its draw share.
-struct Held {
-  Sampler sampler;
-  std::atomic<bool> ready{true};  // whether the seed and the offset of the next draw are known here
-  std::atomic<bool> keeps{true};  // whether anybody asks for the tokens
-  std::atomic<int64_t> unasked{0};
-
-  // Tokens that nobody asks for are dropped now and then.
-  void drew() {
-    constexpr int64_t kMost = 4096;
-    if (keeps || ++unasked < kMost) return;
-    fs_sampler_start(sampler.get(), nullptr, 0, 0);
-    unasked = 0;
-  }
-};
-
-// From a row, and with what a mask of words allows.
-PyObject* draw(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (count != 1 && count != 2) {
-    PyErr_SetString(PyExc_TypeError, "draw() takes row and allowed");
-    return nullptr;
-  }
-  const auto& held = held_by<std::shared_ptr<Held>>(self);
-  fs_sampler* sampler = held->sampler.get();
-  fs_logits logits;
-  fs_masks masks{};
-  int64_t token = -1;
-  if (held->ready && as_row(args[0], logits) && (count == 1 || as_words(args[1], masks))) {
-    const fs_status status = released(logits, [&] {
-      return fs_step_details(&sampler, &logits, count == 1 ? nullptr : &masks, 1, 0, &token,
-                             nullptr);
-    });
-    if (status == FS_OK)
-      held->drew();
-    else
-      token = -1;
-  }
-  return PyLong_FromLongLong(token);
-}
-
 class Sequence {
  public:
-  explicit Sequence(Sampler sampler) : held_(std::make_shared<Held>()) {
-    static PyMethodDef method = {
-        "draw", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(bindings::draw)),
-        METH_FASTCALL, nullptr};
+  explicit Sequence(Sampler sampler) : held_(std::make_shared<HeldSequence>()) {
     held_->sampler = std::move(sampler);
-    draw_ = make_function(std::make_unique<std::shared_ptr<Held>>(held_), method);
+    owner_ = owner_of(std::make_unique<std::shared_ptr<HeldSequence>>(held_));
   }
   fs_sampler* get() const { return held_->sampler.get(); }
-  Held& held() const { return *held_; }
-  const py::object& draw() const { return draw_; }
+  HeldSequence& held() const { return *held_; }
+  py::object draw() const { return make_function(method_of<draw_quickly>("draw"), owner_); }
+  py::object tell() const { return make_function(method_of<tell_quickly>("tell"), owner_); }
   py::object state() const {
     const fs_sampler_info info = info_of(get());
     if (!info.state_size) return py::none();
@@ -116,8 +70,8 @@ class Sequence {
   }
 
  private:
-  std::shared_ptr<Held> held_;
-  py::object draw_;
+  std::shared_ptr<HeldSequence> held_;
+  py::object owner_;  // of another pointer to it, for functions of C
 };
 
 Sequence make(const py::array& params, const py::iterable& rules) {
@@ -126,16 +80,44 @@ Sequence make(const py::array& params, const py::iterable& rules) {
   return Sequence(new_sampler(*chains.get(), rules));
 }
 
-// A sequence out of a list, which holds it; null where it is none.
-const Sequence* sequence_at(const py::list& list, py::ssize_t i) {
-  static const auto* type =
-      reinterpret_cast<PyTypeObject*>(py::type::of<Sequence>().release().ptr());
-  PyObject* item = PyList_GET_ITEM(list.ptr(), i);
-  if (Py_TYPE(item) != type) return nullptr;
-  return reinterpret_cast<py::detail::instance*>(item)
-      ->get_value_and_holder()
-      .value_ptr<Sequence>();
-}
+// The sequences of a step: of a list, which holds them.
+class Stepped {
+ public:
+  // False where one of them is none, or has to be looked at by the general path.
+  bool take(PyObject* list) {
+    static const auto* type =
+        reinterpret_cast<PyTypeObject*>(py::type::of<Sequence>().release().ptr());
+    const Py_ssize_t count = PyList_GET_SIZE(list);
+    samplers_.resize(size_t(count));
+    held_.resize(size_t(count));
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      PyObject* item = PyList_GET_ITEM(list, i);
+      if (Py_TYPE(item) != type) return false;
+      HeldSequence& held = reinterpret_cast<py::detail::instance*>(item)
+                               ->get_value_and_holder()
+                               .value_ptr<Sequence>()
+                               ->held();
+      if (!held.ready) return false;
+      samplers_[size_t(i)] = held.sampler.get();
+      held_[size_t(i)] = &held;
+    }
+    return true;
+  }
+  int64_t count() const { return int64_t(samplers_.size()); }
+  fs_status step(const fs_logits& logits, const fs_masks* masks, int threads, uint32_t flags,
+                 int64_t* tokens, const fs_details* details) {
+    const fs_status status = released(logits, [&] {
+      return fs_step_details(samplers_.data(), &logits, masks, threads, flags, tokens, details);
+    });
+    for (size_t i = 0; status == FS_OK && i < held_.size(); ++i)
+      if (tokens[i] >= 0) held_[i]->drew();
+    return status;
+  }
+
+ private:
+  std::vector<fs_sampler*> samplers_;
+  std::vector<HeldSequence*> held_;
+};
 
 // Draws a token of each sequence from its row, with what `allowed`, (1 or B, words), allows, and
 // writes what `details` has arrays for. False where the general path has to look at the arguments,
@@ -147,14 +129,8 @@ bool step(const py::list& sequences, const py::array& rows, bool mark, py::array
   if (logits.rows != count) misuse("sequences must be as many as rows");
   int64_t* out = as_buffer<int64_t>(tokens, count, 'i', "tokens must be int64 of length B");
   if (!tokens.writeable()) misuse("tokens must be writeable");
-  std::vector<fs_sampler*> samplers(size_t(count), nullptr);
-  std::vector<Held*> held(size_t(count), nullptr);
-  for (py::ssize_t i = 0; i < count; ++i) {
-    const Sequence* sequence = sequence_at(sequences, i);
-    if (!sequence || !sequence->held().ready) return false;
-    samplers[size_t(i)] = sequence->get();
-    held[size_t(i)] = &sequence->held();
-  }
+  Stepped stepped;
+  if (!stepped.take(sequences.ptr())) return false;
   fs_masks masks{};
   masks.struct_size = sizeof masks;
   if (!allowed.is_none()) {
@@ -168,15 +144,26 @@ bool step(const py::list& sequences, const py::array& rows, bool mark, py::array
   fs_details wanted{};
   const bool told = !details.is_none();
   if (told) wanted = as_details(details.cast<py::dict>(), logprobs, logits);
-  const fs_status status = released(logits, [&] {
-    return fs_step_details(samplers.data(), &logits, &masks, threads, mark ? FS_MARK_BAD_ROWS : 0,
-                           out, told ? &wanted : nullptr);
-  });
+  const fs_status status = stepped.step(logits, &masks, threads, mark ? FS_MARK_BAD_ROWS : 0, out,
+                                        told ? &wanted : nullptr);
   if (status == FS_NO_MEMORY) check(status);
-  if (status != FS_OK) return false;
-  for (py::ssize_t i = 0; i < count; ++i)
-    if (out[i] >= 0) held[size_t(i)]->drew();
-  return true;
+  return status == FS_OK;
+}
+
+// step_quickly(sequences, rows) gives the tokens, or None: of a list, and an array without a copy.
+PyObject* step_quickly(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2) return refuse_count("step_quickly() takes sequences and rows");
+  return without_exceptions([&]() -> PyObject* {
+    fs_logits logits;
+    Stepped stepped;
+    if (!PyList_CheckExact(args[0]) || !as_whole(args[1], logits) || !stepped.take(args[0]) ||
+        stepped.count() != logits.rows)
+      Py_RETURN_NONE;
+    py::array_t<int64_t> tokens(logits.rows);
+    if (stepped.step(logits, nullptr, 0, 0, tokens.mutable_data(), nullptr) != FS_OK)
+      Py_RETURN_NONE;
+    return tokens.release().ptr();
+  });
 }
 
 }  // namespace
@@ -185,6 +172,7 @@ void define_sequence(py::module_& m) {
   py::class_<Sequence>(m, "Sequence")
       .def(py::init(&make), py::arg("params"), py::arg("rules") = py::tuple())
       .def_property_readonly("draw", &Sequence::draw)
+      .def_property_readonly("tell", &Sequence::tell)
       .def(
           "start",
           [](const Sequence& s, const py::object& ids, const py::object& prompt_length) {
@@ -214,6 +202,7 @@ void define_sequence(py::module_& m) {
   m.def("step", &step, py::arg("sequences"), py::arg("rows"), py::arg("mark"), py::arg("tokens"),
         py::arg("threads") = 0, py::arg("allowed") = py::none(), py::arg("logprobs") = 0,
         py::arg("details") = py::none());
+  m.attr("step_quickly") = make_function(method_of<step_quickly>("step_quickly"), py::none());
 }
 
 }  // namespace fastsample::bindings

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "bindings/module.h"
+#include "bindings/quick.h"
 
 namespace fastsample::bindings {
 
@@ -72,11 +73,68 @@ int64_t verify(const py::array& tokens, const py::tuple& target, const py::objec
   return accepted;
 }
 
+// Drafts out of a list of ints or an int64 array; false where the general path has to look.
+bool as_drafts(PyObject* given, std::vector<int64_t>& tokens) {
+  if (PyList_CheckExact(given)) {
+    tokens.resize(size_t(PyList_GET_SIZE(given)));
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      uint64_t word;
+      if (!word_of(PyList_GET_ITEM(given, Py_ssize_t(i)), word) || word >= FS_MAX_VOCAB)
+        return false;
+      tokens[i] = int64_t(word);
+    }
+    return true;
+  }
+  const int64_t* data;
+  py::ssize_t count;
+  if (!as_int64(given, data, count)) return false;
+  tokens.assign(data, data + count);
+  return true;
+}
+
+// verify_quickly(tokens, target, params, draft, draft_params, method, seed, offset) gives tokens
+// and how many are accepted, or None: of arrays without a copy, one chain each, and a draft that is
+// None for the tokens themselves.
+PyObject* verify_quickly(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 8) return refuse_count("verify_quickly() takes 8 arguments");
+  return without_exceptions([&]() -> PyObject* {
+    std::vector<int64_t> tokens;
+    fs_logits of_target, of_draft;
+    fs_drafts drafts{};
+    uint64_t method;
+    const bool dense = args[3] != Py_None;
+    if (!as_drafts(args[0], tokens) || !as_whole(args[1], of_target) ||
+        (dense && !as_whole(args[3], of_draft)) || !word_of(args[5], method) ||
+        !word_of(args[6], drafts.seed) || !word_of(args[7], drafts.offset) ||
+        drafts.offset > UINT64_MAX - tokens.size() || of_target.rows != int64_t(tokens.size()) + 1)
+      Py_RETURN_NONE;
+    const Chains chains(py::reinterpret_borrow<py::array>(args[2]));
+    const Chains draft_chains(py::reinterpret_borrow<py::array>(args[4]));
+    const fs_source target = {sizeof target, &of_target, chains.get(), chains.count(), nullptr};
+    const fs_source draft = {sizeof draft, &of_draft, draft_chains.get(), draft_chains.count(),
+                             nullptr};
+    drafts.struct_size = sizeof drafts;
+    drafts.count = int64_t(tokens.size());
+    drafts.tokens = tokens.data();
+    drafts.target = &target;
+    if (dense) drafts.draft = &draft;
+    py::array_t<int64_t> out(of_target.rows);
+    int64_t* to = out.mutable_data();
+    int64_t accepted = 0;
+    const fs_status status = released(of_target, [&] {
+      return fs_verify(&drafts, 1, int32_t(method), of_target.rows, to, &accepted);
+    });
+    if (status != FS_OK) Py_RETURN_NONE;
+    return py::make_tuple(std::move(out), accepted).release().ptr();
+  });
+}
+
 }  // namespace
 
 void define_verification(py::module_& m) {
   m.def("verify", &verify, py::arg("tokens"), py::arg("target"), py::arg("draft"),
         py::arg("method"), py::arg("key"), py::arg("out"));
+  m.attr("verify_quickly") = make_function(method_of<verify_quickly>("verify_quickly"), py::none());
 }
 
 }  // namespace fastsample::bindings

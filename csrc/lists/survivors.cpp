@@ -32,6 +32,10 @@ void Survivors::assign(const Survivors& other) {
 size_t Survivors::list_blocks(const Row& row, float low) {
   row.settle(low);
   int32_t* blocks = blocks_.reserve(row.blocks + kSlack);
+  if (row.blocks == 1) {
+    blocks[0] = 0;
+    return row.block_max[0] >= low ? 1 : 0;
+  }
   return row.kernels->places_within(row.block_max, row.blocks, low, INFINITY, blocks);
 }
 

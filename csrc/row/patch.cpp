@@ -5,7 +5,7 @@
 
 namespace fastsample {
 
-void Patch::start(size_t n, const Edits& edits, Allowed allowed) {
+void Patch::start(size_t n, const Edits& edits, const Allowed& allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
   std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
@@ -47,7 +47,7 @@ void Patch::sort_edits(const Edits& edits) {
   table_ = {sorted, places, blocks, blocks_};
 }
 
-void Patch::copy_bits(Allowed allowed) {
+void Patch::copy_bits(const Allowed& allowed) {
   const size_t words = blocks_ * kWords;
   const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
   uint32_t* bits = bits_.reserve(words + 1);  // kernels read a word further

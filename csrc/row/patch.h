@@ -84,7 +84,7 @@ class Patch {
   static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
-  void start(size_t n, const Edits& edits, Allowed allowed);
+  void start(size_t n, const Edits& edits, const Allowed& allowed);
   // The same for a row without edits that is about to get a ceiling.
   void start(size_t n) { start(n, {}, {}); }
 
@@ -127,7 +127,7 @@ class Patch {
  private:
   void sort_edits(const Edits& edits);
   const Edit* find(size_t id) const;
-  void copy_bits(Allowed allowed);
+  void copy_bits(const Allowed& allowed);
 
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;

@@ -101,7 +101,7 @@ ScanResult scan_edited(const Row& row, float* max) {
 }  // namespace
 
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
-         Patch* patch, const Edits& edits, Allowed allowed) {
+         Patch* patch, const Edits& edits, const Allowed& allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
   float* max = block_max.reserve(blocks + kSlack);
   const bool edited = edits.count > 0 || edits.table.blocks > 0;

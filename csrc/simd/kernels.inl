@@ -70,6 +70,15 @@ inline const typename Type::T* whole(const typename Type::T* block, size_t left,
   return padded;
 }
 
+// A vector of a block, or the last of a short one, padded: less than a padded copy of the block.
+template <class Type>
+inline F load_some(const typename Type::T* p, size_t left) {
+  if (left >= size_t(kWidth)) return Type::load(p);
+  typename Type::T some[kWidth];
+  for (size_t i = 0; i < size_t(kWidth); ++i) some[i] = i < left ? p[i] : Type::kMinusInf;
+  return Type::load(some);
+}
+
 // 2^r for r in [0, 1), by falling degree: near minimax in ULP with the constant term held at
 // exactly 1, so that the maximum weighs exactly 1. At most 1.98 ULP off in float32, and never
 // above 2. Of the polynomials that are, one whose errors let sums of round probabilities reach what
@@ -124,17 +133,20 @@ inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen
   float row_max = -INFINITY, lowest_max = INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
-  typename Type::T padded[kBlock];
   for (size_t start = 0, b = 0; start < n; start += kBlock, ++b) {
     F max[4];
     FASTSAMPLE_UNROLL
     for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
-    const auto* p = whole<Type>(x + start, n - start, padded);
-    for_aligned(p, kWidth, Type::load, [&](int i, size_t place, F own) {
+    const auto add = [&](int i, size_t place, F own) {
       const F v = seen(b, place, own);
       max[i % 4] = Vec::max(max[i % 4], v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
-    });
+    };
+    const size_t left = n - start;
+    if (left >= size_t(kBlock))
+      for_aligned(x + start, kWidth, Type::load, add);
+    else
+      for (size_t i = 0; i < left; i += kWidth) add(0, i, load_some<Type>(x + start + i, left - i));
     block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
     if (block_max[b] > row_max) row_max = block_max[b];
     if (block_max[b] < lowest_max) lowest_max = block_max[b];
@@ -176,7 +188,7 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
   S highest = Vec::set1s(0);
   bool nan = false;
   F row_max = Vec::set1(-INFINITY), lowest_max = Vec::set1(INFINITY);
-  uint16_t padded[kBlock];
+  alignas(64) uint16_t padded[kBlock];
   for (size_t first = 0; first < blocks; first += kWidth) {
     const size_t count = blocks - first < size_t(kWidth) ? blocks - first : size_t(kWidth);
     uint16_t maxima[kWidth];  // turned into floats as a vector
@@ -260,6 +272,28 @@ FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks,
   return size;
 }
 
+constexpr int32_t kPlaces[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static_assert(kWidth <= int(sizeof kPlaces / sizeof *kPlaces), "a place for each lane");
+
+// Those of a short block in [low, high), which mostly are not a few of many.
+template <class Type>
+inline size_t collect_short(const typename Type::T* p, size_t left, int32_t first, F low, F high,
+                            int32_t* ids, float* x) {
+  size_t size = 0;
+  for (size_t i = 0; i < left; i += kWidth) {
+    const F v = load_some<Type>(p + i, left - i);
+    const uint32_t mask = Vec::mask_within(v, low, high);
+    float values[kWidth];
+    int32_t places[kWidth];
+    Vec::store(values, v);
+    Vec::storei(places,
+                Vec::addi(Vec::loadi(kPlaces), Vec::to_int(Vec::set1(float(first + int32_t(i))))));
+    Vec::keep(places, mask, ids + size);
+    size += Vec::keep(values, mask, x + size);
+  }
+  return size;
+}
+
 template <class Type>
 FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
                                   const int32_t* blocks, size_t count, float low, float high,
@@ -269,10 +303,15 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
   const F from = Vec::set1(low), to = Vec::set1(high);
   const bool bounded = high < INFINITY;
   size_t size = 0;
-  T padded[kBlock];
+  alignas(64) T padded[kBlock];
   for (size_t i = 0; i < count; ++i) {
-    const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first;
-    const auto* p = whole<Type>(values + start, row.n - start, padded);
+    const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first, left = row.n - start;
+    if (left < size_t(kBlock) && !allowed) {  // the last
+      gather<Type>(values, row.first, ids, size, x);
+      return size +
+             collect_short<Type>(values + start, left, int32_t(id), from, to, ids + size, x + size);
+    }
+    const auto* p = whole<Type>(values + start, left, padded);
     Marks marks = bounded ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
                           : marks_at_least<Type>(p, from);
     if (allowed) {
@@ -293,7 +332,7 @@ FASTSAMPLE_FLATTEN float sample(const Scanned& row, size_t pieces, float* out) {
   const double stride = double(blocks) / double(pieces);
   const F minus_inf = Vec::set1(-INFINITY), plus_inf = Vec::set1(INFINITY);
   F lowest = plus_inf;
-  typename Type::T padded[kBlock];
+  alignas(64) typename Type::T padded[kBlock];
   for (size_t i = 0; i < pieces; ++i) {
     const auto b = size_t((double(i) + 0.5) * stride);
     const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded) + i * kSampled % kBlock;
@@ -311,7 +350,7 @@ FASTSAMPLE_FLATTEN float sample(const Scanned& row, size_t pieces, float* out) {
 
 template <class Type>
 FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
-  typename Type::T padded[kBlock];
+  alignas(64) typename Type::T padded[kBlock];
   const auto* p = whole<Type>(static_cast<const typename Type::T*>(block), n, padded);
   for (int i = 0; i < kBlock; i += kWidth) Vec::store(out + i, Type::load(p + i));
 }
@@ -347,6 +386,7 @@ constexpr Kernels kernels = {
     places_within,
     count_at_least,
     kth_of_few,
+    reaching_of_few,
     mass_at_least,
     largest_below,
     find,

@@ -130,17 +130,31 @@ size_t count_at_least(const float* x, size_t n, float tau) {
 // step.
 float kth_of_few(const float* x, size_t n, size_t k) {
   alignas(64) float few[kFew];
-  for (size_t i = 0; i < kFew; ++i) few[i] = i < n ? x[i] : -INFINITY;
   const size_t end = (n + kWidth - 1) / kWidth * kWidth;
-  float kth = -INFINITY;
+  for (size_t i = 0; i < end; i += kWidth) Vec::store(few + i, load_some<F32>(x + i, n - i));
+  const F minus_inf = Vec::set1(-INFINITY);
+  F kth = minus_inf;
   for (size_t i = 0; i < n; ++i) {
     const F value = Vec::set1(few[i]);
     size_t reach = 0;
     for (size_t j = 0; j < end; j += kWidth)
       reach += Vec::popcount(Vec::mask_ge(Vec::load(few + j), value));
-    kth = reach >= k && few[i] > kth ? few[i] : kth;
+    kth = Vec::max(kth, Vec::where(reach >= k ? ~0u : 0u, value, minus_inf));
   }
-  return kth;
+  return Vec::hmax(kth);
+}
+
+// As above. What is behind the last does not matter.
+float reaching_of_few(const float* x, const int64_t* weight, size_t n, int64_t target) {
+  const F minus_inf = Vec::set1(-INFINITY);
+  F tau = minus_inf;
+  for (size_t i = 0; i < n; i += kWidth) {
+    const F v = load_some<F32>(x + i, n - i);
+    typename Vec::Sum64 reached[2] = {Vec::zero64(), Vec::zero64()};
+    for (size_t j = 0; j < n; ++j) Vec::add64_up_to(reached, v, Vec::set1(x[j]), weight[j]);
+    tau = Vec::max(tau, Vec::where(Vec::mask64_ge(reached, target), v, minus_inf));
+  }
+  return Vec::hmax(tau);
 }
 
 int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau) {
@@ -148,10 +162,12 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   Vec::Sum64 sum = Vec::zero64();
   size_t i = 0;
   for (; i + kWidth <= n; i += kWidth) sum = Vec::add64_ge(sum, weight + i, Vec::load(x + i), cut);
-  int64_t total = Vec::hsum64(sum);
-  for (; i < n; ++i)
-    if (x[i] >= tau) total += weight[i];
-  return total;
+  if (i < n) {
+    alignas(64) float rest[kWidth];
+    for (size_t k = 0; k < size_t(kWidth); ++k) rest[k] = i + k < n ? x[i + k] : NAN;
+    sum = Vec::add64_ge(sum, weight + i, Vec::load(rest), cut);  // of NaN none
+  }
+  return Vec::hsum64(sum);
 }
 
 void clear_weights(const float* x, const int32_t* ids, size_t n, float tau, size_t last, bool kept,

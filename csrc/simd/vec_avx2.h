@@ -161,6 +161,20 @@ struct Vec {
     sum = _mm256_add_epi64(sum, _mm256_and_si256(lo, _mm256_loadu_si256(p)));
     return _mm256_add_epi64(sum, _mm256_and_si256(hi, _mm256_loadu_si256(p + 1)));
   }
+  static void add64_up_to(Sum64 sum[2], F x, F most, int64_t w) {
+    const __m256i keep = _mm256_castps_si256(_mm256_cmp_ps(x, most, _CMP_LE_OQ));
+    const __m256i lo = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(keep));
+    const __m256i hi = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(keep, 1));
+    const I all = _mm256_set1_epi64x(w);
+    sum[0] = _mm256_add_epi64(sum[0], _mm256_and_si256(lo, all));
+    sum[1] = _mm256_add_epi64(sum[1], _mm256_and_si256(hi, all));
+  }
+  static uint32_t mask64_ge(const Sum64 sum[2], int64_t least) {
+    const I all = _mm256_set1_epi64x(least);
+    const I lo = _mm256_cmpgt_epi64(all, sum[0]), hi = _mm256_cmpgt_epi64(all, sum[1]);
+    return ~uint32_t(_mm256_movemask_pd(_mm256_castsi256_pd(lo)) |
+                     _mm256_movemask_pd(_mm256_castsi256_pd(hi)) << 4);
+  }
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }

@@ -156,6 +156,18 @@ struct Vec {
     sum = _mm512_mask_add_epi64(sum, __mmask8(m), sum, _mm512_loadu_si512(w));
     return _mm512_mask_add_epi64(sum, __mmask8(m >> 8), sum, _mm512_loadu_si512(w + 8));
   }
+  // Adds w in the lanes whose x is at most `most`; and the lanes in which the sum is so much.
+  static void add64_up_to(Sum64 sum[2], F x, F most, int64_t w) {
+    const __mmask16 m = _mm512_cmp_ps_mask(x, most, _CMP_LE_OQ);
+    const I all = _mm512_set1_epi64(w);
+    sum[0] = _mm512_mask_add_epi64(sum[0], __mmask8(m), sum[0], all);
+    sum[1] = _mm512_mask_add_epi64(sum[1], __mmask8(m >> 8), sum[1], all);
+  }
+  static uint32_t mask64_ge(const Sum64 sum[2], int64_t least) {
+    const I all = _mm512_set1_epi64(least);
+    return uint32_t(_mm512_cmpge_epi64_mask(sum[0], all)) |
+           uint32_t(_mm512_cmpge_epi64_mask(sum[1], all)) << 8;
+  }
   static void clear64(int64_t* p, uint32_t mask) {
     _mm512_mask_storeu_epi64(p, __mmask8(mask), _mm512_setzero_si512());
     _mm512_mask_storeu_epi64(p + 8, __mmask8(mask >> 8), _mm512_setzero_si512());

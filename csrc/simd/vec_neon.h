@@ -141,6 +141,16 @@ struct Vec {
     sum = vaddq_s64(sum, vandq_s64(vmovl_s32(vget_low_s32(keep)), vld1q_s64(w)));
     return vaddq_s64(sum, vandq_s64(vmovl_high_s32(keep), vld1q_s64(w + 2)));
   }
+  static void add64_up_to(Sum64 sum[2], F x, F most, int64_t w) {
+    const I keep = vreinterpretq_s32_u32(vcleq_f32(x, most));
+    const int64x2_t all = vdupq_n_s64(w);
+    sum[0] = vaddq_s64(sum[0], vandq_s64(vmovl_s32(vget_low_s32(keep)), all));
+    sum[1] = vaddq_s64(sum[1], vandq_s64(vmovl_high_s32(keep), all));
+  }
+  static uint32_t mask64_ge(const Sum64 sum[2], int64_t least) {
+    const int64x2_t all = vdupq_n_s64(least);
+    return bits(vcombine_u32(vmovn_u64(vcgeq_s64(sum[0], all)), vmovn_u64(vcgeq_s64(sum[1], all))));
+  }
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }

@@ -136,6 +136,8 @@ struct Vec {
   static Sum64 add64_ge(Sum64 sum, const int64_t* w, F x, F cut) {
     return x >= cut ? sum + *w : sum;
   }
+  static void add64_up_to(Sum64 sum[2], F x, F most, int64_t w) { sum[0] += x <= most ? w : 0; }
+  static uint32_t mask64_ge(const Sum64 sum[2], int64_t least) { return sum[0] >= least; }
   static void clear64(int64_t* p, uint32_t mask) {
     for (int i = 0; i < kWidth; ++i) p[i] &= int64_t(mask >> i & 1) - 1;
   }

@@ -92,8 +92,10 @@ void drop_above(Cutting& cutting, Ceiling ceiling);
 
 // What reaches p of a total: kReaches * p of it, in whole units.
 inline int64_t share_of(double p, int64_t total) {
-  const double share = std::ceil(kReaches * p * double(total));
-  return std::max(int64_t(1), std::min(int64_t(share), total));
+  const double share = kReaches * p * double(total);
+  const auto below = int64_t(share);  // std::ceil is a slow call without SSE4.1
+  const int64_t whole = below + (double(below) < share ? 1 : 0);
+  return std::max(int64_t(1), std::min(whole, total));
 }
 
 // Lists what is before the place that is kept, unless that is much.

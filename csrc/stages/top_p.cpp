@@ -28,10 +28,9 @@ Prefix find_prefix(const Row& row, const Survivors& list, float low, float high,
   const auto mass = [&](float tau) {
     return kernels->mass_at_least(list.x, list.weight, list.size, tau);
   };
-  float tau = high;
-  if (list.size <= size_t(kSlack)) {  // one after the other, of a vector or two
-    do tau = kernels->largest_below(list.x, list.size, tau);
-    while (mass(tau) < target && tau > low);
+  float tau;
+  if (list.size <= size_t(kSlack)) {
+    tau = std::max(low, kernels->reaching_of_few(list.x, list.weight, list.size, target));
   } else {
     tau = highest_reaching(kernels, list.x, list.size, low, high, list.mass(row), target, mass);
   }

@@ -84,8 +84,9 @@ class Side:
         prompts = rng.integers(3, self.vocab, (batch, 16)).tolist()
         common = {"max_tokens": tokens, "ignore_eos": True, "detokenize": False, **params}
         if "output" in common:
-            written = common.pop("output")
-            times = time_alone(self.ours, self.vocab, batch, min(tokens, 8), common, written)
+            written, drafts = common.pop("output"), common.pop("drafts", 0)
+            steps = min(tokens, 8)
+            times = time_alone(self.ours, self.vocab, batch, steps, common, written, drafts)
             return {"sampler_ms": float(np.median(times[1:] or times)) * 1e3}
         if "json" in common:
             common["structured_outputs"] = StructuredOutputsParams(json=common.pop("json"))

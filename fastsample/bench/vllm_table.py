@@ -39,6 +39,8 @@ WORKS: dict[str, dict[str, Any]] = {
         **{"presence_penalty": 0.5, "frequency_penalty": 0.2, "repetition_penalty": 1.1},
         "output": 2000,
     },
+    # The same with drafts to verify, of which two stay.
+    "both, 5 drafts": {**BOTH, "output": 100, "drafts": 5},
 }
 BATCHES = (1, 8, 32)
 SIDES = {"vLLM": "0", "fastsample": "1"}  # names, and the values of the switch

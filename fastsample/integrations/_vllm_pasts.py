@@ -7,10 +7,12 @@ parameters are those that it has put there.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from vllm.v1.sample.logits_processor.builtin import (
     LogitBiasLogitsProcessor,
     MinTokensLogitsProcessor,
@@ -19,7 +21,10 @@ from vllm.v1.sample.logits_processor.builtin import (
 from .. import backend
 from ..inputs import Edits, together
 from ..masks import Words, packed
+from ..records import EDIT
+from ..reference.edits import exactly
 from ..rules import Rules, make_rules
+from ._vllm_masks import Layout, everything
 
 # An id that no row has: it stands between prompt and output, over which no bad word reaches in
 # vLLM, and for tokens that vLLM does not know yet.
@@ -77,6 +82,16 @@ class Past:
             self._last = outputs[-1]
         return True
 
+    def ahead(self, drafts: list[int], vocab: int) -> list[npt.NDArray[np.void]]:
+        """Return the edits of the next row and of those behind each of some drafts."""
+        made = [self.history.edits(vocab)]
+        for token in drafts:
+            self.history.push((token,))
+            made.append(self.history.edits(vocab))
+        if drafts:
+            self.history.pop(len(drafts))
+        return made
+
 
 class Pasts:
     """The histories of a runner's requests, by their ids, and the rows that they are for.
@@ -95,22 +110,59 @@ class Pasts:
         self._rows: list[tuple[int, Past]] = []
         self._allowed: Words | None = None
 
-    def inputs(self, meta: Any, rows: int, vocab: int) -> dict[str, Any]:
-        """Return what edits and masks the rows of a step, as backends take it."""
+    def inputs(self, meta: Any, rows: int, vocab: int, but: Container[int] = ()) -> dict[str, Any]:
+        """Return what edits and masks the rows of a step, `but` for some, as backends take it."""
         self._look(meta, rows, vocab)
         found: dict[str, Any] = {} if self._allowed is None else {"allowed": self._allowed}
         if not self._rows:
             return found
-        batch = self.runner.input_batch
         histories: list[Any] = [None] * rows
         for row, past in self._rows:
-            if not past.follow():
-                past.start(_prompt(batch, row))
-                past.follow()
-            histories[row] = past.history
+            self._follow(row, past)
+            if row not in but:
+                histories[row] = past.history
         if hasattr(self._module, "Sequence"):  # which reads histories where they are
             return found | {"pasts": histories}
         return found | edits_of(histories, vocab)
+
+    def inputs_ahead(
+        self, meta: Any, drafts: list[list[int]], layout: Layout, vocab: int, but: Container[int]
+    ) -> dict[str, Any]:
+        """Return the same for rows of drafts: the history of each has the drafts before it."""
+        self._look(meta, len(drafts), vocab)
+        found: dict[str, Any] = {}
+        if self._allowed is not None:
+            found["allowed"] = np.repeat(self._allowed, layout.counts, axis=0)
+        if not self._rows:
+            return found
+        made = [np.empty(0, EDIT)] * sum(layout.counts)
+        for request, past in self._rows:
+            self._follow(request, past)
+            for i, edits in enumerate(past.ahead(drafts[request], vocab)):
+                row = layout.starts[request] + i
+                if row not in but:
+                    made[row] = edits
+        return found | together(made)
+
+    def penalise(self, meta: Any, logits: torch.Tensor) -> None:
+        """Write the penalties of requests into float32 logits, which have all other edits."""
+        rows, vocab = logits.shape
+        inputs = self.inputs(meta, rows, vocab)
+        if "pasts" in inputs:
+            inputs |= edits_of(inputs["pasts"], vocab)
+        if "edits" not in inputs:
+            return
+        values = logits.numpy()
+        ends = inputs["edit_offsets"].tolist()
+        for row in range(rows):
+            edits = inputs["edits"][ends[row] : ends[row + 1]]
+            ids = edits["id"]
+            values[row, ids] = exactly(values[row, ids], edits["factor"], edits["subtract"], 0.0, 0)
+
+    def _follow(self, row: int, past: Past) -> None:
+        if not past.follow():
+            past.start(_prompt(self.runner.input_batch, row))
+            past.follow()
 
     def _look(self, meta: Any, rows: int, vocab: int) -> None:
         """Find the rows that have a past, and those that only some ids are allowed in."""
@@ -170,8 +222,8 @@ def _wants(batch: Any, meta: Any, row: int) -> Wants:
         if type(processor) is LogitBiasLogitsProcessor and row in processor.biases:
             wants["logit_bias"] = processor.biases[row]
         elif type(processor) is MinTokensLogitsProcessor and row in processor.min_toks:
-            number, _, stops, _ = processor.min_toks[row]
-            if stops:
+            number, _, stops, structured = processor.min_toks[row]
+            if stops and not structured:  # that is a mask's
                 wants |= {"min_new_tokens": number, "eos_token_id": sorted(stops)}
     return wants
 
@@ -180,7 +232,7 @@ def _allowed(batch: Any, meta: Any, rows: int, vocab: int) -> Words | None:
     """Return the ids that requests allow, as a mask of all rows."""
     if meta.allowed_token_ids_mask is None:
         return None
-    words = np.full((rows, -(-vocab // 32)), 0xFFFFFFFF, np.uint32)
+    words = everything(rows, vocab)
     forbidden = meta.allowed_token_ids_mask.numpy()
     for request in batch.has_allowed_token_ids:
         row = batch.req_id_to_index[request]

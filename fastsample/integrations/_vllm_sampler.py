@@ -1,13 +1,13 @@
 """vLLM's sampler with its steps replaced: edits and masks, the draw, log-probabilities.
 
-Custom processors, thinking budgets and what else kernels cannot do is vLLM's own code, in its
-order, for the step that has it. Needs vLLM and torch.
+Where a request has a custom processor, the edits of its step are vLLM's own code, in its order, but
+for penalties; the draw is ours. Needs vLLM and torch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,29 @@ from vllm.v1.sample.sampler import Sampler
 from .. import backend
 from ..arrays import as_rows
 from ..chains import make_records
+from ..records import Records
 from ..reference import to_float32
 from ..reference.inputs import as_drawn_from, defect_of
 from ..reference.row import find_defect
 from ..sampling import survivors
-from ._vllm_logprobs import Asked, asked_of, tensors
+from ._vllm_logprobs import RAW, Asked, Telling, asked_of
+from ._vllm_masks import (
+    Grammars,
+    Layout,
+    everything,
+    force,
+    forced,
+    has_minima,
+    hold_minima,
+    thinks,
+)
 from ._vllm_pasts import Pasts, edits_of
 
 GREEDY_BELOW = 1e-5  # vLLM's own bound on the temperature
-_LOW_BFLOAT16 = np.uint16(0xFF80)  # the bits of -inf
 PROCESSED = ("processed_logits", "processed_logprobs")
+
+Ids = npt.NDArray[np.int64]
+Chain = tuple[dict[str, Any], Records]  # parameters, and the same as backends take them
 
 
 class Seed(torch.Generator):
@@ -73,6 +86,8 @@ class FastSampler(Sampler):
         The rows that could not be drawn from since the last look, and why.
     grammar : vllm.v1.core.sched.output.GrammarOutput or None
         The masks of structured output of the next step, where nobody has applied them to logits.
+    drafted : dict of str to list of int
+        The drafts of the next step by its requests, for which masks come too.
     left : collections.Counter
         How many steps were edited by vLLM's own code, by what they had to do.
     """
@@ -82,9 +97,17 @@ class FastSampler(Sampler):
         self.runner = runner
         self.bad: dict[int, str] = {}
         self.grammar: Any = None
+        self.drafted: dict[str, list[int]] = {}
         self.left: Counter[str] = Counter()
-        self._bonus = False
-        self._pasts = Pasts(runner)
+        self.pasts = Pasts(runner)
+        # What vLLM said last of a batch: one that has nothing to do but the draw, and any.
+        self._plain: Any = None
+        self._meta: Any = None
+        self._chain: Chain = ({}, _GREEDY)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> SamplerOutput:
+        """Do `forward`, without a look for hooks, which takes as long as a greedy draw."""
+        return self.forward(*args, **kwargs)
 
     def forward(
         self,
@@ -94,62 +117,78 @@ class FastSampler(Sampler):
         logprobs_mode_override: Any = None,
     ) -> SamplerOutput:
         """Do the whole step, by kernels that read the logits as they are where they can."""
-        meta, rows = sampling_metadata, len(logits)
-        if self._bonus is not predict_bonus_token:  # setting an attribute of a module takes long
-            self._bonus = predict_bonus_token
-        if self.grammar is None and _draw_alone(meta):
-            tokens = self._draw(logits, _stages(meta, rows), meta)
-            return SamplerOutput(torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis]), None)
-        mode = logprobs_mode_override or self.logprobs_mode
-        telling = meta.max_num_logprobs is not None or bool(meta.logprob_token_ids)
-        asked = asked_of(meta, mode) if telling else None
+        meta = sampling_metadata
+        if self.grammar is None and (meta is self._plain or self._is_plain(meta)):
+            uniforms = self._uniforms(logits.shape[0], meta)
+            tokens = draw(logits, self.chain(meta)[1], uniforms, {})
+            return SamplerOutput(self._settled(tokens, logits, {}), None)
         if logits.stride(1) != 1:
             logits = logits.contiguous()
-        untold = f"log-probabilities of mode {mode}" if telling and asked is None else None
-        why = "drafts" if predict_bonus_token else _foreign(meta) or untold
+        mode = logprobs_mode_override or self.logprobs_mode
+        asked, layout = asked_of(meta, mode), Layout.plain(logits.shape[0])
+        grammars = self.take_grammars(layout)
+        why = "drafts that vLLM's own code verifies" if predict_bonus_token else foreign(meta)
         if why:
             self.left[why] += 1
-            self._mask(logits)
+            write_masks(grammars, logits)
             return super().forward(logits, meta, predict_bonus_token, logprobs_mode_override)
-        if asked is not None and mode.startswith("raw"):
-            self._mask(logits)  # which is a part of vLLM's raw ones
-        inputs = self._pasts.inputs(meta, rows, logits.shape[1])
-        if self.grammar is not None:
-            inputs["allowed"] = self._masks(inputs.get("allowed"), logits)
-        arrays = None if asked is None else asked.arrays(rows)
-        tokens = self._draw(logits, _stages(meta, rows), meta, inputs, asked, arrays)
-        told = None if asked is None or arrays is None else tensors(asked, arrays, tokens, logits)
-        return SamplerOutput(torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis]), told)
+        inputs = self.inputs(meta, logits, layout, None, grammars, asked)
+        uniforms = self._uniforms(logits.shape[0], meta)
+        tokens, told = tell(logits, self.chain(meta), uniforms, inputs, asked)
+        return SamplerOutput(self._settled(tokens, logits, inputs), told)
 
-    def _grammars(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
-        """Yield the rows of structured output, each with its mask, and forget them."""
+    def _is_plain(self, meta: Any) -> bool:
+        """Whether this step has nothing to do but the draw; vLLM says anew where that changes."""
+        if not _draw_alone(meta):
+            return False
+        self._plain = meta
+        return True
+
+    def chain(self, meta: Any) -> Chain:
+        """Return what the rows of a batch are drawn with; vLLM says anew where that changes."""
+        if meta is not self._meta:
+            rows = 1 if meta.all_greedy else meta.temperature.shape[0]
+            stages = stages_of(meta, rows)
+            self._meta, self._chain = meta, (stages, records_of(rows, stages))
+        return self._chain
+
+    def take_grammars(self, layout: Layout) -> Grammars | None:
+        """Return the masks of structured output, and forget them."""
         grammar, self.grammar = self.grammar, None
         if grammar is None:
-            return
-        places = self.runner.input_batch.req_id_to_index
-        masks = np.ascontiguousarray(grammar.grammar_bitmask).view(np.uint32)
-        for request, mask in zip(grammar.structured_output_request_ids, masks, strict=True):
-            if request in places:
-                yield places[request], mask
+            return None
+        return Grammars(grammar, self.runner.input_batch.req_id_to_index, self.drafted, layout)
 
-    def _mask(self, logits: torch.Tensor) -> None:
-        """Write what structured output forbids into the logits, as vLLM's runner does."""
-        array = _rows(logits)  # which NumPy writes to on this thread alone
-        low = _LOW_BFLOAT16 if array.dtype == np.uint16 else -np.inf
-        for row, mask in self._grammars():
-            bits = np.unpackbits(mask.astype("<u4", copy=False).view(np.uint8), bitorder="little")
-            forbidden = bits[: logits.shape[1]] == 0
-            np.copyto(array[row, : forbidden.size], low, where=forbidden)
-
-    def _masks(self, allowed: Any, logits: torch.Tensor) -> npt.NDArray[np.uint32]:
-        """Return what is allowed by structured output too."""
+    def inputs(
+        self,
+        meta: Any,
+        logits: torch.Tensor,
+        layout: Layout,
+        drafts: list[list[int]] | None,
+        grammars: Grammars | None,
+        asked: Asked | None,
+    ) -> dict[str, Any]:
+        """Return what edits and masks rows, those of drafts too, as backends take it."""
         rows, vocab = logits.shape
-        words = np.full((rows, -(-vocab // 32)), 0xFFFFFFFF, np.uint32)
-        if allowed is not None:
-            words[:] = allowed
-        for row, mask in self._grammars():
-            words[row, : mask.size] &= mask[: words.shape[1]]
-        return words
+        if asked is not None and asked.kind == RAW:
+            write_masks(grammars, logits)  # which is a part of vLLM's raw ones
+        must = forced(meta, vocab, layout, drafts is not None)
+        if drafts is None:
+            found = self.pasts.inputs(meta, rows, vocab, must)
+        else:
+            found = self.pasts.inputs_ahead(meta, drafts, layout, vocab, must)
+        held = has_minima(meta)
+        if grammars is None and not must and not held:
+            return found
+        words = everything(rows, vocab)
+        if "allowed" in found:
+            words[:] = found["allowed"]
+        if grammars is not None:
+            grammars.restrict(words)
+        if held:
+            hold_minima(words, meta, logits, partial(_banned, found, vocab), layout)
+        force(words, must)
+        return found | {"allowed": words}
 
     def sample(
         self, logits: torch.Tensor, sampling_metadata: Any, logprobs_mode_override: Any = None
@@ -160,20 +199,21 @@ class FastSampler(Sampler):
         between temperature and top_k, changes them.
         """
         meta = sampling_metadata
-        stages = _stages(meta, len(logits))
+        stages = stages_of(meta, logits.shape[0])
+        uniforms = self._uniforms(logits.shape[0], meta)
         custom = not _min_p_alone(meta)
         rows, greedy = logits, None
         if custom and not meta.all_greedy:
             # vLLM's own processors, min_p's included, after vLLM's own temperature.
             if not meta.all_random:
-                greedy = self._draw(logits, {"temperature": 0.0}, None)
+                greedy = draw(logits, _GREEDY, np.zeros(len(uniforms)), {})
             rows = self.apply_temperature(logits, meta.temperature, meta.all_random)
             for processor in meta.logitsprocs.argmax_invariant:
                 rows = processor.apply(rows)
             # Where the temperature is 0 it says which rows are greedy, and nothing else.
             stages["temperature"] = np.sign(stages["temperature"])
             stages.pop("min_p", None)
-        tokens = self._draw(rows, stages, meta)
+        tokens = draw(rows, records_of(len(uniforms), stages), uniforms, {})
         if greedy is not None:
             tokens = np.where(stages["temperature"] == 0.0, greedy, tokens)
         mode = logprobs_mode_override or self.logprobs_mode
@@ -183,34 +223,23 @@ class FastSampler(Sampler):
             processed = _processed(rows, stages)
             if mode == "processed_logprobs":
                 processed = self.compute_logprobs(processed)
-        return torch.from_numpy(tokens), processed
+        return self._settled(tokens, rows, {})[:, 0].long(), processed
 
-    def _draw(
-        self,
-        logits: torch.Tensor,
-        stages: dict[str, Any],
-        meta: Any,
-        inputs: dict[str, Any] | None = None,
-        asked: Asked | None = None,
-        arrays: Any = None,
-    ) -> npt.NDArray[np.int64]:
-        rows, inputs = len(logits), inputs or {}
-        greedy = isinstance(stages["temperature"], float)
-        tokens = np.empty(rows, np.int64)
-        # What `fastsample.sample` does after its checks. A step of the model leaves nothing of
-        # them in the caches: they take longer than a greedy draw does.
-        records = make_records(rows, "sample", **stages, order="vllm")
-        uniforms = np.zeros(rows) if greedy else self._uniforms(rows, meta)
-        given = _rows(logits), records, uniforms, True, tokens, 1
-        if asked is None:
-            backend.active().sample(*given, **inputs)
-        else:
-            backend.active().sample_details(*given, asked.kind, arrays, **inputs)
+    def apply_penalties(
+        self, logits: torch.Tensor, sampling_metadata: Any, output_token_ids: Any
+    ) -> torch.Tensor:
+        """Edit rows that vLLM's own code is editing: they keep their histories."""
+        del output_token_ids
+        self.pasts.penalise(sampling_metadata, logits)
+        return logits
+
+    def _settled(self, tokens: Ids, logits: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return tokens as vLLM takes them; the request of a bad row fails, and needs one."""
         if -1 in tokens.tolist():
             for row in np.flatnonzero(tokens < 0).tolist():
-                self.bad[row] = _what_is_wrong(given[0], row, inputs)
-                tokens[row] = 0  # the request fails; until then it needs a token that there is
-        return tokens
+                self.bad[row] = defect(logits, row, inputs) or CHANGED
+                tokens[row] = 0
+        return torch.from_numpy(tokens.astype(np.int32)[:, np.newaxis])
 
     def _uniforms(self, rows: int, meta: Any) -> npt.NDArray[np.float64]:
         """Return a uniform for each row.
@@ -220,24 +249,100 @@ class FastSampler(Sampler):
         several workers they all draw the same.
         """
         seeded = meta.generators
+        if meta.all_greedy:
+            return np.zeros(rows)
         if len(seeded) < rows:
             uniforms: npt.NDArray[np.float64] = torch.rand(rows, dtype=torch.float64).numpy()
         else:
             uniforms = np.empty(rows)
+        uniform = backend.active().uniform
+        for row, (seed, offset) in self.keys(meta, rows).items():
+            uniforms[row] = uniform(seed, 0, offset)
+        return uniforms
+
+    def keys(self, meta: Any, requests: int) -> dict[int, tuple[int, int]]:
+        """Return seed and number of output tokens of the requests that have a seed."""
+        seeded, found = meta.generators, {}
         if seeded:
-            batch, uniform = self.runner.input_batch, backend.active().uniform
-            outputs = (batch.num_tokens_no_spec[:rows] - batch.num_prompt_tokens[:rows]).tolist()
-            drafts = meta.spec_token_ids if self._bonus else None
+            batch = self.runner.input_batch
+            outputs = batch.num_tokens_no_spec[:requests] - batch.num_prompt_tokens[:requests]
             for row, generator in seeded.items():
                 if type(generator) is torch.Generator:
                     seeded[row] = Seed.of(generator)
-                if row < rows:
-                    offset = outputs[row] + (len(drafts[row]) if drafts else 0)
-                    uniforms[row] = uniform(generator.initial_seed(), 0, max(offset, 0))
-        return uniforms
+                if row < requests:
+                    found[row] = generator.initial_seed(), max(int(outputs[row]), 0)
+        return found
 
 
-def _rows(logits: torch.Tensor) -> npt.NDArray[Any]:
+def records_of(rows: int, stages: dict[str, Any]) -> Records:
+    """Return the parameters of so many rows as backends take them."""
+    return make_records(rows, "sample", **stages, order="vllm")
+
+
+_GREEDY = records_of(1, {"temperature": 0.0})
+
+
+def draw(
+    logits: torch.Tensor,
+    records: Records,
+    uniforms: npt.NDArray[np.float64],
+    inputs: dict[str, Any],
+    told: tuple[int, dict[str, Any]] | None = None,
+) -> Ids:
+    """Draw from each row, -1 where that cannot be done, and tell of it.
+
+    What `fastsample.sample` does after its checks. A step of the model leaves nothing of them in
+    the caches: they take longer than a greedy draw does.
+    """
+    tokens = np.empty(logits.shape[0], np.int64)
+    given = rows_of(logits), records, uniforms, True, tokens, 1
+    if told is None:
+        backend.active().sample(*given, **inputs)
+    else:
+        backend.active().sample_details(*given, *told, **inputs)
+    return tokens
+
+
+def tell(
+    logits: torch.Tensor,
+    chain: Chain,
+    uniforms: npt.NDArray[np.float64],
+    inputs: dict[str, Any],
+    asked: Asked | None,
+) -> tuple[Ids, Any]:
+    """Draw from each row; return what is asked for too."""
+    own, records = chain
+    if asked is None:
+        return draw(logits, records, uniforms, inputs), None
+
+    def drawn(rows: slice, stages: Any, inputs: Any, kind: int, arrays: Any) -> Ids:
+        mine = records if stages is own else records_of(rows.stop - rows.start, stages)
+        return draw(logits[rows], mine, uniforms[rows], inputs, (kind, arrays))
+
+    return Telling(asked, logits, own, inputs, drawn).run()
+
+
+def write_masks(grammars: Grammars | None, logits: torch.Tensor) -> None:
+    """Write what structured output forbids into the logits, as vLLM's runner does."""
+    if grammars is not None:
+        grammars.write(rows_of(logits), logits.shape[1])  # NumPy writes on this thread alone
+
+
+def _banned(inputs: dict[str, Any], vocab: int, row: int) -> npt.NDArray[np.int32]:
+    """Return the ids that are banned in a row."""
+    if "pasts" in inputs:
+        past = inputs["pasts"][row]
+        edits = None if past is None else past.edits(vocab)
+    else:
+        ends = inputs.get("edit_offsets")
+        edits = None if ends is None else inputs["edits"][ends[row] : ends[row + 1]]
+    if edits is None:
+        return np.empty(0, np.int32)
+    ids: npt.NDArray[np.int32] = edits["id"][edits["banned"] != 0]
+    return ids
+
+
+def rows_of(logits: torch.Tensor) -> npt.NDArray[Any]:
     """Return logits as backends read them: bfloat16 as the uint16 of its bits."""
     if logits.stride(1) != 1:
         return as_rows(logits)[0]
@@ -262,28 +367,19 @@ def _draw_alone(meta: Any) -> bool:
         and meta.allowed_token_ids_mask is None
         and not meta.bad_words_token_ids
         and meta.no_penalties
-        and not _thinks(meta.thinking_budget_state_holder)
+        and not thinks(meta)
         and _min_p_alone(meta)
         and all(_idle(p) for p in meta.logitsprocs.non_argmax_invariant)
     )
 
 
-def _foreign(meta: Any) -> str | None:
+def foreign(meta: Any) -> str | None:
     """Say what this step has to do that is not in our kernels, or None."""
-    for processor in meta.logitsprocs.non_argmax_invariant:
-        if type(processor) is MinTokensLogitsProcessor:
-            # vLLM lets a text end early where its grammar wants nothing else.
-            if any(structured for *_, structured in processor.min_toks.values()):
-                return "min_tokens under a grammar"
-        elif type(processor) is not LogitBiasLogitsProcessor and not _idle(processor):
-            return "custom logits processors"
-    if not _min_p_alone(meta):
+    own = (LogitBiasLogitsProcessor, MinTokensLogitsProcessor)
+    others = (p for p in meta.logitsprocs.non_argmax_invariant if type(p) not in own)
+    if not _min_p_alone(meta) or any(not _idle(p) for p in others):
         return "custom logits processors"
-    return "a thinking budget" if _thinks(meta.thinking_budget_state_holder) else None
-
-
-def _thinks(holder: Any) -> bool:
-    return holder is not None and bool(holder.has_tracked_requests())
+    return None
 
 
 def _idle(processor: Any) -> bool:
@@ -298,7 +394,7 @@ def _idle(processor: Any) -> bool:
     return usual and not getattr(processor, "req_info", True)
 
 
-def _stages(meta: Any, rows: int) -> dict[str, Any]:
+def stages_of(meta: Any, rows: int) -> dict[str, Any]:
     """Return the parameters of `sample`, an array each; of what is off, nothing."""
     if meta.all_greedy:
         return {"temperature": 0.0}
@@ -339,14 +435,14 @@ def _kept(row: torch.Tensor, chain: dict[str, Any]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
 
 
-def _what_is_wrong(rows: npt.NDArray[Any], row: int, inputs: dict[str, Any]) -> str:
-    mine = dict(inputs)
+def defect(logits: torch.Tensor, row: int, inputs: dict[str, Any]) -> str | None:
+    """Say why a row cannot be drawn from, or None."""
+    mine, given = dict(inputs), rows_of(logits)[row]
     if "pasts" in mine:
-        mine |= edits_of(mine.pop("pasts"), rows.shape[1])
-    as_it_came = to_float32(rows[row])
+        mine |= edits_of(mine.pop("pasts"), logits.shape[1])
+    as_it_came = to_float32(given)
     edited = as_drawn_from(as_it_came, mine, row)
-    return (
-        defect_of(edited, rows[row], mine, row, row)
-        or find_defect(as_it_came, row)
-        or "its logits changed while they were read"
-    )
+    return defect_of(edited, given, mine, row, row) or find_defect(as_it_came, row)
+
+
+CHANGED = "its logits changed while they were read"

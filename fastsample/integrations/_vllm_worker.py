@@ -10,8 +10,9 @@ from typing import Any
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from .. import __version__, build_info
+from ._vllm_drafts import FastRejectionSampler
 from ._vllm_sampler import FastSampler
-from .vllm import UNDRAWN, _log
+from .vllm import UNDRAWN, _log, _missing
 
 # What is used of the model runner and of vLLM's own logits processors, which only instances have.
 RUNNER = (
@@ -32,6 +33,14 @@ RUNNER = (
     "input_batch.logitsprocs.argmax_invariant",
     "input_batch.logitsprocs.non_argmax_invariant",
     "discard_request_mask.np",
+)
+DRAFTS = (
+    "vllm.v1.core.sched.output:SchedulerOutput.scheduled_spec_decode_tokens",
+    "vllm.v1.sample.rejection_sampler:RejectionSampler.forward"
+    "(self, metadata, draft_probs, logits, sampling_metadata)",
+    "vllm.v1.spec_decode.metadata:SpecDecodeMetadata.draft_token_ids",
+    "vllm.v1.spec_decode.metadata:SpecDecodeMetadata.num_draft_tokens",
+    "vllm.v1.worker.gpu_model_runner:ExecuteModelState.scheduler_output",
 )
 PROCESSORS = {
     "MinPLogitsProcessor": ("min_p_count", "min_p_cpu"),
@@ -57,7 +66,7 @@ class FastSampleWorker(CPUWorker):
         runner = self.model_runner
         runner.sampler = self.fast = FastSampler(runner)
         if hasattr(runner, "rejection_sampler"):
-            runner.rejection_sampler.sampler = self.fast
+            runner.rejection_sampler = FastRejectionSampler(self.fast, runner.rejection_sampler)
         if self.rank == 0:
             info = build_info()
             how = " ".join(filter(None, (info["backend"], info["isa"])))
@@ -69,6 +78,9 @@ class FastSampleWorker(CPUWorker):
         absent = _absent("", self.model_runner, RUNNER)
         if not hasattr(self.model_runner, "speculative_config"):  # which may be None
             absent.append("speculative_config")
+        absent += _missing(DRAFTS)
+        if not hasattr(self.model_runner, "execute_model_state"):
+            absent.append("execute_model_state")
         if not absent:
             logitsprocs = self.model_runner.input_batch.logitsprocs
             for processor in logitsprocs.all:
@@ -82,9 +94,11 @@ class FastSampleWorker(CPUWorker):
         if fast is None:
             return super().sample_tokens(grammar_output)
         runner = self.model_runner
-        if runner.sampler is fast and runner.speculative_config is None:
+        state = runner.execute_model_state
+        if runner.sampler is fast and state is not None:
             # The masks of structured output are for the draw: else the runner applies them.
             fast.grammar, grammar_output = grammar_output, None
+            fast.drafted = state.scheduler_output.scheduled_spec_decode_tokens
         try:
             output = super().sample_tokens(grammar_output)
         finally:

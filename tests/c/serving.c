@@ -329,7 +329,51 @@ static void test_refused_drafts(void) {
   refuse_drafts(drafts, kRows, "drafts.weights must be of a finite sum > 0, got 0");
   refuse_drafts(good, kDrafts, "stride must be > 2, the most drafts, got 2");
   stage.value[0] = 2;
-  refuse_drafts(good, kRows, "mirostat must be off where drafts are verified");
+  refuse_drafts(good, kRows, "target.mirostat must be off where drafts are verified");
+}
+
+/* What is wrong inside of a source says which of the two it is. */
+static void test_refused_sources(void) {
+  const fs_logits rows = logits_of(kRows), fewer = logits_of(kDrafts);
+  const int64_t tokens[kDrafts] = {1, 2};
+  fs_logits flat = fewer;
+  fs_chain chain, idle;
+  fs_source target, draft;
+  fs_drafts drafts;
+  fs_chain_init(&chain, sizeof chain);
+  fs_chain_init(&idle, sizeof idle);
+  idle.min_tokens_to_keep = 0;
+  fs_source_init(&target, sizeof target);
+  target.logits = &rows;
+  target.chains = &chain;
+  target.chain_count = 1;
+  draft = target;
+  draft.logits = &fewer;
+  fs_drafts_init(&drafts, sizeof drafts);
+  drafts.count = kDrafts;
+  drafts.tokens = tokens;
+  drafts.target = &target;
+  drafts.draft = &draft;
+  flat.vocab = 0;
+  draft.logits = &flat;
+  refuse_drafts(drafts, kRows, "draft.logits.vocab must be from 1 to 4194304, got 0");
+  draft.logits = NULL;
+  refuse_drafts(drafts, kRows, "draft.logits must not be null");
+  draft.logits = &rows;
+  refuse_drafts(drafts, kRows, "draft.logits.rows must be 2, got 3");
+  draft.logits = &fewer;
+  draft.chains = NULL;
+  refuse_drafts(drafts, kRows, "draft.chains must not be null");
+  draft.chains = &idle;
+  refuse_drafts(drafts, kRows, "draft.min_tokens_to_keep must be >= 1, got 0");
+  draft.struct_size = 8;
+  refuse_drafts(drafts, kRows, "draft.struct_size must be sizeof(fs_source)");
+  target.chains = &idle;
+  refuse_drafts(drafts, kRows, "target.min_tokens_to_keep must be >= 1, got 0");
+  target.chain_count = 2;
+  refuse_drafts(drafts, kRows, "target.chain_count must be 1 or logits.rows, got 2");
+  target.struct_size = 8;
+  refuse_drafts(drafts, kRows, "target.struct_size must be sizeof(fs_source)");
 }
 
 static void test_bad_targets(void) {
@@ -369,6 +413,7 @@ int main(void) {
     test_exact();
     test_methods(emitted[count > 0]);
     test_refused_drafts();
+    test_refused_sources();
     test_bad_targets();
     if (count == 0) continue;
     CHECK(memcmp(&raw[0], &raw[1], sizeof *raw) == 0);

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from vllm_env import (
     LLM,
+    RejectionSampler,
     Sampler,
     SamplingParams,
     StructuredOutputsParams,
@@ -264,9 +265,9 @@ def test_greedy_text_is_vllms(tiny, worker):
 def test_what_is_left_to_vllm_is_said_once(worker, said, monkeypatch):
     monkeypatch.setattr("fastsample.integrations._vllm_worker._log", plugin._log)
     monkeypatch.setattr(worker, "_told", 0)
-    monkeypatch.setattr(worker.fast, "left", Counter({"drafts": 1}))
+    monkeypatch.setattr(worker.fast, "left", Counter({"one thing": 1}))
     worker._report_left()
-    worker.fast.left.update({"drafts": 1, "a thinking budget": 1})
+    worker.fast.left.update({"one thing": 1, "another": 1})
     worker._report_left()
     lines = [f"fastsample: vLLM's own code edits steps with {w}" for w in worker.fast.left]
     assert said == lines
@@ -318,30 +319,56 @@ def test_vllms_own_sampler_ends_the_engine_where_a_seeded_prompt_is_read_in_part
         ids(tiny, LONG[-1:], OWN[-1])
 
 
-def test_speculative_decoding(tmp_path):
-    """The accepting is vLLM's; the token behind accepted drafts is drawn with fastsample.
+@pytest.mark.parametrize("method", ["draft_model", "probabilistic", "ngram"])
+def test_speculative_decoding(tmp_path, method):
+    """The text of a seed is the one without drafts, in any batch; greedy text is vLLM's.
 
-    Last: to shut an engine down takes from the others of the process what they share.
+    Last: to shut an engine down takes from the others of the process what they share, and vLLM
+    makes none where numba is, which it imports for look-ups.
     """
-    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2}
-    drafts["prompt_lookup_min"] = 1
-    found = []
+    model = make_random(tmp_path / "model", VOCAB, words=True)
+    drafts = {"num_speculative_tokens": 3, "method": "draft_model"}
+    if method == "ngram":
+        drafts |= {"method": method, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    else:  # the model itself, whose drafts would all be good, but for a draw
+        drafts |= {"model": model, "draft_load_config": {"load_format": "dummy"}}
+    if method == "probabilistic":
+        drafts["draft_sample_method"] = method
+    prompts = [[5, 6, 7, 8, 5, 6, 7, 8, 5, 6], [9, 8, 9, 8, 9], [5] * 30]
+    works = [
+        tokens_of(temperature=0.0),
+        tokens_of(temperature=0.3, top_p=0.9, seed=3),
+        tokens_of(temperature=0.2, seed=4, presence_penalty=0.3, logprobs=2),
+        tokens_of(seed=5, structured_outputs=StructuredOutputsParams(json=LIST)),
+    ]
+    found, kept = [], {}
     for speculative in (None, drafts):
         llm = LLM(
-            make_random(tmp_path / "model", VOCAB),
+            model,
             load_format="dummy",
-            skip_tokenizer_init=True,
             dtype="float32",
             enforce_eager=True,
-            max_model_len=64,
-            max_num_seqs=2,
+            max_model_len=96,
+            max_num_seqs=4,
             speculative_config=speculative,
+            seed=0,
         )
-        runner = runner_of(llm)
+        texts = [ids(llm, prompts, work) for work in works]
+        found.append(texts)
         if speculative:
-            assert runner.rejection_sampler.sampler is runner.sampler is worker_of(llm).fast
-        prompts = [[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]] * 2
-        found.append(ids(llm, prompts, tokens_of(temperature=0.0, max_tokens=20)))
-        assert all(map(len, ids(llm, prompts, tokens_of(top_p=0.9, seed=3, max_tokens=8))))
+            worker, runner = worker_of(llm), runner_of(llm)
+            rejecting = runner.rejection_sampler
+            assert type(rejecting).__name__ == "FastRejectionSampler"
+            assert rejecting.sampler is runner.sampler is worker.fast
+            assert [ids(llm, prompts[:1], work) for work in works] == [t[:1] for t in texts]
+            assert not worker.fast.left
+            kept = dict(rejecting.verified)
+            assert all(map(len, ids(llm, prompts, tokens_of(temperature=0.7))))  # without a seed
+            by_token = rejecting.verified["token", "drafted"]
+            assert bool(by_token) is (method == "probabilistic")
+            rejecting.sampler = Sampler()
+            runner.rejection_sampler = RejectionSampler(rejecting.sampler)
+            assert ids(llm, prompts, works[0]) == texts[0]  # by vLLM's own
         llm.llm_engine.engine_core.shutdown()
     assert found[0] == found[1]
+    assert 0 < kept["exact", "accepted"] < kept["exact", "drafted"]

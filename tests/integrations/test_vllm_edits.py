@@ -62,7 +62,7 @@ def test_edits_come_before_the_draw(edit, dtype):
 def ours(sampler, rows):
     """Rows as our kernels draw from them."""
     meta = sampler.runner.input_batch.sampling_metadata
-    inputs = sampler._pasts.inputs(meta, *rows.shape)
+    inputs = sampler.pasts.inputs(meta, *rows.shape)
     edits = [h.edits(rows.shape[1]) if h else NO_EDITS for h in inputs.pop("pasts", [])]
     inputs |= together(edits) if edits else {}
     return np.stack([as_drawn_from(row, inputs, i) for i, row in enumerate(rows.numpy())])
@@ -165,7 +165,7 @@ def test_a_history_follows_its_request_and_is_made_once(monkeypatch, fast_varian
         batch.remove_request(name)
     requests.clear()
     step(add=[make_request("9", SamplingParams())])
-    assert sampler._pasts.of_requests == {}
+    assert sampler.pasts.of_requests == {}
 
 
 def test_tokens_that_became_others_begin_a_history_anew():
@@ -291,22 +291,32 @@ def test_a_mask_that_is_short_says_nothing_of_what_is_beyond():
     assert masked(grammar, batch, rows).argmax(-1).tolist() == [VOCAB - 1] * 2
 
 
-def test_a_minimum_of_tokens_under_a_grammar_is_vllms():
-    """Which lets a text end early where its grammar wants nothing else."""
+def test_a_minimum_of_tokens_under_a_grammar():
+    """As in vLLM, a text ends early where its grammar wants nothing else, or that is banned."""
     wanted = SamplingParams(
-        **{"temperature": 0.0, "min_tokens": 5, "stop_token_ids": [7]},
+        **{"temperature": 0.0, "min_tokens": 5, "stop_token_ids": [7, 40]},
         structured_outputs=StructuredOutputsParams(choice=["a"]),
     )
-    batch = make_batch([wanted, wanted])
+    params = [wanted, wanted.clone(), wanted.clone(), wanted, wanted]
+    params[2]._bad_words_token_ids = [[28, 9]]
+    outputs = [[], [], [28], [1] * 5, []]
+    rows = ROWS[:5].clone()
+    rows[:, 7], rows[:, 9] = 50.0, 40.0
+    rows[1, 9] = -torch.inf
+    batch = make_batch(params, outputs)
     sampler = make(batch)
-    masks = np.zeros((2, WORDS), np.int32)
-    masks[0, 0], masks[1, 0] = 1 << 7, 1 << 7 | 1 << 9
+    masks = np.zeros((4, WORDS), np.int32)
+    masks[:, 0] = 1 << 7 | 1 << 9
+    masks[0, 0] = 1 << 7
     sampler.grammar = SimpleNamespace(
-        structured_output_request_ids=["0", "1"], grammar_bitmask=masks
+        structured_output_request_ids=["0", "1", "2", "3"], grammar_bitmask=masks
     )
-    out = sampler(logits=ROWS[:2].clone(), sampling_metadata=batch.sampling_metadata)
-    assert out.sampled_token_ids[:, 0].tolist() == [7, 9]
-    assert sampler.left == {"min_tokens under a grammar": 1}
+    x = edited(masked(sampler.grammar, batch, rows), params, outputs)
+    out = sampler(logits=rows, sampling_metadata=batch.sampling_metadata)
+    tokens = out.sampled_token_ids[:, 0].tolist()
+    assert tokens == x.argmax(-1).tolist()
+    assert tokens == [7, 7, 7, 7, 9]  # the last has no grammar yet: it must not stop
+    assert not sampler.left
 
 
 def test_a_request_that_is_allowed_nothing_fails_alone():

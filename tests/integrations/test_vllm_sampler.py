@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
 from vllm_batches import (
     CHAINS,
     COUNT,
+    EDITS,
     MODES,
     ROWS,
     VOCAB,
@@ -15,12 +18,14 @@ from vllm_batches import (
     LogitsProcessor,
     Sampler,
     SamplingParams,
+    ThinkingBudgetStateHolder,
     alone,
     draw,
     make,
     make_batch,
     theirs,
     torch,
+    with_edits,
     without_ties,
 )
 
@@ -152,15 +157,6 @@ def test_variants_draw_the_same(fast_variant):
     assert draw(ROWS[: len(params)], params) == expected
 
 
-def test_a_bonus_token_stands_behind_its_drafts():
-    params = [SamplingParams(temperature=1.0, seed=4)] * 2
-    batch = make_batch(params, [[1, 2], [3]])
-    batch.spec_token_ids[0].extend([8, 9, 10])
-    out = make(batch)(ROWS[:2].clone(), batch.sampling_metadata, predict_bonus_token=True)
-    expected = [alone(ROWS[0], 4, 2 + 3, temperature=1.0), alone(ROWS[1], 4, 1, temperature=1.0)]
-    assert out.sampled_token_ids[:, 0].tolist() == expected
-
-
 # ---- what is vLLM's own around the draw, and what is told of it ---------------------------------
 
 
@@ -271,34 +267,119 @@ def test_log_probabilities_of_every_mode(mode, number):
     else:
         batch = make_batch(params, outputs)
         x = Sampler().apply_logits_processors(rows.clone(), batch.sampling_metadata, False)
-        full = Sampler(mode).sample(x, batch.sampling_metadata)[1]
+        full = Sampler("processed_logits").sample(x, batch.sampling_metadata)[1]
+        if mode == "processed_logprobs":  # vLLM's own add up float32
+            full = full.double().log_softmax(-1).float()
     own_token = full.gather(1, drawn.long()[:, None])
     torch.testing.assert_close(got[:, :1], own_token, rtol=0, atol=2e-6)
     ranks = (full >= own_token).sum(-1)  # vLLM counts what is equal
     assert torch.equal(ours.logprobs_tensors.selected_token_ranks.long(), ranks)
-    untold = {f"log-probabilities of mode {mode}": 1}
-    assert sampler.left == (untold if mode.startswith("processed") else {})
+    assert not sampler.left
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [None, 3])
-def test_log_probabilities_of_named_tokens(mode, number):
+@pytest.mark.parametrize("edit", [None, "all"])
+def test_log_probabilities_of_named_tokens(mode, number, edit):
     """They come before those of the most probable ones; lists may be of any length."""
-    chain = {"temperature": 0.7, "seed": 1, "logprobs": number}
-    params = [SamplingParams(**chain, logprob_token_ids=ids) for ids in ([9, 11], [28, 5, 260])]
-    params.append(SamplingParams(**chain))
-    batch = make_batch(params)
-    told = make(batch, mode)(logits=ROWS[:3].clone(), sampling_metadata=batch.sampling_metadata)
-    own = theirs(ROWS[:3], params, mode=mode).logprobs_tensors
+    best = ROWS[:4].topk(2).indices.tolist()
+    chains = [CHAINS["both"], CHAINS["temperature"], CHAINS["min_p"], {"temperature": 0.0}]
+    named = [[9, 11], [28, 5, 260], [12, *best[2]], best[3]]
+    params = [
+        SamplingParams(**chain, seed=i, logprobs=number, logprob_token_ids=ids)
+        for i, (chain, ids) in enumerate(zip(chains, named, strict=True))
+    ]
+    params = [with_edits(p, EDITS.get(edit, {})) for p in params]
+    params.append(SamplingParams(temperature=0.7, seed=1, logprobs=number))
+    outputs = [[28], [260, 28], [], [12], [7]]
+    rows = without_ties(ROWS[:5])
+    batch = make_batch(params, outputs)
+    sampler = make(batch, mode)
+    told = sampler(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
+    assert not sampler.left
+    own = theirs(rows, params, outputs, mode).logprobs_tensors
     told, drawn = told.logprobs_tensors, told.sampled_token_ids
     assert torch.equal(told.logprob_token_ids[:, 1:], own.logprob_token_ids[:, 1:])
     assert torch.equal(told.logprob_token_ids[:, :1], drawn)
     torch.testing.assert_close(told.logprobs[:, 1:], own.logprobs[:, 1:], rtol=0, atol=2e-5)
-    full = {"raw": ROWS[:3], "processed": ROWS[:3] / np.float32(0.7)}[mode.split("_")[0]]
-    full = full.log_softmax(-1) if mode.endswith("probs") else full
+    full = rows if mode == "raw_logits" else rows.log_softmax(-1)
+    if mode.startswith("processed"):
+        batch = make_batch(params, outputs)
+        x = Sampler().apply_logits_processors(rows.clone(), batch.sampling_metadata, False)
+        full = Sampler(mode).sample(x, batch.sampling_metadata)[1]
     values = full.gather(1, drawn.long())
     torch.testing.assert_close(told.logprobs[:, :1], values, rtol=0, atol=2e-5)
     assert torch.equal(told.selected_token_ranks, (full >= values).sum(-1))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_of_greedy_rows_all_that_tie_with_the_token_count(mode, number):
+    rows = ROWS[:4].clone()
+    for row, ties in zip(rows, (1, 2, 7, 300), strict=True):
+        row[torch.arange(ties) * 31 + 5] = row.max() + 1.0
+    params = [SamplingParams(temperature=0.0, logprobs=number) for _ in rows]
+    params[0] = SamplingParams(temperature=0.6, logprobs=number, seed=3)  # beside them
+    batch = make_batch(params)
+    told = make(batch, mode)(logits=rows.clone(), sampling_metadata=batch.sampling_metadata)
+    own = theirs(rows, params, mode=mode)
+    ranks = told.logprobs_tensors.selected_token_ranks
+    assert ranks[1:].tolist() == [2, 7, 300]
+    assert torch.equal(ranks[1:], own.logprobs_tensors.selected_token_ranks[1:])
+    assert told.sampled_token_ids[1:, 0].tolist() == [5, 5, 5]
+
+
+# ---- budgets of thinking -----------------------------------------------------------------------
+
+
+def thinking(batch, budgets, spec=0):
+    """vLLM's own watch over budgets; thinking begins with the token 70 and ends with 71, 72."""
+    config = SimpleNamespace(reasoning_start_token_ids=[70], reasoning_end_token_ids=[71, 72])
+    count = len(batch.req_ids)
+    holder = ThinkingBudgetStateHolder(config, count, spec, torch.device("cpu"), False)
+    added = []
+    for i, budget in enumerate(budgets):
+        params = SimpleNamespace(thinking_token_budget=budget)
+        added.append((i, params, [5, 6, 7], batch.req_output_token_ids[i]))
+    holder.sync_batch(SimpleNamespace(removed=[], added=added, moved=[]))
+    meta = batch.sampling_metadata
+    meta.thinking_budget_state_holder = holder
+    meta.output_token_ids = batch.req_output_token_ids
+    return meta
+
+
+@pytest.mark.parametrize("mode", [None, *MODES])
+def test_the_end_of_thinking_is_a_mask(mode):
+    """Step by step as vLLM's own code, which writes 1e9 into logits."""
+    number = None if mode is None else 3
+    params = [
+        SamplingParams(temperature=0.8, seed=i, presence_penalty=1.0, logprobs=number)
+        for i in range(2)
+    ] + [SamplingParams(temperature=0.0, logprobs=number)]
+    texts = []
+    for ours in (True, False):
+        batch = make_batch(params, [[70], [70, 9], [70]])
+        meta = thinking(batch, [4, None, 2])
+        sampler = make(batch, mode or "raw_logprobs") if ours else Sampler(mode or "raw_logprobs")
+        told = []
+        for step in range(9):
+            out = sampler(logits=ROWS[step : step + 3].clone(), sampling_metadata=meta)
+            for written, token in zip(
+                batch.req_output_token_ids, out.sampled_token_ids[:, 0].tolist(), strict=True
+            ):
+                written.append(token)
+            batch.num_tokens_no_spec[:3] += 1
+            if mode:
+                told.append(out.logprobs_tensors.logprobs[:, 0])
+        texts.append([list(output) for output in batch.req_output_token_ids])
+        assert not ours or not sampler.left
+    for i, budget in ((0, 4), (2, 2)):
+        ends = [text[i].index(71) for text in texts]
+        assert ends[0] == ends[1]
+        assert ends[0] >= budget
+        assert all(text[i][ends[0] : ends[0] + 2] == [71, 72] for text in texts)
+    assert texts[0][2] == texts[1][2]  # greedy
+    assert 71 not in texts[0][1]
 
 
 # ---- how the logits come ---------------------------------------------------------------------
