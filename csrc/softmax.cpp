@@ -70,6 +70,10 @@ void add_list(const Kernels* kernels, const Exponent& exponent, Survivors& list,
     while (end < list.size && list.ids[end] / kBlock == block) ++end;
     if (end == i + 1) {
       lanes[list.ids[i] % kLanes] += double(w[i]);
+    } else if (end == i + 2) {  // whose sum has but one order
+      const int a = list.ids[i] % kLanes, b = list.ids[i + 1] % kLanes;
+      lanes[a] += double(a == b ? w[i] + w[i + 1] : w[i]);
+      if (a != b) lanes[b] += double(w[i + 1]);
     } else {
       float all[kBlock] = {};
       for (size_t k = i; k < end; ++k) all[list.ids[k] % kBlock] = w[k];

@@ -201,7 +201,7 @@ class Sampler:
         if self._tell is not None and allowed is None and self._module is backend._active:
             told = self._tell(logits, logprobs, top_logprobs, support, log_mass)
             if told is not None:
-                return Draw._make(told)
+                return tuple.__new__(Draw, told)
         rows, single = as_rows(logits)
         kind = kind_of(logprobs)
         arrays = make_arrays(rows.shape, kind, top_logprobs, support, log_mass)

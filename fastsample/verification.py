@@ -253,7 +253,7 @@ def _quickly(
         return None
     number = _METHODS.index(method) + 1
     found = verify(tokens, target, plan.records, draft, of_draft.records, number, seed, offset)
-    return None if found is None else Verified._make(found)
+    return None if found is None else tuple.__new__(Verified, found)
 
 
 @documented()

@@ -19,7 +19,7 @@ class Told {
  public:
   // False where the general path has to look.
   bool take(PyObject* const* args, int64_t vocab) {
-    if (!take_kind(args[0]) || !PyLong_CheckExact(args[1])) return false;
+    if (vocab > FS_MAX_VOCAB || !take_kind(args[0]) || !PyLong_CheckExact(args[1])) return false;
     top_ = PyLong_AsLongLong(args[1]);
     if (top_ == -1 && PyErr_Occurred()) PyErr_Clear();
     if (top_ < 0 || top_ > vocab || (top_ > 0 && !kind_)) return false;

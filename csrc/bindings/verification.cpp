@@ -76,10 +76,13 @@ int64_t verify(const py::array& tokens, const py::tuple& target, const py::objec
 // Drafts out of a list of ints or an int64 array; false where the general path has to look.
 bool as_drafts(PyObject* given, std::vector<int64_t>& tokens) {
   if (PyList_CheckExact(given)) {
-    tokens.resize(size_t(PyList_GET_SIZE(given)));
+    // What another thread does to the list meanwhile, where there is no GIL, does not matter then.
+    const auto items = py::reinterpret_steal<py::tuple>(PyList_AsTuple(given));
+    if (!items) throw py::error_already_set();
+    tokens.resize(items.size());
     for (size_t i = 0; i < tokens.size(); ++i) {
       uint64_t word;
-      if (!word_of(PyList_GET_ITEM(given, Py_ssize_t(i)), word) || word >= FS_MAX_VOCAB)
+      if (!word_of(PyTuple_GET_ITEM(items.ptr(), Py_ssize_t(i)), word) || word >= FS_MAX_VOCAB)
         return false;
       tokens[i] = int64_t(word);
     }

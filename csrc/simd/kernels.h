@@ -248,8 +248,10 @@ struct Kernels {
   size_t (*count_at_least)(const float* x, size_t n, float tau);
   // The k-th largest of n <= kFew values, k <= n.
   float (*kth_of_few)(const float* x, size_t n, size_t k);
-  // The largest of n <= kSlack values so that those at least as large weigh `target`, or -inf.
-  float (*reaching_of_few)(const float* x, const int64_t* weight, size_t n, int64_t target);
+  // The largest of n <= kSlack values so that those at least as large weigh `target`, or -inf; and
+  // how many are equal to it.
+  float (*reaching_of_few)(const float* x, const int64_t* weight, size_t n, int64_t target,
+                           size_t* tied);
   int64_t (*mass_at_least)(const float* x, const int64_t* weight, size_t n, float tau);
   float (*largest_below)(const float* x, size_t n, float tau);
   // The first place from i on that has this value, or n.

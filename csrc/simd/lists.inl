@@ -145,7 +145,8 @@ float kth_of_few(const float* x, size_t n, size_t k) {
 }
 
 // As above. What is behind the last does not matter.
-float reaching_of_few(const float* x, const int64_t* weight, size_t n, int64_t target) {
+float reaching_of_few(const float* x, const int64_t* weight, size_t n, int64_t target,
+                      size_t* tied) {
   const F minus_inf = Vec::set1(-INFINITY);
   F tau = minus_inf;
   for (size_t i = 0; i < n; i += kWidth) {
@@ -154,7 +155,11 @@ float reaching_of_few(const float* x, const int64_t* weight, size_t n, int64_t t
     for (size_t j = 0; j < n; ++j) Vec::add64_up_to(reached, v, Vec::set1(x[j]), weight[j]);
     tau = Vec::max(tau, Vec::where(Vec::mask64_ge(reached, target), v, minus_inf));
   }
-  return Vec::hmax(tau);
+  const float found = Vec::hmax(tau);
+  *tied = 0;
+  for (size_t i = 0; i < n; i += kWidth)
+    *tied += Vec::popcount(Vec::mask_eq(load_some<F32>(x + i, n - i), Vec::set1(found)));
+  return found;
 }
 
 int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau) {

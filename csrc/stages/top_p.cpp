@@ -30,7 +30,10 @@ Prefix find_prefix(const Row& row, const Survivors& list, float low, float high,
   };
   float tau;
   if (list.size <= size_t(kSlack)) {
-    tau = std::max(low, kernels->reaching_of_few(list.x, list.weight, list.size, target));
+    size_t tied;
+    tau = std::max(low, kernels->reaching_of_few(list.x, list.weight, list.size, target, &tied));
+    if (tied == 1 && tau > low)  // which is most rows
+      return {tau, 1, size_t(list.ids[kernels->find(list.x, 0, list.size, tau)])};
   } else {
     tau = highest_reaching(kernels, list.x, list.size, low, high, list.mass(row), target, mass);
   }
@@ -74,8 +77,10 @@ bool is_common(const Row& row, float value) {
 void keep_top_p(const Row& row, Survivors& list, double p, size_t at_least) {
   const int64_t target = share_of(p, list.mass(row));
   const Prefix prefix = find_prefix(row, list, list.lower_bound, next_above(row.max), target);
-  const size_t above = row.kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
-  if (above + prefix.ties < at_least)
+  const auto above = [&] {
+    return row.kernels->count_at_least(list.x, list.size, next_above(prefix.tau));
+  };
+  if (at_least > 1 && above() + prefix.ties < at_least)
     keep_top_k(row, list, at_least);
   else
     list.keep(row, prefix.tau, prefix.ties);

@@ -45,6 +45,8 @@ _DTYPES = {
     np.dtype(np.float64): FLOAT64,
 }
 _TYPED = (FLOAT32, FLOAT64)  # numba has no arrays of the others
+_FLOAT32 = np.dtype(np.float32)
+_READY = 0x101  # of the flags of an array: NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED
 #: Values that are worth a thread of their own: about a millisecond.
 _WORTH_A_THREAD = 2_000_000
 
@@ -285,17 +287,22 @@ def plan(params: Records) -> Callable[[Any, Any, Any], int]:
         # The token, or -1 where the general path has to look at the arguments.
         if type(row) is not np.ndarray or type(seed) is not int or type(offset) is not int:
             return -1
-        size, flags, dtype = row.size, row.flags, _DTYPES.get(row.dtype, BFLOAT16)
-        if dtype == BFLOAT16 and row.dtype.name != "bfloat16":
-            return -1
-        if row.ndim != 1 or not (flags.c_contiguous and flags.aligned and 0 < size <= MAX_VOCAB):
+        size, dtype = row.size, row.dtype
+        if row.ndim != 1 or row.flags.num & _READY != _READY or not 0 < size <= MAX_VOCAB:
             return -1
         if not (0 <= seed < 2**64 and 0 <= offset < 2**64):
             return -1
-        address = address_of(row if dtype in _TYPED else row.view(np.uint16))
-        return max(
-            run(address, dtype, size, job_at, _signed(seed), _signed(offset), 0, 1, extra_at), -1
-        )
+        if dtype is _FLOAT32:  # no look into a table, and no call: this takes little time, too
+            address, number = address_of(row), FLOAT32
+        else:
+            number = _DTYPES.get(dtype, BFLOAT16)
+            if number == BFLOAT16 and dtype.name != "bfloat16":
+                return -1
+            address = address_of(row if number in _TYPED else row.view(np.uint16))
+        seed = seed if seed < 2**63 else seed - 2**64
+        offset = offset if offset < 2**63 else offset - 2**64
+        token = run(address, number, size, job_at, seed, offset, 0, 1, extra_at)
+        return token if token >= 0 else -1
 
     return draw
 

@@ -170,14 +170,17 @@ def result_of(
     if not good:
         return BAD
     chain = Chain(job.params + i * job.params_stride, job.stages)
-    u = philox_uniform(seed, 0, offset)
-    if job.uniforms:
-        u = carray(pointer(job.uniforms), i + 1, np.float64)[i]
     if extra is None:
         c, block_mass, divisor = cut(row, chain, None)
     else:
         state = state_of(extra, i)
         c, block_mass, divisor = cut(row, chain, state)
+    if divisor == 0.0 and c.listed.ids.size and not job.ids:  # greedy: one is left
+        token = np.int64(c.listed.ids[0])
+        return token if token < size else CHANGED
+    u = philox_uniform(seed, 0, offset)
+    if job.uniforms:
+        u = carray(pointer(job.uniforms), i + 1, np.float64)[i]
     exp2 = Exp2(c.row.max, exp2_scale(divisor if divisor > 0.0 else 1.0))
     if extra is not None:
         at = find_stateful(chain) if divisor > 0.0 else -1
@@ -249,14 +252,14 @@ def _entries(
         """Draw for each of the rows first..last-1; return the first that is bad, or last."""
         _ = sources
         job = carray(pointer(job_address), 1, JOB)[0]
+        # Memory lives as long as a call that it is given to.
+        memory = memory_for(size)
         if extra_address is None:
             extra = None
-            copied = 0
+            copy = carray(pointer(0), 0, np.float32)
         else:
             extra = carray(pointer(extra_address), 1, EXTRA)[0]
-            copied = size if extra.edits or extra.allowed else 0
-        # These live as long as a call that they are given to.
-        memory, copy = memory_for(size), np.empty(copied, np.float32)
+            copy = np.empty(size if extra.edits or extra.allowed else 0, np.float32)
         for i in range(first, last):
             at = address + i * job.stride
             result = result_of(at, dtype, size, job, extra, i, seed, offset, memory, copy)

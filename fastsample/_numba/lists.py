@@ -10,6 +10,8 @@ from .row import Kept, Survivors, count_at_least
 from .weights import REACHES
 from .words import Floats32, Ids, Scalar, from_key, next_above, njit, to_key
 
+FEW = 16
+
 
 @njit
 def mass_at_least(x: Floats32, weight: Ids, tau: Scalar) -> Scalar:
@@ -22,6 +24,18 @@ def mass_at_least(x: Floats32, weight: Ids, tau: Scalar) -> Scalar:
 @njit
 def highest_reaching(x: Floats32, weight: Ids | None, target: Scalar) -> Scalar:
     """Return the largest tau such that the values >= tau reach the target, by mass or by number."""
+    if x.size <= FEW:  # each of them tried: less than a search takes
+        best = x[0]
+        found = False
+        for i in range(x.size):
+            if found and x[i] <= best:
+                continue
+            tau = x[i]
+            reached = count_at_least(x, tau) if weight is None else mass_at_least(x, weight, tau)
+            if reached >= target:
+                best, found = tau, True
+        if found:
+            return best
     low = high = to_key(x[0])
     for i in range(x.size):
         key = to_key(x[i])

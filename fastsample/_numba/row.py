@@ -58,6 +58,10 @@ def read_block(row: Row, b: Scalar) -> None:
     """Write a block of the row as float32 to its scratch, padded with -inf."""
     to, start = row.scratch, b * BLOCK
     n = min(row.size - start, BLOCK)
+    if n < BLOCK:
+        # All of it: numba would ask at each place of a rest whether it counts from the end.
+        for i in range(BLOCK):
+            to[i] = -INFINITY
     if row.dtype in (FLOAT16, BFLOAT16):
         halves = carray(pointer(row.address + 2 * start), n, np.int16)
         if row.dtype == FLOAT16:
@@ -74,8 +78,6 @@ def read_block(row: Row, b: Scalar) -> None:
         floats = carray(pointer(row.address + 4 * start), n, np.float32)
         for i in range(n):
             to[i] = floats[i]
-    for i in range(n, BLOCK):
-        to[i] = -INFINITY
 
 
 @njit

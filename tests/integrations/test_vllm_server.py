@@ -106,7 +106,7 @@ def test_sampled_text_of_a_real_model(real):
 def test_logits_of_a_real_model_are_read_where_they_are(real, monkeypatch):
     given, read = [], []
     runner = runner_of(real)
-    theirs, rows_of = runner.model.compute_logits, _vllm_sampler._rows
+    theirs, rows_of = runner.model.compute_logits, _vllm_sampler.rows_of
 
     def keep(*arguments):
         given.append(theirs(*arguments))
@@ -117,7 +117,7 @@ def test_logits_of_a_real_model_are_read_where_they_are(real, monkeypatch):
         return read[-1]
 
     monkeypatch.setattr(runner.model, "compute_logits", keep)
-    monkeypatch.setattr(_vllm_sampler, "_rows", look)
+    monkeypatch.setattr(_vllm_sampler, "rows_of", look)
     texts(real, max_tokens=3, top_p=0.9)
     assert {logits.dtype for logits in given} == {torch.bfloat16}
     pointers = [rows.__array_interface__["data"][0] for rows in read]
