@@ -68,8 +68,8 @@ class Batch {
   }
 
  private:
-  // Draws a row; says whether those after it are still of interest. Rows are taken in order, so the
-  // lowest that fails is found whatever the timing.
+  // Draws a row; says whether those after it are still of interest. Those before it are drawn
+  // anyway, so that the lowest that fails is found whatever the timing.
   bool draw_one(int64_t i, Workspace& ws) noexcept {
     if (i >= end_.load(std::memory_order_relaxed)) return false;
     try {

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -45,14 +46,27 @@ inline int available_threads() {
 
 // The rows of a call that are not taken yet, and how many of the taken ones are done. The threads
 // of the call own it together, because the last of them may outlive the call.
+//
+// Each thread takes rows that follow each other, which are read faster, and stay in its caches for
+// the next call: those of its own part, then what is left of the parts after it, and round.
 class Rows {
  public:
-  explicit Rows(int64_t count) : count_(count) {}
+  Rows(int64_t count, int threads) : parts_(size_t(threads)) {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      parts_[i].next = count * int64_t(i) / threads;
+      parts_[i].end = count * int64_t(i + 1) / threads;
+    }
+  }
 
-  // The next row that none has taken, or -1. Who takes one has to say that it is done.
-  int64_t take() {
-    const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-    return i < count_ ? i : -1;
+  // The next row that none has taken, or -1. Who takes one has to say that it is done. The call's
+  // own thread, 0, is never given one while one before it is not taken.
+  int64_t take(int thread) {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      Part& part = parts_[(size_t(thread) + i) % parts_.size()];
+      const int64_t row = part.next.fetch_add(1, std::memory_order_relaxed);
+      if (row < part.end) return row;
+    }
+    return -1;
   }
 
   void done() {
@@ -64,7 +78,9 @@ class Rows {
 
   // Gives out no more rows, and waits for those that are taken.
   void close() {
-    const int64_t taken = std::min(next_.exchange(count_), count_);
+    int64_t left = 0;
+    for (Part& part : parts_) left += std::max(part.end - part.next.exchange(part.end), int64_t(0));
+    const int64_t taken = parts_.back().end - left;
     wanted_.store(taken);
     // The last row of another thread is mostly done before this one could be put to sleep.
     for (int i = 0; i < kSpins; ++i) {
@@ -86,8 +102,12 @@ class Rows {
 #endif
   }
 
-  const int64_t count_;
-  std::atomic<int64_t> next_{0}, done_{0};
+  struct Part {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  std::vector<Part> parts_;
+  std::atomic<int64_t> done_{0};
   std::atomic<int64_t> wanted_{INT64_MAX};  // a number of rows done that the call waits for
   std::mutex mutex_;
   std::condition_variable all_done_;
@@ -97,7 +117,7 @@ class Rows {
 template <class Body>
 void work_on(Rows& rows, const Body& body, int thread) {
   for (bool go_on = true; go_on;) {
-    const int64_t row = rows.take();
+    const int64_t row = rows.take(thread);
     if (row < 0) return;  // `body` may be gone
     go_on = body(row, thread);
     rows.done();
@@ -156,7 +176,7 @@ void share_out(int64_t count, int threads, const Body& body) {
   }
   std::shared_ptr<Rows> rows;
   try {
-    rows = std::make_shared<Rows>(count);
+    rows = std::make_shared<Rows>(count, threads);
   } catch (const std::exception&) {  // std::bad_alloc
     return share_out(count, 1, body);
   }

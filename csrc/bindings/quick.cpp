@@ -1,5 +1,7 @@
 #include "bindings/quick.h"
 
+#include <vector>
+
 namespace fastsample::bindings {
 
 namespace {
@@ -46,14 +48,18 @@ class Told {
       top_logprobs_ = std::move(logprobs);
     }
     if (asks_support_) {
-      kept_.reset(new int32_t[size_t(vocab)]);  // of which most is never touched
-      wanted.support = kept_.get();
+      thread_local std::vector<int32_t> kept;  // one as large for each call would be slow at times
+      if (kept.size() < size_t(vocab)) kept.resize(size_t(vocab));
+      kept_ = wanted.support = kept.data();
       wanted.support_count = &count_;
     }
     if (asks_mass_) wanted.log_mass = &log_mass_;
     return wanted;
   }
   PyObject* tuple(int64_t token) const {
+    // First: a tuple may make Python collect garbage, and that draw once more in this thread.
+    py::object support = py::none();
+    if (asks_support_) support = py::array_t<int32_t>(count_, kept_);
     py::tuple told(8);
     const auto put = [&](size_t i, bool asked, auto make) {
       py::object value = py::none();
@@ -65,7 +71,7 @@ class Told {
     put(2, kind_ != 0, [&] { return py::int_(rank_); });
     put(3, top_ != 0, [&] { return top_ids_; });
     put(4, top_ != 0, [&] { return top_logprobs_; });
-    put(5, asks_support_, [&] { return py::array_t<int32_t>(count_, kept_.get()); });
+    put(5, true, [&] { return std::move(support); });
     put(6, asks_support_, [&] {
       const int64_t ends[] = {0, count_};
       return py::array_t<int64_t>(2, ends);
@@ -92,7 +98,7 @@ class Told {
   double log_mass_ = 0.0;
   int64_t rank_ = 0, count_ = 0;
   py::object top_ids_, top_logprobs_;  // arrays
-  std::unique_ptr<int32_t[]> kept_;
+  int32_t* kept_ = nullptr;
 };
 
 }  // namespace

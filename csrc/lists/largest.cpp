@@ -10,12 +10,8 @@ namespace fastsample {
 
 namespace {
 
-// Lists at least the k largest values, where blocks are no fewer: k of them hold at least one value
-// each that reaches the k-th largest block maximum.
-void list_by_maxima(const Row& row, size_t k, Survivors& list) {
-  float bound;
-  do bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k);
-  while (row.settle(bound));
+// Lists at least the k largest values, given a bound that k of them reach.
+void list_from_bound(const Row& row, float bound, size_t k, Survivors& list) {
   if (list.collect(row, bound, INFINITY, k, 4 * k + 1024)) return;
   // A sorted row has its largest values in few blocks, of which the last may be short: what these
   // hold is a better bound.
@@ -52,6 +48,23 @@ void list_by_guess(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list_from(row, -FLT_MAX, k, double(row.n), list);
 }
 
+// Where blocks are no fewer than k: k of them hold at least one value each that reaches the k-th
+// largest block maximum.
+float bound_by_blocks(const Row& row, size_t k) {
+  float bound;
+  do bound = kth_largest(row, row.block_max, row.blocks, row.lowest_max, k, k / 8);
+  while (row.settle(bound));
+  return bound;
+}
+
+// Whether a short row's maxima of lanes give a better bound than those of its blocks, and than a
+// guess, which takes some 200 values more than it is asked for: of k values, about half of k * k by
+// the number of lanes share one with a larger value.
+bool are_told_apart(const Row& row, size_t k) {
+  const size_t lanes = row.blocks * kLanes;
+  return row.lane_max && k > row.blocks / 2 && k <= lanes && k * k <= 200 * lanes;
+}
+
 }  // namespace
 
 void keep_top_k(const Row& row, Survivors& list, size_t k) {
@@ -63,8 +76,10 @@ void keep_top_k(const Row& row, Survivors& list, size_t k) {
 
 void list_top_k(const Row& row, Exp2 exp2, size_t k, Survivors& list) {
   list.clear();
-  if (k <= row.blocks)
-    list_by_maxima(row, k, list);
+  if (are_told_apart(row, k))
+    list_from_bound(row, list.bound_by_lanes(row, k), k, list);
+  else if (k <= row.blocks)
+    list_from_bound(row, bound_by_blocks(row, k), k, list);
   else
     list_by_guess(row, exp2, k, list);
   keep_top_k(row, list, k);

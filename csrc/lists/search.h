@@ -10,20 +10,21 @@
 namespace fastsample {
 
 // The largest tau in [low, high) with measure(tau) >= target: one of the n values that are
-// measured. measure falls as tau rises; it is at_low >= target > 0 at low, and 0 at high.
+// measured; or the first that is found whose measure is not above `enough`, either. measure falls
+// as tau rises; it is at_low >= target > 0 at low, and 0 at high.
 //
 // By turns: a little beyond where a straight line has it, on the side that was not narrowed last;
 // the largest value that may be it; and halfway in the order of floats, which bounds the number of
 // turns whatever the values.
 template <class T, class Measure>
 float highest_reaching(const Kernels* kernels, const float* x, size_t n, float low, float high,
-                       T at_low, T target, Measure measure) {
+                       T at_low, T target, Measure measure, T enough = 0) {
   T at_high = 0;
   enum { kLine, kLineAgain, kLargest, kHalfway, kTurns };
   bool low_was_last = false;
   for (int round = 0;; ++round) {
     const int64_t a = to_key(low), b = to_key(high);
-    if (b - a <= 1) return low;
+    if (b - a <= 1 || at_low <= enough) return low;
     const int turn = round % kTurns;
     float mid = from_key(int32_t(a + (b - a) / 2));
     if (turn == kLine || turn == kLineAgain) {
@@ -49,13 +50,15 @@ float highest_reaching(const Kernels* kernels, const float* x, size_t n, float l
   }
 }
 
-// Of a row's values that are at least `low`, which is returned where these are fewer than k.
-inline float kth_largest(const Row& row, const float* x, size_t n, float low, size_t k) {
+// Of a row's values that are at least `low`, which is returned where these are fewer than k. Or a
+// value that so many more may reach.
+inline float kth_largest(const Row& row, const float* x, size_t n, float low, size_t k,
+                         size_t spare = 0) {
   const auto count = [&](float tau) { return row.kernels->count_at_least(x, n, tau); };
   const size_t in_all = count(low);
   if (in_all < k) return low;
   if (n <= kFew) return row.kernels->kth_of_few(x, n, k);
-  return highest_reaching(row.kernels, x, n, low, next_above(row.max), in_all, k, count);
+  return highest_reaching(row.kernels, x, n, low, next_above(row.max), in_all, k, count, k + spare);
 }
 
 // A list is worth making while it is short against the row.

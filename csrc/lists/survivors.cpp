@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lists/keys.h"
+#include "lists/search.h"
 
 namespace fastsample {
 
@@ -46,6 +47,19 @@ void Survivors::append(const Row& row, size_t first, size_t last, float low, flo
   size += row.collect(blocks_.get() + first, last - first, low, high, ids + size, x + size);
 }
 
+float Survivors::bound_by_lanes(const Row& row, size_t k) {
+  const float* maxima = row.lane_max;
+  size_t count = row.blocks * kLanes;
+  // More maxima than that are not worth their search.
+  for (; count % 2 == 0 && count / 2 >= 4 * k; count /= 2) {
+    float* larger = maxima_.reserve(row.blocks * kLanes / 2);
+    for (size_t i = 0; i < count / 2; ++i) larger[i] = std::max(maxima[i], maxima[i + count / 2]);
+    maxima = larger;
+  }
+  const bool above = row.kernels->count_at_least(maxima, count, row.lowest_max) >= k;
+  return kth_largest(row, maxima, count, above ? row.lowest_max : -FLT_MAX, k, k / 8);
+}
+
 void Survivors::collect_best(const Row& row, float best, float low) {
   const size_t blocks = list_blocks(row, best);
   append(row, 0, blocks, low, INFINITY);
@@ -53,7 +67,7 @@ void Survivors::collect_best(const Row& row, float best, float low) {
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
   const float above_low = next_above(low);
-  constexpr size_t kBlocks = 8;  // at a time
+  constexpr size_t kBlocks = 32;  // at a time
   size_t counted = 0, tied = 0;
   const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
   size_t blocks = list_blocks(row, low);

@@ -43,6 +43,9 @@ class Survivors {
   // Appends the row's values in [low, high). Of those equal to low, blocks in which `ties` and more
   // have been seen before give none. Stops, and returns false, once there are more than `limit`.
   bool collect(const Row& row, float low, float high, size_t ties, size_t limit);
+  // A value that at least k of the row's reach, and mostly few more: by its maxima of lanes, of
+  // which there have to be no fewer.
+  float bound_by_lanes(const Row& row, size_t k);
   // Appends what is marked, so many values that are at least `low`.
   void collect_marked(const Row& row, const Marks* marks, size_t marked, float low);
   // Appends those of blocks whose maximum reaches `best`.
@@ -89,6 +92,7 @@ class Survivors {
   Buffer<float> x_;
   Buffer<int64_t> weight_;
   Buffer<int32_t> blocks_;
+  Buffer<float> maxima_;
   float scale_ = 0.0f;  // of the weights at hand; 0 is none
 };
 

@@ -200,6 +200,7 @@ void Row::cut_above(Ceiling ceiling, Patch& unused) {
   }
   patch->lower(ceiling);
   lowered = true;
+  lane_max = nullptr;
   // The maxima are the workspace's: const to all but the scan and this.
   float* maxima = const_cast<float*>(block_max);
   max = -INFINITY;
@@ -219,6 +220,7 @@ void Row::cut_above(Ceiling ceiling, Patch& unused) {
 void Row::take_maxima(const float* x, const int32_t* ids, size_t n) {
   float* maxima = const_cast<float*>(block_max);
   lowered = true;
+  lane_max = nullptr;
   settled_from = -INFINITY;
   max = -INFINITY;
   for (size_t i = 0; i < n; ++i) maxima[size_t(ids[i]) / kBlock] = -INFINITY;

@@ -14,6 +14,10 @@ enum class Defect {
   kNothingAllowed
 };
 
+// Rows of so many blocks or less have too few of them for their maxima to tell the largest values
+// apart.
+constexpr size_t kShortRow = 64;
+
 // One row and what the scan found in it. `block_max` belongs to the thread's workspace.
 struct Row : Scanned {
   const Kernels* kernels;
@@ -23,6 +27,7 @@ struct Row : Scanned {
   mutable float lowest_max;  // finite: of the maxima, or below them
   Defect defect;
   size_t defect_at;
+  const float* lane_max;   // kLanes of each block of a short row, or null: see scan_lanes
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far

@@ -103,15 +103,20 @@ ScanResult scan_edited(const Row& row, float* max) {
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
          Patch* patch, const Edits& edits, const Allowed& allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
-  float* max = block_max.reserve(blocks + kSlack);
+  const bool lanes = blocks <= kShortRow && (type == kF32 || type == kF64);
+  float* max = block_max.reserve(blocks + kSlack + (lanes ? blocks * kLanes : 0));
+  float* lane_max = max + blocks + kSlack;
   const bool edited = edits.count > 0 || edits.table.blocks > 0;
   const bool patched = edited || allowed.limits(n);
-  Row row{{data, n, max, 0}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0, nullptr};
+  Row row{{data, n, max, 0}, kernels, type, blocks, 0.0f, 0.0f, Defect::kNone, 0, nullptr, nullptr};
   ScanResult result;
   if (patched) {
     patch->start(n, edits, allowed);
     row.patch = patch;
     result = allowed.limits(n) ? scan_patched(row, max) : scan_edited(row, max);
+  } else if (lanes) {
+    result = row.own_ops().scan_lanes(data, n, max, lane_max);
+    row.lane_max = lane_max;
   } else {
     result = row.own_ops().scan(data, n, max);
   }

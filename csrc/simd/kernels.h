@@ -69,6 +69,31 @@ static inline int lowest_bit(uint64_t word) {
 #endif
 }
 
+// Writes first + i for every bit i of a word, and some places more; returns how many bits it has,
+// which has to be given.
+static inline size_t write_bits(uint64_t word, size_t count, int32_t first, int32_t* places) {
+  // So many without a branch: how many there are is mostly few, and a surprise.
+  constexpr size_t kTogether = 2;
+  constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
+  size_t i = 0;
+  do {
+    for (size_t k = 0; k < kTogether; ++k, word &= word - 1)
+      places[i + k] = first + lowest_bit(word | kEnd);
+    i += kTogether;
+  } while (i < count);
+  return count;
+}
+
+// Writes which words are not zero; returns how many.
+static inline size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; ++i) {
+    places[count] = int32_t(i);
+    count += words[i] != 0;
+  }
+  return count;
+}
+
 // Moves those values of a list that a mask has to `to`, which may be where they are.
 template <class T>
 static inline size_t keep_lanes(const T* from, uint32_t mask, T* to) {
@@ -156,7 +181,8 @@ struct Reweighing {
   double per_total, aim, width, steepness, unit;
 };
 
-// The places that sums of exponentials are taken in: that of id i in lane i % kLanes.
+// The places that sums of exponentials are taken in: that of id i in lane i % kLanes. And of maxima
+// that are kept apart.
 constexpr int kLanes = 16;
 
 struct ScanResult {
@@ -169,7 +195,9 @@ struct ScanResult {
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
-  // The same for whole blocks under a mask: values whose bit is not set are -inf.
+  // The same, and kLanes maxima of each block: of parts of it that share no value.
+  ScanResult (*scan_lanes)(const void* row, size_t n, float* block_max, float* lane_max);
+  // The maxima of whole blocks under a mask: values whose bit is not set are -inf.
   ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, size_t blocks,
                              float* block_max);
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One

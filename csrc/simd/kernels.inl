@@ -111,35 +111,39 @@ inline F exp2_lifted(F x, F max, F scale, F lift) {
   return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
-// Calls body(i, place, vector) with vectors of `width` elements that cover a block, some of it
-// twice, and the place of the first: loads across cache lines would cost half the speed, so they
-// are aligned, and two overlap at the ends.
+// Calls body(i, place, vector) with vectors of `width` elements that cover a block, and the place
+// of the first: loads across cache lines would cost half the speed, so they are aligned; the last
+// two, the block's ends, overlap them.
 template <class T, class Load, class Body>
 inline void for_aligned(const T* block, int width, Load load, Body body) {
   const int vectors = kBlock / width;
   const size_t bytes = size_t(width) * sizeof(T);
   const size_t head = (0 - reinterpret_cast<uintptr_t>(block)) % bytes / sizeof(T);
   const auto at = [&](int i, size_t place) { body(i, place, load(block + place)); };
-  at(0, 0);
-  at(1, size_t(kBlock - width));
   FASTSAMPLE_UNROLL
   for (int i = 0; i < vectors - 1; ++i) at(i, head + size_t(i * width));
+  at(vectors - 1, 0);
+  at(vectors, size_t(kBlock - width));
 }
 
-// `seen` makes a vector of a block, from a place on, what is scanned.
+// `seen` makes a vector of a block, from a place on, what is scanned. Of each block, kLanes maxima
+// are written unless their place is null: those of lanes without the ends.
 template <class Type, class Seen>
-inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen) {
+inline ScanResult scan_as(const void* row, size_t n, float* block_max, float* lane_max, Seen seen) {
+  constexpr int kVectorsOfLanes = kLanes / kWidth;
+  constexpr int kMaxima = kVectorsOfLanes > 4 ? kVectorsOfLanes : 4;
   const auto* x = static_cast<const typename Type::T*>(row);
   float row_max = -INFINITY, lowest_max = INFINITY;
   // A NaN gets lost in a maximum, but never in a sum.
   F sum[4] = {Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f), Vec::set1(0.0f)};
   for (size_t start = 0, b = 0; start < n; start += kBlock, ++b) {
-    F max[4];
+    F ends = Vec::set1(-INFINITY), max[kMaxima];
     FASTSAMPLE_UNROLL
-    for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
+    for (int u = 0; u < kMaxima; ++u) max[u] = ends;
     const auto add = [&](int i, size_t place, F own) {
       const F v = seen(b, place, own);
-      max[i % 4] = Vec::max(max[i % 4], v);
+      F& most = i < kVectors - 1 ? max[i % kMaxima] : ends;
+      most = Vec::max(most, v);
       sum[i % 4] = Vec::add(sum[i % 4], v);
     };
     const size_t left = n - start;
@@ -147,7 +151,15 @@ inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen
       for_aligned(x + start, kWidth, Type::load, add);
     else
       for (size_t i = 0; i < left; i += kWidth) add(0, i, load_some<Type>(x + start + i, left - i));
-    block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));
+    FASTSAMPLE_UNROLL
+    for (int u = kVectorsOfLanes; u < kMaxima; ++u)
+      max[u % kVectorsOfLanes] = Vec::max(max[u % kVectorsOfLanes], max[u]);
+    FASTSAMPLE_UNROLL
+    for (int u = 0; u < kVectorsOfLanes; ++u) {
+      if (lane_max) Vec::store(lane_max + b * kLanes + u * kWidth, max[u]);
+      ends = Vec::max(ends, max[u]);
+    }
+    block_max[b] = Vec::hmax(ends);
     if (block_max[b] > row_max) row_max = block_max[b];
     if (block_max[b] < lowest_max) lowest_max = block_max[b];
   }
@@ -157,7 +169,13 @@ inline ScanResult scan_as(const void* row, size_t n, float* block_max, Seen seen
 
 template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan(const void* row, size_t n, float* block_max) {
-  return scan_as<Type>(row, n, block_max, [](size_t, size_t, F own) { return own; });
+  return scan_as<Type>(row, n, block_max, nullptr, [](size_t, size_t, F own) { return own; });
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN ScanResult scan_lanes(const void* row, size_t n, float* block_max,
+                                         float* lane_max) {
+  return scan_as<Type>(row, n, block_max, lane_max, [](size_t, size_t, F own) { return own; });
 }
 
 // A bit for each of kWidth values from place `first` of a block on, and more above. A word is read
@@ -171,9 +189,10 @@ template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
                                            float* block_max) {
   const F minus_inf = Vec::set1(-INFINITY);
-  return scan_as<Type>(row, blocks * kBlock, block_max, [&](size_t b, size_t place, F own) {
-    return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
-  });
+  return scan_as<Type>(
+      row, blocks * kBlock, block_max, nullptr, [&](size_t b, size_t place, F own) {
+        return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
+      });
 }
 
 // The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
@@ -221,27 +240,25 @@ FASTSAMPLE_FLATTEN ScanResult scan_halves(const void* row, size_t n, float* bloc
 
 #include "mass.inl"
 
-// Writes first + i for every bit i of a word, and some places more; returns how many bits it has.
-inline size_t write_places(uint64_t word, int32_t first, int32_t* places) {
-  // So many without a branch: how many there are is mostly few, and a surprise.
-  constexpr int kTogether = 4;
-  constexpr uint64_t kEnd = uint64_t(1) << 63;  // so that there is a lowest bit when none is left
-  const size_t count = Vec::popcount(word);
-  size_t i = 0;
-  do {
-    FASTSAMPLE_UNROLL
-    for (int k = 0; k < kTogether; ++k, word &= word - 1)
-      places[i + size_t(k)] = first + lowest_bit(word | kEnd);
-    i += kTogether;
-  } while (i < count);
-  return count;
-}
-
-inline size_t write_places(const Marks& marks, int32_t first, int32_t* places) {
-  size_t count = 0;
-  for (int j = 0; j < Marks::kWords; ++j)
-    count += write_places(marks.word[j], first + 64 * j, places + count);
-  return count;
+// Writes the ids that are marked in several blocks, of which that numbered i begins with id
+// first(i). Which words have a bit is a list first: mostly they have none, and whether is a
+// surprise.
+template <class First>
+inline size_t write_marked(const Marks* marks, size_t count, First first, int32_t* ids) {
+  constexpr size_t kBlocks = 16;  // at a time
+  size_t size = 0;
+  for (size_t start = 0; start < count; start += kBlocks) {
+    const size_t end = count - start < kBlocks ? count : start + kBlocks;
+    int32_t place[kBlocks * Marks::kWords + kSlack];
+    const size_t found =
+        Vec::write_nonzero(marks[start].word, (end - start) * Marks::kWords, place);
+    for (size_t i = 0; i < found; ++i) {
+      const size_t b = start + unsigned(place[i]) / Marks::kWords;
+      const int j = unsigned(place[i]) % Marks::kWords;
+      size += Vec::write_bits(marks[b].word[j], first(b) + 64 * j, ids + size);
+    }
+  }
+  return size;
 }
 
 // The elements at `ids` as float32; that of id `first` is in place 0.
@@ -265,9 +282,9 @@ inline void gather<F32>(const float* row, size_t first, const int32_t* ids, size
 template <class Type>
 FASTSAMPLE_FLATTEN size_t collect_marked(const Scanned& row, const Marks* marks, size_t first,
                                          size_t last, int32_t* ids, float* x) {
-  size_t size = 0;
-  for (size_t b = first; b < last; ++b)
-    if (any(marks[b])) size += write_places(marks[b], int32_t(row.first + b * kBlock), ids + size);
+  const size_t size = write_marked(
+      marks + first, last - first,
+      [&](size_t i) { return int32_t(row.first + (first + i) * kBlock); }, ids);
   gather<Type>(static_cast<const typename Type::T*>(row.data), row.first, ids, size, x);
   return size;
 }
@@ -304,25 +321,32 @@ FASTSAMPLE_FLATTEN size_t collect(const Scanned& row, const uint32_t* allowed,
   const bool bounded = high < INFINITY;
   size_t size = 0;
   alignas(64) T padded[kBlock];
-  for (size_t i = 0; i < count; ++i) {
-    const size_t id = size_t(blocks[i]) * kBlock, start = id - row.first, left = row.n - start;
-    if (left < size_t(kBlock) && !allowed) {  // the last
-      gather<Type>(values, row.first, ids, size, x);
-      return size +
-             collect_short<Type>(values + start, left, int32_t(id), from, to, ids + size, x + size);
-    }
-    const auto* p = whole<Type>(values + start, left, padded);
-    Marks marks = bounded ? marks_of<Type>(p, [&](F v) { return Vec::mask_within(v, from, to); })
-                          : marks_at_least<Type>(p, from);
-    if (allowed) {
-      const uint32_t* here = allowed + id / 32;
+  constexpr size_t kBlocks = 16;  // at a time
+  Marks marks[kBlocks];
+  const size_t last = count ? size_t(blocks[count - 1]) * kBlock - row.first : 0;
+  const bool ends_short = count && !allowed && row.n - last < size_t(kBlock);
+  if (ends_short) --count;
+  for (size_t i = 0; i < count; i += kBlocks) {
+    const size_t here = count - i < kBlocks ? count - i : kBlocks;
+    for (size_t k = 0; k < here; ++k) {
+      const size_t id = size_t(blocks[i + k]) * kBlock, start = id - row.first;
+      const auto* p = whole<Type>(values + start, row.n - start, padded);
+      if (bounded)
+        mark<Type>(p, &marks[k], [&](F v) { return Vec::mask_within(v, from, to); });
+      else
+        mark<Type>(p, &marks[k], [&](F v) { return Vec::mask_ge(v, from); });
+      if (!allowed) continue;
+      const uint32_t* words = allowed + id / 32;
       for (int j = 0; j < Marks::kWords; ++j)
-        marks.word[j] &= here[2 * j] | uint64_t(here[2 * j + 1]) << 32;
+        marks[k].word[j] &= words[2 * j] | uint64_t(words[2 * j + 1]) << 32;
     }
-    if (any(marks)) size += write_places(marks, int32_t(id), ids + size);
+    size += write_marked(marks, here, [&](size_t k) { return blocks[i + k] * kBlock; }, ids + size);
   }
   gather<Type>(values, row.first, ids, size, x);
-  return size;
+  if (!ends_short) return size;
+  const int32_t id = blocks[count] * kBlock;
+  return size +
+         collect_short<Type>(values + last, row.n - last, id, from, to, ids + size, x + size);
 }
 
 template <class Type>
@@ -362,11 +386,22 @@ using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,           scan_allowed<Type>,     mass<Type>,
-          entropy<Type>,      squares<Type>,          moments<Type>,
-          count<Type>,        mass_and_marks<Type>,   collect_marked<Type>,
-          collect<Type>,      sample<Type>,           load<Type>,
-          exponentials<Type>, add_exponentials<Type>, logarithms<Type>,
+  return {scan_row,
+          scan_lanes<Type>,
+          scan_allowed<Type>,
+          mass<Type>,
+          entropy<Type>,
+          squares<Type>,
+          moments<Type>,
+          count<Type>,
+          mass_and_marks<Type>,
+          collect_marked<Type>,
+          collect<Type>,
+          sample<Type>,
+          load<Type>,
+          exponentials<Type>,
+          add_exponentials<Type>,
+          logarithms<Type>,
           quotients<Type>};
 }
 

@@ -92,7 +92,7 @@ size_t places_within(const float* x, size_t n, float low, float high, int32_t* p
                                 : mask_of_tail(at, left, low) & ~mask_of_tail(at, left, high);
       word |= uint64_t(mask) << k;
     }
-    count += write_places(word, int32_t(i), places + count);
+    count += Vec::write_bits(word, int32_t(i), places + count);
   }
   return count;
 }

@@ -116,20 +116,16 @@ inline BlockSums block_mass(const typename Type::T* p, Exp2 exp2, int exponent, 
   return sums;
 }
 
-inline bool any(const Marks& m) { return (m.word[0] | m.word[1] | m.word[2] | m.word[3]) != 0; }
-
-// Of values whose mask(value) is set.
+// Marks the values whose mask(value) is set.
 template <class Type, class Mask>
-inline Marks marks_of(const typename Type::T* p, Mask mask) {
-  Marks marks = {};
+inline void mark(const typename Type::T* p, Marks* marks, Mask mask) {
   FASTSAMPLE_UNROLL
-  for (int i = 0; i < kBlock; i += kWidth)
-    marks.word[i / 64] |= uint64_t(mask(Type::load(p + i))) << i % 64;
-  return marks;
-}
-template <class Type>
-inline Marks marks_at_least(const typename Type::T* p, F from) {
-  return marks_of<Type>(p, [&](F v) { return Vec::mask_ge(v, from); });
+  for (int j = 0; j < Marks::kWords; ++j) {
+    uint64_t word = 0;
+    FASTSAMPLE_UNROLL
+    for (int i = 0; i < 64; i += kWidth) word |= uint64_t(mask(Type::load(p + 64 * j + i))) << i;
+    marks->word[j] = word;
+  }
 }
 
 // What two values weigh in a block of some exponent. Blocks of two values mostly have the same two.
@@ -220,7 +216,8 @@ inline size_t weigh_row(const Scanned& row, Exp2 exp2, float tau, int64_t* all, 
       const auto* p = whole<Type>(x + b * kBlock, n - b * kBlock, padded);
       const int e = exponent[b % kBatch];
       if (block_mass_of_two<kTask, Type>(p, exp2, e, tau, block_max[b], pair, sums)) {
-        if (kTask == kMark) marks[b] = marks_at_least<Type>(p, Vec::set1(tau));
+        if (kTask == kMark)
+          mark<Type>(p, marks + b, [&](F v) { return Vec::mask_ge(v, Vec::set1(tau)); });
       } else if (reaches) {
         sums = block_mass<kTask, Type>(p, exp2, e, tau, marks + (kTask == kMark ? b : 0));
       } else {
@@ -281,34 +278,38 @@ FASTSAMPLE_FLATTEN size_t count(const Scanned& row, float tau) {
   return total;
 }
 
-template <class Type>
-FASTSAMPLE_FLATTEN void moments(const Scanned& row, float max, Moments* moments) {
+// Adds blocks of a row; where not kAll, what is not there adds nothing and is counted. Returns how
+// many these are. With kAll a value that is not there makes a sum infinite.
+template <bool kAll, class Type>
+inline size_t add_moments(const Scanned& row, size_t first, size_t last, float max,
+                          Moments& moments) {
   using D = Vec::D;
-  constexpr int kDoubleWidth = Vec::kDoubles, kEach = kWidth / kDoubleWidth;
-  constexpr int kLanes = Moments::kLanes, kAll = kLanes / kDoubleWidth;
+  constexpr int kEach = kWidth / Vec::kDoubles, kVectorsOfLanes = Moments::kLanes / Vec::kDoubles;
   const auto* x = static_cast<const typename Type::T*>(row.data);
   const F top = Vec::set1(max), minus_inf = Vec::set1(-INFINITY);
-  const D from = Vec::set1d(double(max));
-  D sum[kAll], squares[kAll];
+  const D one = Vec::set1d(1.0), minus_top = Vec::set1d(-double(max));
+  D sum[kVectorsOfLanes], squares[kVectorsOfLanes];
   FASTSAMPLE_UNROLL
-  for (int k = 0; k < kAll; ++k) {
-    sum[k] = Vec::loadd(moments->sum + k * kDoubleWidth);
-    squares[k] = Vec::loadd(moments->squares + k * kDoubleWidth);
+  for (int k = 0; k < kVectorsOfLanes; ++k) {
+    sum[k] = Vec::loadd(moments.sum + k * Vec::kDoubles);
+    squares[k] = Vec::loadd(moments.squares + k * Vec::kDoubles);
   }
-  size_t absent = 0, blocks = (row.n + kBlock - 1) / kBlock;
+  size_t absent = 0;
   typename Type::T padded[kBlock];
-  for (size_t b = 0; b < blocks; ++b) {
+  for (size_t b = first; b < last; ++b) {
     const auto* p = whole<Type>(x + b * kBlock, row.n - b * kBlock, padded);
-    for (int i = 0; i < kBlock; i += kLanes) {
+    for (int i = 0; i < kBlock; i += Moments::kLanes) {
       FASTSAMPLE_UNROLL
-      for (int j = 0; j < kLanes / kWidth; ++j) {
-        const F v = Type::load(p + i + j * kWidth);
-        absent += Vec::popcount(Vec::mask_eq(v, minus_inf));
-        // In place of what is not there, what adds nothing.
-        const F there = Vec::replace(v, minus_inf, top);
+      for (int j = 0; j < Moments::kLanes / kWidth; ++j) {
+        F v = Type::load(p + i + j * kWidth);
+        if (!kAll) {
+          absent += Vec::popcount(Vec::mask_eq(v, minus_inf));
+          v = Vec::replace(v, minus_inf, top);
+        }
         FASTSAMPLE_UNROLL
         for (int k = 0; k < kEach; ++k) {
-          const D d = Vec::subd(Vec::widen(there, k), from);
+          // A subtraction by the units that multiply, which have nothing else to do.
+          const D d = Vec::add_by_fma(Vec::widen(v, k), one, minus_top);
           sum[j * kEach + k] = Vec::addd(sum[j * kEach + k], d);
           squares[j * kEach + k] = Vec::addd(squares[j * kEach + k], Vec::muld(d, d));
         }
@@ -316,9 +317,30 @@ FASTSAMPLE_FLATTEN void moments(const Scanned& row, float max, Moments* moments)
     }
   }
   FASTSAMPLE_UNROLL
-  for (int k = 0; k < kAll; ++k) {
-    Vec::stored(moments->sum + k * kDoubleWidth, sum[k]);
-    Vec::stored(moments->squares + k * kDoubleWidth, squares[k]);
+  for (int k = 0; k < kVectorsOfLanes; ++k) {
+    Vec::stored(moments.sum + k * Vec::kDoubles, sum[k]);
+    Vec::stored(moments.squares + k * Vec::kDoubles, squares[k]);
   }
-  moments->count += blocks * kBlock - absent;
+  return absent;
+}
+
+template <class Type>
+FASTSAMPLE_FLATTEN void moments(const Scanned& row, float max, Moments* moments) {
+  const size_t blocks = (row.n + kBlock - 1) / kBlock;
+  constexpr size_t kTogether = 32;
+  bool all_there = true;  // so far
+  for (size_t b = 0; b < blocks; b += kTogether) {
+    const size_t end = b + kTogether < blocks ? b + kTogether : blocks;
+    moments->count += (end - b) * kBlock;
+    if (all_there && end * kBlock <= row.n) {
+      Moments added = *moments;
+      add_moments<true, Type>(row, b, end, max, added);
+      for (double sum : added.sum) all_there &= sum > -INFINITY;
+      if (all_there) {
+        *moments = added;
+        continue;
+      }
+    }
+    moments->count -= add_moments<false, Type>(row, b, end, max, *moments);
+  }
 }

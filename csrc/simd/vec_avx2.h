@@ -96,6 +96,12 @@ struct Vec {
     return _mm256_i32gather_ps(block_max, _mm256_srli_epi32(ids, 8), 4);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    return fastsample::write_bits(word, popcount(word), first, places);
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    return fastsample::write_nonzero(words, n, places);
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return _mm256_max_ps(y, set1(-100.0f)); }
@@ -149,6 +155,7 @@ struct Vec {
   static void stored(double* p, D v) { _mm256_storeu_pd(p, v); }
   static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return _mm256_add_pd(a, b); }
+  static D add_by_fma(D a, D one, D b) { return _mm256_fmadd_pd(a, one, b); }
   static D subd(D a, D b) { return _mm256_sub_pd(a, b); }
   static D muld(D a, D b) { return _mm256_mul_pd(a, b); }
 

@@ -20,6 +20,8 @@ struct Vec {
   static constexpr int kGroup = 4;
   static constexpr int kDoubles = 8;
 
+  static constexpr int32_t kPlaces[kWidth] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -99,6 +101,31 @@ struct Vec {
     return _mm512_i32gather_ps(_mm512_srli_epi32(ids, 8), block_max, 4);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(_mm_popcnt_u64(mask)); }
+  // The same as the functions of that name, by vectors: of places, those that a mask has.
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    const size_t bits = popcount(word);
+    if (bits <= 4) return fastsample::write_bits(word, bits, first, places);
+    I place = _mm512_add_epi32(_mm512_set1_epi32(first), _mm512_loadu_si512(kPlaces));
+    size_t count = 0;
+    for (int i = 0; i < 64; i += 16, place = _mm512_add_epi32(place, _mm512_set1_epi32(16))) {
+      const auto m = __mmask16(word >> i);
+      _mm512_storeu_si512(places + count, _mm512_mask_compress_epi32(place, m, place));
+      count += popcount(m);
+    }
+    return count;
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    I place = _mm512_loadu_si512(kPlaces);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i += 8, place = _mm512_add_epi32(place, _mm512_set1_epi32(8))) {
+      const __mmask8 there = n - i < 8 ? __mmask8((1u << (n - i)) - 1) : __mmask8(-1);
+      const I eight = _mm512_maskz_loadu_epi64(there, words + i);
+      const __mmask8 m = _mm512_test_epi64_mask(eight, eight);
+      _mm512_storeu_si512(places + count, _mm512_mask_compress_epi32(place, m, place));
+      count += popcount(m);
+    }
+    return count;
+  }
 
   // No clamp: vscalefps underflows to zero by itself, and scales even a NaN by 2^-inf to 0.
   static F clamp_low(F y) { return y; }
@@ -147,6 +174,8 @@ struct Vec {
   static void stored(double* p, D v) { _mm512_storeu_pd(p, v); }
   static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return _mm512_add_pd(a, b); }
+  // By the units that multiply, where those that add have enough to do.
+  static D add_by_fma(D a, D one, D b) { return _mm512_fmadd_pd(a, one, b); }
   static D subd(D a, D b) { return _mm512_sub_pd(a, b); }
   static D muld(D a, D b) { return _mm512_mul_pd(a, b); }
 

@@ -83,6 +83,12 @@ struct Vec {
     return vld1q_f32(lanes);
   }
   static unsigned popcount(uint64_t mask) { return unsigned(__builtin_popcountll(mask)); }
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    return fastsample::write_bits(word, popcount(word), first, places);
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    return fastsample::write_nonzero(words, n, places);
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return vmaxq_f32(y, set1(-100.0f)); }
@@ -132,6 +138,7 @@ struct Vec {
   static void stored(double* p, D v) { vst1q_f64(p, v); }
   static D widen(F v, int half) { return half ? high_d(v) : low_d(v); }
   static D addd(D a, D b) { return vaddq_f64(a, b); }
+  static D add_by_fma(D a, D, D b) { return vaddq_f64(a, b); }
   static D subd(D a, D b) { return vsubq_f64(a, b); }
   static D muld(D a, D b) { return vmulq_f64(a, b); }
 

@@ -88,6 +88,12 @@ struct Vec {
     for (; mask; mask &= mask - 1) ++count;
     return count;
   }
+  static size_t write_bits(uint64_t word, int32_t first, int32_t* places) {
+    return fastsample::write_bits(word, popcount(word), first, places);
+  }
+  static size_t write_nonzero(const uint64_t* words, size_t n, int32_t* places) {
+    return fastsample::write_nonzero(words, n, places);
+  }
 
   // The range of the exponent trick below; also what turns -inf into a finite, weightless value.
   static F clamp_low(F y) { return y > -100.0f ? y : -100.0f; }
@@ -129,6 +135,7 @@ struct Vec {
   static void stored(double* p, D v) { *p = v; }
   static D widen(F v, int) { return double(v); }
   static D addd(D a, D b) { return a + b; }
+  static D add_by_fma(D a, D, D b) { return a + b; }
   static D subd(D a, D b) { return a - b; }
   static D muld(D a, D b) { return a * b; }
 
