@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cut import ADAPTIVE, MIROSTAT, SMALL_ROW, Chain, State, cut, stage_at
+from .cut import ADAPTIVE, MIROSTAT, Chain, State, cut, stage_at
 from .edits import copy_edited
 from .row import (
     FLOAT32,
@@ -24,7 +24,7 @@ from .row import (
     weigh,
 )
 from .stages.adaptive import aim_of, reweigh, start_of
-from .stages.cutting import Cutting, list_of
+from .stages.cutting import SMALL_ROW, Cutting, list_of
 from .stages.mirostat import next_mu
 from .weights import Exp2, exp2_scale
 from .words import (
