@@ -51,8 +51,7 @@ class Sampler:
     {parameters}
     seed : int or array of shape (B,), optional
         As in `sample`; without it, one from the operating system, which the repr shows. A process
-        that is forked then goes on with another one. A row whose seed is None draws as `sample`
-        does without one.
+        that is forked then goes on with another one. A row whose own is None draws as in `sample`.
     offset : int, default 0
         The step of the first call.
     state : float64 array, shape (S,), optional
