@@ -20,10 +20,8 @@ const float* Row::copy(size_t b, float scratch[kBlock]) const {
 bool Row::settle(float from) const {
   if (from >= settled_from) return false;
   int32_t* places = patch->block_places();
-  const size_t count = kernels->places_at_least(block_max, blocks, from, places);
-  const auto is_due = [&](size_t b) {
-    return block_max[b] < settled_from && patch->state(b) != Patch::kOwn;
-  };
+  const size_t count = kernels->places_within(block_max, blocks, from, settled_from, places);
+  const auto is_due = [&](size_t b) { return patch->state(b) != Patch::kOwn; };
   bool changed = false;
   for (size_t i = 0; i < count;) {
     const auto first = size_t(places[i++]);

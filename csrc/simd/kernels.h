@@ -299,8 +299,9 @@ struct Kernels {
   size_t (*count_allowed)(const uint32_t* allowed, const int32_t* words, size_t count);
   // Makes those values of a block -inf whose bit is not set.
   void (*clear_forbidden)(const uint32_t* words, float* x);
-  // Writes where values reach tau, and returns how many do. There must be room for kSlack more.
-  size_t (*places_at_least)(const float* x, size_t n, float tau, int32_t* places);
+  // Writes where values are in [low, high), and returns how many are. There must be room for kSlack
+  // more.
+  size_t (*places_within)(const float* x, size_t n, float low, float high, int32_t* places);
   // What can be asked of a list: how many values reach tau, what they weigh, and which is the
   // largest below tau.
   size_t (*count_at_least)(const float* x, size_t n, float tau);

@@ -398,7 +398,7 @@ constexpr Kernels kernels = {
     list_words,
     count_allowed,
     clear_forbidden,
-    places_at_least,
+    places_within,
     count_at_least,
     kth_of_few,
     reaching_of_few,
