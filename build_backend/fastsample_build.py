@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -30,30 +31,43 @@ __all__ = [
 
 Settings = dict[str, Any]
 
-# Where CMake looks by itself: these names, on the PATH and in these folders.
+# The names that CMake looks for by itself.
 _COMPILERS = ("c++", "CC", "g++", "clang++", "icpx", "icpc", "xlC", "cl")
-_FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/local/bin")
+# What compiled Python, which need not be on this machine.
+_PYTHONS = sysconfig.get_config_var("CXX")
 # Whoever names one of these, as a setting or in the environment, has decided: CMake is to compile.
-_DECISION = r"\b(CMAKE_CXX_COMPILER|CMAKE_TOOLCHAIN_FILE|FASTSAMPLE_REQUIRE_COMPILER)\b"
+_DECISION = r"(\b|-D)(CMAKE_CXX_COMPILER|CMAKE_TOOLCHAIN_FILE|FASTSAMPLE_REQUIRE_COMPILER)\b"
 
 
-def has_compiler() -> bool:
-    """Whether there is a C++ compiler, be it broken."""
-    named = shlex.split(os.environ.get("CXX", ""), posix=os.name == "posix")
+def _first_word(command: str | None) -> str:
+    return (shlex.split(command or "", posix=os.name == "posix") or [""])[0]
+
+
+def find_compiler() -> str | None:
+    """Return the path of the C++ compiler, be it broken, if there is one on the PATH.
+
+    CMake looks in other folders too; but what it finds there mostly lacks its assembler.
+    """
+    named = _first_word(os.environ.get("CXX"))
     if named:
-        return shutil.which(named[0]) is not None
-    path = os.pathsep.join((os.environ.get("PATH", ""), *_FOLDERS))
-    # Microsoft's is on no path, and CMake finds it.
-    return sys.platform == "win32" or any(shutil.which(name, path=path) for name in _COMPILERS)
+        return shutil.which(named)
+    names = filter(None, (_first_word(_PYTHONS), *_COMPILERS))
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def _settings(settings: Settings | None) -> Settings:
     settings = dict(settings or {})
     environment = {k: v for k, v in os.environ.items() if k.startswith(("CMAKE_", "SKBUILD_"))}
     said = repr((settings, environment))
-    if not re.search(_DECISION, said) and not has_compiler():
+    # Microsoft's is on no path, and CMake finds it.
+    if re.search(_DECISION, said) or sys.platform == "win32":
+        return settings
+    found = find_compiler()
+    if found is None:
         print("fastsample: no C++ compiler found: building without the extension", file=sys.stderr)
         settings.setdefault("wheel.cmake", "false")
+    elif not os.environ.get("CXX") and not shutil.which(_first_word(_PYTHONS)):
+        os.environ["CXX"] = shlex.quote(found)  # else scikit-build-core names that of Python
     return settings
 
 

@@ -56,6 +56,7 @@ typedef struct fs_llama_context {
   uint32_t* row; /* [n_vocab]: bits of logits, all of them -inf between calls; null until needed */
   int64_t token; /* what was drawn and has not been accepted; else -1 */
   double state[2]; /* the state before that draw */
+  char why[96];    /* the text of what is wrong with candidates */
 } fs_llama_context;
 
 FASTSAMPLE_LLAMA_INLINE fs_llama_context* fs_llama_context_of(const struct llama_sampler* smpl) {
@@ -123,12 +124,19 @@ FASTSAMPLE_LLAMA_INLINE const char* fs_llama_scatter(fs_llama_context* c,
   }
   for (i = 0; i < candidates->size; ++i) {
     const llama_token id = candidates->data[i].id;
-    if (id < 0 || id >= c->n_vocab || c->row[id] != FASTSAMPLE_LLAMA_EMPTY) break;
-    memcpy(&c->row[id], &candidates->data[i].logit, sizeof *c->row);
+    if (id < 0 || id >= c->n_vocab)
+      snprintf(c->why, sizeof c->why, "ids of candidates must be in [0, %ld), got %ld",
+               (long)c->n_vocab, (long)id);
+    else if (c->row[id] != FASTSAMPLE_LLAMA_EMPTY)
+      snprintf(c->why, sizeof c->why, "ids of candidates must differ, got %ld twice", (long)id);
+    else {
+      memcpy(&c->row[id], &candidates->data[i].logit, sizeof *c->row);
+      continue;
+    }
+    while (i-- > 0) c->row[candidates->data[i].id] = FASTSAMPLE_LLAMA_EMPTY;
+    return c->why;
   }
-  if (i == candidates->size) return NULL;
-  while (i-- > 0) c->row[candidates->data[i].id] = FASTSAMPLE_LLAMA_EMPTY;
-  return "ids of candidates must be in [0, n_vocab), and differ";
+  return NULL;
 }
 
 /* Draws a token from candidates. Returns null, or what is wrong. */
@@ -262,11 +270,15 @@ FASTSAMPLE_LLAMA_INLINE struct llama_sampler* fs_llama_sampler_init(fs_sampler* 
                                                                     int32_t n_vocab) {
   fs_sampler_info start;
   fs_llama_context* c;
+  char why[80];
   const char* wrong = NULL;
-  if (fs_llama_info(sampler, &start) != FS_OK)
+  if (fs_llama_info(sampler, &start) != FS_OK) {
     wrong = fs_last_error();
-  else if (n_vocab < 1 || n_vocab > FS_MAX_VOCAB)
-    wrong = "n_vocab must be from 1 to 4194304";
+  } else if (n_vocab < 1 || n_vocab > FS_MAX_VOCAB) {
+    snprintf(why, sizeof why, "n_vocab must be in [1, %ld], got %ld", (long)FS_MAX_VOCAB,
+             (long)n_vocab);
+    wrong = why;
+  }
   c = wrong ? NULL : (fs_llama_context*)calloc(1, sizeof *c);
   if (!c) {
     fs_llama_say("no sampler is made", wrong ? wrong : "no memory");

@@ -14,6 +14,7 @@ def uniforms(
     seeds: npt.NDArray[np.uint64],
     streams: npt.NDArray[np.uint64],
     offsets: npt.NDArray[np.uint64],
+    use: int = 0,
 ) -> npt.NDArray[np.float64]: ...
 def take_numbers(
     values: object, out: npt.NDArray[np.float64], low: float, high: float, integers: bool

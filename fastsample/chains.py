@@ -14,7 +14,7 @@ from . import backend
 from .orders import flat, parse_order
 from .parameters import DEFAULT_ORDER, NAMES, OF_STAGE, TABLE
 from .records import KINDS, STAGE, Records, record_type
-from .values import column, flag, integer, real
+from .values import column, flag, integer, is_array, real
 
 _ARRAYS: dict[Any, str] = {integer: "iu", flag: "b"}  # kinds of dtypes
 
@@ -159,7 +159,7 @@ _PLAIN = frozenset(TABLE).difference(*(OF_STAGE[stage] for stage in ("mirostat",
 def scalar_record(**parameters: Any) -> Records:
     """Return the one record of scalar parameters, read-only."""
     order = parameters.pop("order", DEFAULT_ORDER)
-    if any(hasattr(v, "tolist") and not isinstance(v, np.generic) for v in parameters.values()):
+    if any(is_array(value) for value in parameters.values()):
         raise TypeError("an array, which may change, is no key")
     at_least = parameters.pop("min_tokens_to_keep", 1)
     values = {n: np.array([checked(n, v)], float) for n, v in parameters.items()}

@@ -18,6 +18,7 @@ from .parameters import EDITING
 from .records import KINDS, NUMBERS, STATES, Records
 from .reference.stages import TABLE
 from .rules import Rules, make_rules
+from .values import is_array
 
 _EDITING = frozenset(EDITING)
 _TEMPERATURE, _XTC = KINDS.index("temperature") + 1, KINDS.index("xtc") + 1
@@ -64,7 +65,7 @@ def _scalar_plan(module: Any, /, **parameters: Any) -> Plan:
     for name, value in parameters.items():
         if isinstance(value, tuple) and name != "order":
             raise TypeError("a list is no scalar")
-        if hasattr(value, "tolist") and not isinstance(value, np.generic):
+        if is_array(value):
             raise TypeError("an array, which may change, is no key")
     refuse_unknown("", parameters)
     plan = make_plan(1, "", parameters)

@@ -19,7 +19,7 @@ from .inputs import edits_of, states, together
 from .lists import ids_of, is_per_row
 from .masks import masks
 from .orders import parse_order
-from .parameters import DEFAULTS, TABLE, Parameters, Seeds, SupportsArray
+from .parameters import DEFAULTS, TABLE, Ints, Parameters, Seeds, SupportsArray
 from .plans import Plan, make_plan, plan_of
 from .records import STATES as SIZES
 from .rules import Rules, check_ids
@@ -51,7 +51,7 @@ class Sampler:
     {parameters}
     seed : int or array of shape (B,), optional
         As in `sample`; without it, one from the operating system, which the repr shows. A process
-        that is forked then goes on with another one.
+        that is forked then goes on with another one. A row whose own is None draws as in `sample`.
     offset : int, default 0
         The step of the first call.
     state : float64 array, shape (S,), optional
@@ -275,7 +275,12 @@ class Sampler:
 
     # ---- the history ----------------------------------------------------------------------------
 
-    def start(self, prompt_ids: Any, *, prompt_length: int | None = None) -> None:
+    def start(
+        self,
+        prompt_ids: Sequence[int | np.integer[Any]] | SupportsArray,
+        *,
+        prompt_length: int | None = None,
+    ) -> None:
         """Begin anew with a prompt.
 
         Parameters
@@ -295,7 +300,7 @@ class Sampler:
             raise ValueError(f"prompt_length must be in [0, {ids.size}], got {length}")
         self._kept_memory().start(ids, length)
 
-    def push(self, ids: Any) -> None:
+    def push(self, ids: Ints) -> None:
         """Add tokens, an id or several, that the sampler has not drawn itself."""
         more = ids_of("ids", [ids] if isinstance(ids, (int, np.integer)) else ids)
         self._kept_memory().push(more)
@@ -334,7 +339,7 @@ class Sampler:
         return self._memory.state
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: SupportsArray | Sequence[float]) -> None:
         self._memory.set_state(value)
 
     @property
@@ -343,7 +348,7 @@ class Sampler:
         return self._memory.seed
 
     @seed.setter
-    def seed(self, value: Any) -> None:
+    def seed(self, value: Seeds) -> None:
         self._memory.seek(value, self.offset)
 
     @property
@@ -366,7 +371,7 @@ class Sampler:
         self._memory.reset()
 
     def _move(self, seed: Seeds, offset: int) -> None:
-        seed = self.seed if seed is None else column("seed", seed, None, uint64)
+        seed = self.seed if seed is None else column("seed", seed, None, _seed_of)
         self._memory.seek(seed, uint64("offset", offset))
 
     def _reseed(self) -> None:
@@ -411,6 +416,11 @@ class Sampler:
             n: v for n, v in self._arguments().items() if n not in usual or not _same(v, usual[n])
         }
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
+
+
+def _seed_of(name: str, value: Any, where: str) -> int | None:
+    """Return a seed, or the None of one row among others, which draws as `sample` does without."""
+    return None if value is None and where else uint64(name, value, where)
 
 
 def _same(value: Any, default: Any) -> bool:

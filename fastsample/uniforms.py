@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import backend, reference
+from . import backend
 from .values import column, is_word, named, plain, refuse_masked, uint64
 
 Uniforms = npt.NDArray[np.float64]
@@ -84,7 +84,7 @@ class Keys(NamedTuple):
 
     def coins(self) -> Uniforms:
         """Return those of the coins."""
-        u: Uniforms = reference.uniforms(*self, 1)
+        u: Uniforms = backend.active().uniforms(*self, 1)
         return u
 
 

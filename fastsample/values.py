@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -30,29 +30,51 @@ def refuse_masked(name: str, value: Any) -> None:
         raise TypeError(f"{name} must not be a masked array")
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of any library, 0-d ones included, which may change."""
+    kinds = ("tolist", "__dlpack__", "__array__", "__array_interface__")
+    return not isinstance(value, np.generic) and any(hasattr(value, kind) for kind in kinds)
+
+
 def plain(name: str, value: Any) -> Any:
     """Return an array or a scalar of any library as Python's lists and numbers."""
+    if isinstance(value, (int, float, list, str)) or value is None:
+        return value.tolist() if isinstance(value, np.generic) else value
     refuse_masked(name, value)
-    if hasattr(value, "tolist") and hasattr(value, "shape"):
-        with named(f"{name} must be readable"):
+    with named(f"{name} must be readable"):
+        if hasattr(value, "tolist"):
             return value.tolist()
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value).tolist()
+        if is_array(value):
+            return np.asarray(value).tolist()
     return list(value) if isinstance(value, (tuple, range)) else value
+
+
+def _shape_of(value: Any, values: Any) -> tuple[int, ...]:
+    """Return the shape of a value, which in some libraries is a method, that became `values`."""
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, Iterable) and (found := tuple(shape)):
+        return found
+    return (len(values),) if isinstance(values, list) else ()
 
 
 def real(name: str, value: Any, where: str = "") -> float:
     """Return a number as a float."""
-    if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
+    number = value if isinstance(value, Real) else plain(name, value)
+    if isinstance(number, Real) and not isinstance(number, (bool, np.bool_)):
         try:
-            return float(value)
+            return float(number)
         except OverflowError:  # of an int beyond float64
-            return np.inf if operator.gt(value, 0) else -np.inf
+            return np.inf if operator.gt(number, 0) else -np.inf
     raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
 
 
 def flag(name: str, value: Any, where: str = "") -> bool:
     """Return True or False."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
+    answer = plain(name, value)
+    if isinstance(answer, bool):
+        return answer
     raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__}){where}")
 
 
@@ -95,9 +117,7 @@ def uint64(name: str, value: Any, where: str = "") -> int:
 def column(name: str, value: Any, rows: int | None, convert: Callable[[str, Any, str], Any]) -> Any:
     """Return a converted scalar, or a list of one converted value per row; None is any number."""
     values = plain(name, value)
-    shape = tuple(getattr(value, "shape", ()))
-    if not shape and isinstance(values, list):
-        shape = (len(values),)
+    shape = _shape_of(value, values)
     if not shape:
         return convert(name, values, "")
     if len(shape) > 1 or shape != (rows if rows is not None else max(shape[0], 1),):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import backend, reference
+from . import backend
 from .arrays import Logits, as_rows, to_array
 from .inputs import Histories, History, histories, together
 from .lists import ids_of
@@ -83,7 +83,10 @@ class _told_of:
 def _coins(one: _Sequence, count: int) -> npt.NDArray[np.float64]:
     seed, stream, offset = (words[one.r] for words in one.keys)
     same = np.full(count, seed), np.full(count, stream)
-    return reference.uniforms(*same, offset + np.arange(count, dtype=np.uint64), 1)
+    coins: npt.NDArray[np.float64] = backend.active().uniforms(
+        *same, offset + np.arange(count, dtype=np.uint64), 1
+    )
+    return coins
 
 
 def _edits(rules: Rules, one: _Sequence, count: int, vocab: int) -> dict[str, Any]:

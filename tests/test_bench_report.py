@@ -95,6 +95,7 @@ def stored(tmp_path):
     rivals = [rival for rival in bench.RIVALS if rival.name in ("NumPy", "ctranslate2")]
     samplers = [*first_sampler(), *rivals]
     report = bench.run(cases, samplers, 1e-4, vocab=SHORT)
+    report["history"] = bench.run_histories(samplers[:1], 1e-4, (8, 64))
     report["growth"] = bench.run_growth(samplers[:1], ["greedy", "chain"], 1e-4, [800, 1600])
     report["batches"] = bench.run_batches(samplers[:1], ["chain"], 1e-4, SHORT)
     path = tmp_path / "stored.json"
@@ -224,6 +225,15 @@ def test_printed_tables_fit_a_terminal(stored):
     for report in (made_up(), json.loads(stored.read_text())):
         text = f"{bench.summary(report)}\n{bench.details(report)}"
         assert max(map(len, text.splitlines())) <= 105
+
+
+def test_steps_after_long_histories(stored):
+    report = json.loads(stored.read_text())
+    timed = {(h["text"], h["work"]): h["us"] for h in report["history"]}
+    assert {text for text, _ in timed} == {"text", "one token"}
+    assert all(set(us) == {"8", "64"} and min(us.values()) > 0 for us in timed.values())
+    lines = {o.line for o in bench.outcomes(report)["After so many tokens, V = 16: microseconds"]}
+    assert lines == {"text, 8", "text, 64", "one token, 8", "one token, 64"}
 
 
 def test_growth_and_batches(stored):

@@ -139,6 +139,59 @@ def test_the_extension_needs_no_gil() -> None:
     assert "PYBIND11_MODULE(_core, m, py::mod_gil_not_used())" in bindings
 
 
+# ---- the compiler that a build takes ----------------------------------------------------------
+
+# Prints the settings that scikit-build-core is given, and the compiler that it finds named.
+HOOK = """
+import json, os, sys, sysconfig, types
+def hook(*arguments, config_settings=None):
+    return config_settings
+names = ["build_sdist"] + [f"{do}_{what}" for what in ("wheel", "editable") for do in
+    ("build", "get_requires_for_build", "prepare_metadata_for_build")] + [
+    "get_requires_for_build_sdist"]
+build = types.SimpleNamespace(**dict.fromkeys(names, hook))
+sys.modules["scikit_build_core"] = types.SimpleNamespace(build=build)
+sysconfig.get_config_vars()["CXX"] = "pythons-own -pthread"
+import fastsample_build
+print(json.dumps([fastsample_build.build_wheel("folder"), os.environ.get("CXX")]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Microsoft's compiler is on no path")
+@pytest.mark.parametrize(
+    ("there", "environment", "settings", "named"),
+    [
+        (["pythons-own", "c++"], {}, {}, None),
+        (["clang++", "g++"], {}, {}, "{path}/g++"),
+        (["clang++"], {}, {}, "{path}/clang++"),
+        (["pythons-own"], {}, {}, None),
+        (["ccache"], {}, {"wheel.cmake": "false"}, None),
+        ([], {}, {"wheel.cmake": "false"}, None),
+        (["c++"], {"CXX": "absent -O1"}, {"wheel.cmake": "false"}, "absent -O1"),
+        (["other"], {"CXX": "other -O1"}, {}, "other -O1"),
+        ([], {"CMAKE_ARGS": "-DCMAKE_CXX_COMPILER=absent"}, {}, None),
+        ([], {"CMAKE_ARGS": "-DX=1 -DFASTSAMPLE_REQUIRE_COMPILER=ON"}, {}, None),
+        ([], {"SKBUILD_CMAKE_DEFINE": "FASTSAMPLE_REQUIRE_COMPILER=ON"}, {}, None),
+        ([], {"CMAKE_TOOLCHAIN_FILE": "absent"}, {}, None),
+    ],
+    ids=str,
+)
+def test_the_compiler_of_a_build(
+    tmp_path: Path,
+    there: list[str],
+    environment: dict[str, str],
+    settings: dict[str, str],
+    named: str | None,
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT / "build_backend")} | environment
+    done = call(sys.executable, "-c", HOOK, **environment)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [settings, named and named.format(path=tmp_path)], done.stdout
+
+
 # ---- installations ----------------------------------------------------------------------------
 
 

@@ -140,6 +140,7 @@ def test_whatever_is_given_is_taken_or_refused_by_name(call, command, action):
             first, hint = err.splitlines()
             assert first.startswith(f"fastsample {command}: error: ")
             assert name in first, first
+            assert "None" not in first, first
             assert len(first) < 400
             assert hint == f"see fastsample {command} --help"
         else:
@@ -215,6 +216,20 @@ def test_an_option_is_no_value(call):
         code, err = call(["explain", "--text", option])
         assert code == 2
         assert "argument --text: expected one argument" in err
+
+
+@pytest.mark.parametrize(("command", "action"), OPTIONS)
+def test_what_ends_options_is_no_value(call, command, action):
+    for option in action.option_strings:
+        code, err = call([command, f"{option}=--"])
+        assert code == 2
+        assert f"{command}: error: argument {option}: must be a value, got '--'\n" in err
+
+
+def test_no_name_is_not_the_name_of_a_backend(call):
+    code, err = call(["demo", "--backend", ""])
+    assert code == 2
+    assert "argument --backend: must be one of core, numba, reference, got ''" in err
 
 
 def test_commands_have_an_option_for_each_parameter():

@@ -166,6 +166,13 @@ def test_no_stage_leaves_fewer_than_it_must(stage: str, at_least: int) -> None:
     assert excuses <= 0.01 * seen
 
 
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.3])
+def test_typical_p_leaves_enough_where_very_many_are_equally_far(p: float) -> None:
+    row = np.random.default_rng(1).choice([0.0, 1.5], 20_000).astype(np.float32)
+    for at_least in (1, 300, 900, 5_000):
+        assert agrees(row, [Step("typical_p", (p,))], at_least)
+
+
 def test_stages_follow_each_other() -> None:
     # What one leaves, by a place in the order, a ceiling or a list, is what the next one cuts.
     rng = np.random.default_rng(3)

@@ -199,6 +199,75 @@ def test_torch(variant: str) -> None:
     assert np.array_equal(fs.sample(tensor, u=0.5, temperature=temperature), expected)
 
 
+class MethodShape(rows.OnlyDlpack):
+    """As an OrtValue, whose shape is a method."""
+
+    def shape(self) -> list[int]:
+        raise AssertionError("shape is not asked for")
+
+
+class OnlyInterface:
+    """As a StorageView of CTranslate2."""
+
+    def __init__(self, x: npt.NDArray[Any]) -> None:
+        self._x = x
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._x.__array_interface__
+
+
+@pytest.mark.parametrize("kind", [MethodShape, OnlyInterface, OnlyArray, rows.OnlyDlpack, list])
+def test_parameters_of_any_library(variant: str, kind: Any) -> None:
+    given: dict[str, Any] = {
+        "temperature": np.float32([0.5, 1.0, 1.5, 2.0]),
+        "top_k": np.int64([3, 50, 5, 500]),
+        "top_p": np.float64([0.5, 0.75, 0.9, 1.0]),
+        "frequency_penalty": np.float32([0.0, 0.5, 1.0, 2.0]),
+        "seed": np.int64([7, 8, 9, 7]),
+        "offset": np.int32([0, 3, 1, 2]),
+    }
+    history = [row.argsort()[-4:].tolist() for row in BATCH]
+    expected = fs.sample(BATCH, history=history, **given)
+    for name, values in given.items():
+        each = list(map(np.array, values)) if kind is list else kind(values)  # 0-d in a list
+        found = fs.sample(BATCH, history=history, **{**given, name: each})
+        assert np.array_equal(found, expected), name
+        alone: dict[str, Any] = {"seed": 3, "history": history, name: values}
+        each_alone = fs.sample(BATCH, **alone | {name: each})
+        assert np.array_equal(each_alone, fs.sample(BATCH, **alone)), name
+        if kind is not list:
+            shaped = kind(np.stack([values, values]))
+            with pytest.raises((ValueError, TypeError), match=f"^{name} must be "):
+                fs.sample(BATCH, history=history, **{**given, name: shaped})
+            one: dict[str, Any] = {
+                "seed": 5,
+                "history": history[1],
+                name: kind(values[1:2].reshape(())),
+            }
+            scalar = fs.sample(BATCH[1], **one)
+            assert scalar == fs.sample(BATCH[1], **one | {name: values[1].item()})
+
+
+def test_a_number_of_another_library_may_change(variant: str) -> None:
+    for kind in (MethodShape, OnlyInterface, OnlyArray, rows.OnlyDlpack, np.asarray):
+        number = np.zeros(())
+        temperature = kind(number)
+        assert fs.sample(BATCH[1], temperature=temperature, u=0.0) == BATCH[1].argmax()
+        number[...] = 2.0
+        assert fs.sample(BATCH[1], temperature=temperature, u=0.0) == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_parameters_as_a_list_of_tensors(variant: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    values = [0.5, 1.0, 1.5, 2.0]
+    tensors = [torch.tensor(value, dtype=getattr(torch, dtype)) for value in values]
+    chain: dict[str, Any] = {"order": ("p_less", "temperature"), "seed": 3}
+    found = fs.sample(BATCH, temperature=tensors, p_less=[torch.tensor(True)] * 4, **chain)
+    assert np.array_equal(found, fs.sample(BATCH, temperature=values, p_less=True, **chain))
+
+
 def test_torch_without_copy() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):

@@ -192,22 +192,42 @@ def test_seeded_and_unseeded_rows_share_a_batch() -> None:
         fs.sample(BATCH, seed=[None, 1])
 
 
+def test_a_sampler_has_seeded_and_unseeded_rows() -> None:
+    made = fs.Sampler(seed=[42, None, 7], offset=5)
+    assert repr(made) == "Sampler(seed=[42, None, 7], offset=5)"
+    kinds = [made, made.copy(), pickle.loads(pickle.dumps(made)), fs.Sampler()]
+    kinds[3].reset(seed=(np.int64(42), None, np.uint8(7)), offset=5)
+    steps = [np.stack([sampler(BATCH) for _ in range(6)]) for sampler in kinds]
+    for row, seed in ((0, 42), (2, 7)):
+        alone = [fs.sample(BATCH[0], seed=seed, offset=5 + step) for step in range(6)]
+        assert all(found[:, row].tolist() == alone for found in steps)
+    assert len({tuple(found[:, 1]) for found in steps}) == 4
+    for wrong, said in (([1, "2", None], "'2'"), ([None, True, 1], "True"), ([None, 0.5], "0.5")):
+        with pytest.raises(TypeError, match=f"^seed must be an integer, got {said}"):
+            fs.Sampler(seed=wrong)
+
+
 @pytest.mark.parametrize("backend", fs.backends())
 def test_uniforms_of_a_batch(backend: Any) -> None:
     keys = [(0, 0, 0), (42, 7, 1000), (2**64 - 1, 3, 2**64 - 1), (1, 2**64 - 1, 2**63)]
     seeds, streams, offsets = np.array(keys, np.uint64).T.copy()
     expected = [
-        np.random.Generator(
-            np.random.Philox(
-                key=np.array([seed, stream], np.uint64),
-                counter=np.array([offset, 0, 0, 0], np.uint64),
-            )
-        ).random()
-        for seed, stream, offset in keys
+        [
+            np.random.Generator(
+                np.random.Philox(
+                    key=np.array([seed, stream], np.uint64),
+                    counter=np.array([offset, use, 0, 0], np.uint64),
+                )
+            ).random()
+            for seed, stream, offset in keys
+        ]
+        for use in range(4)
     ]
     with fs.use_backend(backend):
         module = fs.backend.active()
-        assert module.uniforms(seeds, streams, offsets).tolist() == expected
+        assert module.uniforms(seeds, streams, offsets).tolist() == expected[0]
+        made = [module.uniforms(seeds, streams, offsets, use).tolist() for use in range(4)]
+        assert made == expected
         by_row = fs.sample(BATCH, seed=[2**64 - 1, 0, 5], offset=np.array([1, 2, 3], np.uint64))
         assert np.array_equal(
             by_row,

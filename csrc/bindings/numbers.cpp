@@ -7,9 +7,9 @@ namespace fastsample::bindings {
 
 namespace {
 
-// One uniform of each seed, stream and offset.
+// One uniform of each seed, stream and offset, and of one use.
 py::array_t<double> uniforms(const py::array& seeds, const py::array& streams,
-                             const py::array& offsets) {
+                             const py::array& offsets, uint64_t use) {
   const py::ssize_t count = seeds.size();
   constexpr const char* kWhat = "seeds, streams and offsets must be uint64 of one length";
   const uint64_t* seed = as_buffer<uint64_t>(seeds, count, 'u', kWhat);
@@ -17,7 +17,7 @@ py::array_t<double> uniforms(const py::array& seeds, const py::array& streams,
   const uint64_t* offset = as_buffer<uint64_t>(offsets, count, 'u', kWhat);
   py::array_t<double> out(count);
   double* u = out.mutable_data();
-  for (py::ssize_t i = 0; i < count; ++i) u[i] = fs_uniform(seed[i], stream[i], offset[i]);
+  for (py::ssize_t i = 0; i < count; ++i) u[i] = fs_uniform_for(seed[i], stream[i], offset[i], use);
   return out;
 }
 
@@ -93,7 +93,8 @@ bool take_words(const py::object& values, const py::array& out) {
 
 void define_numbers(py::module_& m) {
   m.def("uniform", &fs_uniform, py::arg("seed"), py::arg("stream"), py::arg("offset"));
-  m.def("uniforms", &uniforms, py::arg("seeds"), py::arg("streams"), py::arg("offsets"));
+  m.def("uniforms", &uniforms, py::arg("seeds"), py::arg("streams"), py::arg("offsets"),
+        py::arg("use") = 0);
   m.def("take_numbers", &take_numbers, py::arg("values"), py::arg("out"), py::arg("low"),
         py::arg("high"), py::arg("integers"));
   m.def("take_words", &take_words, py::arg("values"), py::arg("out"));

@@ -53,7 +53,7 @@ Histogram::Histogram(const Row& row, Exp2 exp2, Aim aim) : exp2_(exp2) {
   // in a few of them.
   constexpr size_t kMost = 128;
   const size_t pieces =
-      std::min(row.blocks, aim == kCount ? kMost : std::clamp<size_t>(row.blocks / 4, 16, kMost));
+      std::min(row.blocks, aim == kCount ? kMost : std::clamp<size_t>(row.blocks / 2, 16, kMost));
   const size_t size = pieces * kSampled;
   each_ = float(row.n) / float(size);
   alignas(64) float sample[kMost * kSampled];

@@ -20,15 +20,15 @@ class Search {
  public:
   Search(const Row& row, const Survivors& list, const Band& band, Target target)
       : row_(row), list_(list), band_(band), target_(target) {
-    float low[4], high[4];  // by turns: one would wait for itself
-    std::fill(low, low + 4, INFINITY);
-    std::fill(high, high + 4, -INFINITY);
-    for (size_t i = 0; i < list.size; ++i) {
-      low[i % 4] = std::min(low[i % 4], list.x[i]);
-      high[i % 4] = std::max(high[i % 4], list.x[i]);
-    }
-    lowest_ = *std::min_element(low, low + 4);
-    highest_ = *std::max_element(high, high + 4);
+    constexpr size_t kTogether = 16;  // one would wait for itself
+    float low[kTogether];
+    std::fill(low, low + kTogether, INFINITY);
+    size_t i = 0;
+    for (; i + kTogether <= list.size; i += kTogether)
+      for (size_t k = 0; k < kTogether; ++k) low[k] = std::min(low[k], list.x[i + k]);
+    for (; i < list.size; ++i) low[0] = std::min(low[0], list.x[i]);
+    lowest_ = *std::min_element(low, low + kTogether);
+    highest_ = row.kernels->largest_below(list.x, list.size, INFINITY);
   }
 
   // Leaves in `inner` less than the target, in `outer` what reaches it, and between them few values
@@ -110,12 +110,20 @@ Nearest nearest_of(const Row& row, const Survivors& list, const Band& band, Targ
   if (!target.reached(outer.mass, outer.count)) return {outer.values, nullptr, 0, 0};
   search.run(inner, outer);
 
-  uint32_t* places = workspace.places.reserve(list.size + 1);
+  // What is in the one and not in the other: the larger ones first, which are taken first where all
+  // have one distance.
+  uint32_t* places = workspace.places.reserve(list.size + kSlack);
   size_t count = 0;
-  for (size_t i = 0; i < list.size; ++i) {
-    places[count] = uint32_t(i);
-    const bool outside = !inner.values.has(list.x[i]);
-    count += outer.values.has(list.x[i]) & outside;
+  const auto add = [&](float low, float high) {
+    auto* more = reinterpret_cast<int32_t*>(places + count);
+    count += row.kernels->places_within(list.x, list.size, low, high, more);
+  };
+  const float beyond = next_above(outer.values.high);
+  if (inner.values.empty()) {
+    add(outer.values.low, beyond);
+  } else {
+    add(next_above(inner.values.high), beyond);
+    add(outer.values.low, inner.values.low);
   }
   double* distance = workspace.distances.reserve(list.size);
   for (size_t k = 0; k < count; ++k) distance[places[k]] = band.distance(list.x[places[k]]);

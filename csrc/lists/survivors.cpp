@@ -37,7 +37,7 @@ size_t Survivors::list_blocks(const Row& row, float low) {
     blocks[0] = 0;
     return row.block_max[0] >= low ? 1 : 0;
   }
-  return row.kernels->places_at_least(row.block_max, row.blocks, low, blocks);
+  return row.kernels->places_within(row.block_max, row.blocks, low, INFINITY, blocks);
 }
 
 // Of the listed blocks first to last - 1.

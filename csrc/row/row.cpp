@@ -22,11 +22,11 @@ bool Row::settle(float from) const {
   // The maxima are the workspace's: const to all but the scan and what changes them here.
   float* maxima = const_cast<float*>(block_max);
   int32_t* places = patch->block_places();
-  const size_t count = kernels->places_at_least(maxima, blocks, from, places);
+  const size_t count = kernels->places_within(maxima, blocks, from, settled_from, places);
   bool changed = false;
   for (size_t i = 0; i < count; ++i) {
     const auto b = size_t(places[i]);
-    if (maxima[b] >= settled_from || !patch->has_edits(b)) continue;
+    if (!patch->has_edits(b)) continue;
     const float before = maxima[b];
     settle_block(b);
     changed |= maxima[b] != before;

@@ -268,8 +268,9 @@ struct Kernels {
                      float* any);
   // Makes those values of a block -inf whose bit is not set: of value i, bit i % 32 of word i / 32.
   void (*clear_forbidden)(const uint32_t* words, float* x);
-  // Writes where values reach tau, and returns how many do. There must be room for kSlack more.
-  size_t (*places_at_least)(const float* x, size_t n, float tau, int32_t* places);
+  // Writes where values are in [low, high), and returns how many are. There must be room for kSlack
+  // more.
+  size_t (*places_within)(const float* x, size_t n, float low, float high, int32_t* places);
   // What can be asked of a list: how many values reach tau, what they weigh, and which is the
   // largest below tau.
   size_t (*count_at_least)(const float* x, size_t n, float tau);

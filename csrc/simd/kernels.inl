@@ -418,7 +418,7 @@ constexpr Kernels kernels = {
     weigh_squares,
     count_bins,
     clear_forbidden,
-    places_at_least,
+    places_within,
     count_at_least,
     kth_of_few,
     reaching_of_few,

@@ -79,15 +79,17 @@ inline uint32_t mask_of_tail(const float* x, size_t n, float tau) {
   return mask;
 }
 
-size_t places_at_least(const float* x, size_t n, float tau, int32_t* places) {
-  const F cut = Vec::set1(tau);
+size_t places_within(const float* x, size_t n, float low, float high, int32_t* places) {
+  const F from = Vec::set1(low), to = Vec::set1(high);
   size_t count = 0;
   for (size_t i = 0; i < n; i += 64) {
     uint64_t word = 0;
     for (size_t k = 0; k < 64 && i + k < n; k += kWidth) {
       const size_t left = n - i - k;
-      const uint32_t mask = left >= size_t(kWidth) ? Vec::mask_ge(Vec::load(x + i + k), cut)
-                                                   : mask_of_tail(x + i + k, left, tau);
+      const float* at = x + i + k;
+      const uint32_t mask = left >= size_t(kWidth)
+                                ? Vec::mask_within(Vec::load(at), from, to)
+                                : mask_of_tail(at, left, low) & ~mask_of_tail(at, left, high);
       word |= uint64_t(mask) << k;
     }
     count += Vec::write_bits(word, int32_t(i), places + count);

@@ -303,8 +303,12 @@ class Search {
 
   // `has_masses` says whether the masses per block are those of values >= kept.low.
   bool keep_interval(Interval kept, size_t last_low, size_t last_high, bool has_masses) {
-    if (target_.count > 1 && count_in(kept) < target_.count + kBlock)
-      return false;  // perhaps too few
+    if (target_.count > 1) {
+      Interval whole = kept;  // without ends of which only some stay
+      if (last_low != kNoLimit) whole.low = next_above(whole.low);
+      if (last_high != kNoLimit) whole.high = from_key(to_key(whole.high) - 1);
+      if (count_in(whole) < target_.count + kBlock) return false;  // perhaps too few
+    }
     list_.clear();
     cutting_.kept.listed = false;
     cutting_.kept.tau = kept.low;

@@ -65,10 +65,11 @@ def uniforms(
     seeds: npt.NDArray[np.uint64],
     streams: npt.NDArray[np.uint64],
     offsets: npt.NDArray[np.uint64],
+    use: int = 0,
 ) -> Floats:
-    """Return one uniform of each seed, stream and step."""
+    """Return one uniform of each seed, stream and step, and of one use."""
     out = np.empty(seeds.size)
-    compiled.uniforms(*(a.ctypes.data for a in (seeds, streams, offsets, out)), out.size)
+    compiled.uniforms(*(a.ctypes.data for a in (seeds, streams, offsets, out)), out.size, use)
     return out
 
 

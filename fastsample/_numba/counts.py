@@ -58,14 +58,17 @@ def add(
 
 @entry
 def move(
-    tokens: Ids, first: int, last: int, by: int, windows: Ids, starts: Ids, ids: Ids,
-    counts: Counters, used: int,
+    tokens: Ids, first: int, last: int, by: int, windows: Ids, whole: npt.NDArray[np.bool_],
+    prompt: int, ids: Ids, counts: Counters, used: int,
 ) -> int:  # fmt: skip
-    """Count tokens first..last-1 as they enter at the end (by 1), or leave from there (by -1)."""
+    """Count tokens first..last-1 as they enter at the end (by 1), or leave from there (by -1).
+
+    The prompt counts for those rules that look at the whole.
+    """
     for step in range(last - first):
         at = first + step if by > 0 else last - 1 - step
         for rule in range(windows.size):
-            window, start = windows[rule], starts[rule]
+            window, start = windows[rule], 0 if whole[rule] else prompt
             if window == 0:
                 continue
             if at >= start:
@@ -76,14 +79,38 @@ def move(
     return used
 
 
+LARGEST = 1.7976931348623157e308
+
+
+@njit
+def held(x: float) -> float:
+    return min(max(x, -LARGEST), LARGEST)
+
+
+@njit
+def copy(to: Scalar, edit: Scalar) -> None:
+    to.id, to.banned, to.factor = edit.id, edit.banned, edit.factor
+    to.subtract, to.bias = edit.subtract, edit.bias
+
+
 @entry
 def fill(
-    edits: npt.NDArray[np.void], ids: Ids, counts: Counters, kinds: Ids, values: Doubles
-) -> None:
-    """Write what counted ids are edited by; the kinds are those of ``COUNTING`` in history.py."""
-    largest = 1.7976931348623157e308
+    edits: npt.NDArray[np.void], ids: Ids, counts: Counters, kinds: Ids, values: Doubles,
+    others: npt.NDArray[np.void], vocab: int,
+) -> int:  # fmt: skip
+    """Write what counted ids are edited by and the edits of others, as one of each id, rising.
+
+    The kinds are those of ``COUNTING`` in history.py. Ids from ``vocab`` on are left out. Returns
+    how many edits there are.
+    """
+    size = other = 0
     for i in range(ids.size):
-        edit = edits[i]
+        if ids[i] >= vocab:
+            break
+        while other < others.size and others[other].id < ids[i]:
+            copy(edits[size], others[other])
+            size, other = size + 1, other + 1
+        edit = edits[size]
         edit.id, edit.banned, edit.factor, edit.subtract, edit.bias = ids[i], 0, 1.0, 0.0, 0.0
         for rule in range(kinds.size):
             times, kind, value = counts[rule, i], kinds[rule], values[rule]
@@ -94,9 +121,17 @@ def fill(
             elif kind == 3:
                 edit.banned = 1
             else:
-                more = value * times if kind == 1 else value
-                more = edit.subtract + min(max(more, -largest), largest)
-                edit.subtract = min(max(more, -largest), largest)
+                edit.subtract = held(edit.subtract + held(value * times if kind == 1 else value))
+        if other < others.size and others[other].id == ids[i]:
+            edit.banned |= others[other].banned
+            edit.bias = others[other].bias
+            edit.subtract = held(edit.subtract + others[other].subtract)
+            other += 1
+        size += 1
+    while other < others.size and others[other].id < vocab:
+        copy(edits[size], others[other])
+        size, other = size + 1, other + 1
+    return size
 
 
 class Counts:
@@ -145,10 +180,10 @@ class Counts:
             wider = np.zeros((len(self._counts), room), np.int32)
             wider[:, : self._used] = self._counts[:, : self._used]
             self._counts = wider
-        starts = np.where(self._whole, 0, prompt_length)
         self._used = move(
-            tokens, first, last, by, self._windows, starts, self._ids, self._counts, self._used
-        )
+            tokens, first, last, by, self._windows, self._whole, prompt_length, self._ids,
+            self._counts, self._used,
+        )  # fmt: skip
 
     def of_ids(self) -> tuple[Ids, Counters]:
         """Return the ids that are counted, rising, and how often each rule has."""

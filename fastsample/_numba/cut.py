@@ -19,7 +19,7 @@ from .row import (
     list_kept,
     weigh,
 )
-from .stages.cutting import Cutting, count_of, mass_of
+from .stages.cutting import SMALL_ROW, Cutting, count_of, mass_of
 from .stages.eta_cutoff import weight_of_eta
 from .stages.floor import keep_floor, place_of, place_of_log
 from .stages.mirostat import count_of_mirostat
@@ -53,7 +53,6 @@ from .words import Ids, Scalar, carray, njit, pointer
     ADAPTIVE,
     P_LESS_NORM,
 ) = range(1, len(KINDS) + 1)
-SMALL_ROW = 512  # up to here a list of all is faster than a search
 
 
 class Chain(NamedTuple):

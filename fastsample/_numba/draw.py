@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cut import ADAPTIVE, MIROSTAT, SMALL_ROW, Chain, State, cut, stage_at
+from .cut import ADAPTIVE, MIROSTAT, Chain, State, cut, stage_at
 from .edits import copy_edited
 from .row import (
     FLOAT32,
@@ -24,7 +24,7 @@ from .row import (
     weigh,
 )
 from .stages.adaptive import aim_of, reweigh, start_of
-from .stages.cutting import Cutting, list_of
+from .stages.cutting import SMALL_ROW, Cutting, list_of
 from .stages.mirostat import next_mu
 from .weights import Exp2, exp2_scale
 from .words import (
@@ -178,7 +178,7 @@ def result_of(
     if divisor == 0.0 and c.listed.ids.size and not job.ids:  # greedy: one is left
         token = np.int64(c.listed.ids[0])
         return token if token < size else CHANGED
-    u = philox_uniform(seed, 0, offset)
+    u = philox_uniform(seed, 0, offset, 0)
     if job.uniforms:
         u = carray(pointer(job.uniforms), i + 1, np.float64)[i]
     exp2 = Exp2(c.row.max, exp2_scale(divisor if divisor > 0.0 else 1.0))
@@ -274,18 +274,18 @@ def _entries(
     def uniform(seed: int, stream: int, offset: int) -> float:
         """Return a uniform, of integers that are taken modulo 2**64."""
         _ = sources
-        return philox_uniform(seed, stream, offset)
+        return philox_uniform(seed, stream, offset, 0)
 
     @entry
-    def uniforms(seeds: int, streams: int, offsets: int, out: int, count: int) -> int:
-        """Write the uniforms of as many keys; all are addresses."""
+    def uniforms(seeds: int, streams: int, offsets: int, out: int, count: int, use: int) -> int:
+        """Write the uniforms of a use, of as many keys; these are addresses."""
         _ = sources
         u = carray(pointer(out), count, np.float64)
         for i in range(count):
             seed = carray(pointer(seeds), count, np.int64)[i]
             stream = carray(pointer(streams), count, np.int64)[i]
             offset = carray(pointer(offsets), count, np.int64)[i]
-            u[i] = philox_uniform(seed, stream, offset)
+            u[i] = philox_uniform(seed, stream, offset, use)
         return count
 
     return run, uniform, uniforms

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..records import EDIT
 from .row import INFINITY, Row, copy_floats
+from .vectors import clear_forbidden
 from .words import Floats32, Scalar, carray, njit, pointer
 
 
@@ -32,7 +33,10 @@ def copy_edited(row: Row, to: Floats32, extra: Scalar, i: Scalar) -> None:
                 to[at] = edited(to[at], edits[k])
     if extra.allowed:
         words = carray(pointer(extra.allowed), (i + 1, extra.words), np.uint32)[i]
-        for j in range(row.size):
+        whole = min(words.size, row.size // 32)
+        for w in range(whole):
+            clear_forbidden(to, 32 * w, words[w])
+        for j in range(32 * whole, row.size):
             word = words[j >> 5] if j >> 5 < words.size else np.uint32(0)
             if not (word >> np.uint32(j & 31)) & np.uint32(1):
                 to[j] = -INFINITY

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..lists import ids_of
 from ..records import EDIT
 from ..reference.edits.dry import limit, power
-from ..reference.edits.edit import LARGEST, Edit, held
+from ..reference.edits.edit import Edit, held
 from ..reference.history import within
 from .counts import Counts, fill
 from .searches import breaks_at, completing, follow_ends, repeated
@@ -66,6 +66,8 @@ class _Rules:
         if self.numbers.get("no_repeat_ngram") == (1.0,):
             self.numbers["single ids"] = (1.0, -1.0)
         self.counting = [name for name in COUNTING if name in self.numbers]
+        self.kinds = np.array([list(COUNTING).index(name) for name in self.counting], np.int64)
+        self.values = np.array([self.numbers[name][0] for name in self.counting], np.float64)
         self.columns = _columns(list(self.fixed.values()))
 
     def _fix(self, token: int, weight: float) -> None:
@@ -123,32 +125,9 @@ class History:
         fixed = asked is self._rules.fixed
         others = self._rules.columns if fixed else _columns(list(asked.values()))
         ids, counts = self._counts.of_ids()
-        made = self._counted(ids, counts, others) if ids.size else others
-        return made[: np.searchsorted(made["id"], vocab)]
-
-    @np.errstate(over="ignore")  # what becomes infinite is held
-    def _counted(
-        self, ids: Ids, counts: npt.NDArray[np.int32], others: npt.NDArray[np.void]
-    ) -> npt.NDArray[np.void]:
-        """Return the edits of what is counted, and of what is not, as one of each id."""
-        places = np.searchsorted(ids, others["id"])
-        new = np.ones(others.size, np.bool_)
-        inside = places < ids.size
-        new[inside] = ids[places[inside]] != others["id"][inside]
-        made = np.empty(ids.size, EDIT)
-        names = self._rules.counting
-        kinds = np.array([list(COUNTING).index(name) for name in names], np.int64)
-        values = np.array([self._rules.numbers[name][0] for name in names])
-        fill(made, ids, counts, kinds, values)
-        if others.size:
-            made = np.insert(made, places[new], others[new])
-            old = np.searchsorted(made["id"], others["id"][~new])
-            there, more = made[old], others[~new]
-            there["banned"] |= more["banned"]
-            there["bias"] = more["bias"]
-            there["subtract"] = np.clip(there["subtract"] + more["subtract"], -LARGEST, LARGEST)
-            made[old] = there
-        return made
+        made = np.empty(ids.size + others.size, EDIT)
+        rules = self._rules
+        return made[: fill(made, ids, counts, rules.kinds, rules.values, others, vocab)]
 
     def _asked(self) -> dict[int, Edit]:
         """Return what is fixed, and what the end of the history asks for."""

@@ -110,6 +110,21 @@ def mask_within(context: Any, x: Any, start: Any, low: Any, high: Any) -> Any:
 
 
 @intrinsic
+def clear_forbidden(context: Any, x: Any, start: Any, word: Any) -> Any:
+    """Make those of 32 values from `start` on -inf whose bit is not set."""
+
+    def build(context: Any, builder: Value, signature: Any, values: Any) -> Value:
+        floats = ir.VectorType(FLOAT, 32)
+        at = place(context, builder, x, values[0], values[1], floats)
+        allowed = builder.bitcast(values[2], ir.VectorType(ir.IntType(1), 32))
+        own, none = builder.load(at, align=4), constant(floats, float("-inf"))
+        builder.store(builder.select(allowed, own, none), at, align=4)
+        return context.get_dummy_value()
+
+    return numba.void(x, numba.int64, numba.uint32), build
+
+
+@intrinsic
 def scan_floats(context: Any, x: Any, lane_max: Any) -> Any:
     """Write the maximum of every lane of a block; return whether there is a NaN."""
 

@@ -97,12 +97,12 @@ def multiply_high(a: Scalar, b: Scalar) -> Scalar:
 
 
 @njit
-def philox_uniform(seed: Scalar, stream: Scalar, offset: Scalar) -> float:
-    """Return the uniform that NumPy draws of Philox(key=[seed, stream], counter=[offset, 0...])."""
+def philox_uniform(seed: Scalar, stream: Scalar, offset: Scalar, use: Scalar) -> float:
+    """Return what NumPy draws of Philox(key=[seed, stream], counter=[offset, use, 0, 0])."""
     one, zero = np.uint64(1), np.uint64(0)
     k0, k1 = np.uint64(seed), np.uint64(stream)
     c0, c2, c3 = np.uint64(offset) + one, zero, zero
-    c1 = one if c0 == zero else zero
+    c1 = np.uint64(use) + (one if c0 == zero else zero)  # uses are small: no carry goes on
     for _ in range(10):
         m0, m1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
         c0, c1, c2, c3 = (

@@ -69,6 +69,9 @@ class _Parser(argparse.ArgumentParser):
         while left and left[0] != "--":
             joined.append(left.pop(0))
             action = options.get(joined[-1])
+            name, _, value = joined[-1].partition("=")
+            if value == "--" and name in options:  # which argparse takes for the end of options
+                self.error(f"argument {name}: must be a value, got '--'")
             takes_value = action is not None and action.nargs is None
             value = left[0] if left and left[0] not in options else ""
             if takes_value and value[:1] == "-" and value[1:2] not in ("", "-"):

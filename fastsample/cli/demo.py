@@ -245,7 +245,7 @@ def demo(args: argparse.Namespace) -> None:
     prompts = args.prompt or range(1, len(data.prompts) + 1)
     with ExitStack() as stack:
         try:
-            if args.backend:
+            if args.backend is not None:
                 stack.enter_context(use_backend(args.backend))
             parameters = sampling_parameters(args)
             past = past_of(args)

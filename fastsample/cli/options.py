@@ -17,7 +17,7 @@ from ..plans import make_plan, start_of
 from ..records import KINDS as STAGES
 from ..values import flag
 from .lists import FORMS
-from .values import Number, Parameter, written
+from .values import Number, Parameter, as_written, written
 
 #: What `sample` takes, by its name there.
 KINDS = {name: Parameter(name) for name in (*TABLE, "seed", "offset", "u", "u_xtc")}
@@ -56,9 +56,8 @@ def help_of(name: str, default: Any = None) -> str:
     """Return what a parameter does, in a sentence, its range and its default."""
     rule = TABLE[name]
     text = sentence(name)
-    # As an option is written: without None, and lists in their own way.
-    must = re.sub(r"^None(, | or )", "", rule.requirement)
-    must = FORMS[rule.convert].must if rule.convert in FORMS else must
+    listed = rule.convert in FORMS
+    must = FORMS[rule.convert].must if listed else as_written(rule.requirement)
     said = text if rule.convert is flag else f"{text}; {must}"
     default = rule.default if default is None else default
     return f"{said}{'' if default is None else f' (default {default})'}".replace("%", "%%")

@@ -33,6 +33,11 @@ def shown(text: str) -> str:
     return ascii(short)
 
 
+def as_written(requirement: str) -> str:
+    """Return what a value must be, without the None that no option can say."""
+    return re.sub(r"\bNone(, | or )", "", requirement)
+
+
 def written(value: Any) -> str:
     """Return a parameter's value as an option has it."""
     if isinstance(value, dict):
@@ -128,7 +133,7 @@ class Parameter:
             said, _, got = str(error).rpartition(", got ")
             # A number is repeated as it was written; of a list, what is wrong in it.
             got = got if self.form else shown(text)
-            said = re.sub(rf"^{self.name} | of {self.name}\b", "", said or str(error))
+            said = re.sub(rf"^{self.name} | of {self.name}\b", "", as_written(said or str(error)))
             raise ArgumentTypeError(f"{said}, got {got}") from None
         return value
 

@@ -72,13 +72,18 @@ class Draws:
         row = self._edited() if self._edits else self._row
         token = int(self._sampler(row)) if self._grammar is None else self._fitting(row)
         if self._call is not None and self._call.top_logprobs is not None:
-            # Of the row as it came, whatever processors have made of it.
-            top = self._call.top_logprobs
-            told = draw(self._row, top_logprobs=top, allowed_token_ids=[token], temperature=0.0)
-            self._call.told.append(told)
+            self._call.told.append(self._told(token, self._call.top_logprobs))
         self.draws += 1
         self.seconds += perf_counter() - since
         return token
+
+    def _told(self, token: int, top: int) -> Draw:
+        """Return what is told of a token: of the row as it came, whatever processors made of it."""
+        if self._row[token] > -np.inf:
+            return draw(self._row, top_logprobs=top, allowed_token_ids=[token], temperature=0.0)
+        # A processor has lifted what the model itself never says.
+        told = draw(self._row, top_logprobs=top, temperature=0.0)
+        return told._replace(token=token, logprob=-np.inf)
 
     def _fitting(self, row: Row) -> int:
         """Return a token that the grammar allows, and tell the grammar of it."""

@@ -59,8 +59,9 @@ class Teller:
             token, tops = self._text([draw.token], before), dict[str, float]()
             if draw.top_ids is not None and draw.top_logprobs is not None:
                 pairs = zip(draw.top_ids.tolist(), draw.top_logprobs.tolist(), strict=True)
-                # Of several tokens of one text the last one counts, as in `Llama`.
-                tops = {self._text([token_id], before): logprob for token_id, logprob in pairs}
+                # Of several tokens of one text the last one counts, as in `Llama`. Where the model
+                # gives fewer than were asked for, the others have the id -1.
+                tops = {self._text([i], before): logprob for i, logprob in pairs if i >= 0}
             told["tokens"].append(token)
             told["text_offset"].append(len(self._prompt) + len(self._text(before, [])))
             told["token_logprobs"].append(draw.logprob)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ..arrays import to_array, widen
 from ..orders import Order
 from ..parameters import DEFAULTS, EDITING, TABLE
 from ..sampler import Sampler
-from ..values import any_integer, plain, uint64
+from ..values import any_integer, real, uint64
 from . import how_to_get
 
 try:
@@ -111,18 +110,11 @@ def smollm2_path() -> str:
     return str(next(Path(package.origin).parent.glob("*.gguf")))
 
 
-def _number(name: str, value: Any) -> float:
-    number = plain(name, value)
-    if not isinstance(number, Real) or isinstance(number, bool):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    return float(number)
-
-
 def _check_numbers(given: Mapping[str, Any]) -> None:
     for name in _NUMBERS:
         if name not in given:
             continue
-        _number(name, given[name])
+        real(name, given[name])
         rule = TABLE[_OURS.get(name, name)]
         number = rule.convert(name, given[name], "")
         if not rule.low <= number <= rule.high:  # as NaN is not
@@ -131,7 +123,7 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
 
 def _stages(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of the stages that llama-cpp-python runs, of those that it is given."""
-    temperature = _number("temperature", given["temp"])
+    temperature = real("temperature", given["temp"])
     if temperature < 0:
         return {}
     names = _MIROSTAT if given["mirostat_mode"] else _CUTS
@@ -210,7 +202,8 @@ class FastLlama(Llama):
     ``last_n_tokens_size``, and not at the prompt. With DRY on, the prompt belongs to what is looked
     at, by the penalties too. With `mirostat_mode`, top_k, typical_p, top_p and min_p play no part.
     ``logits_processor`` works on a copy of the logits, before biases and penalties. ``logprobs``
-    are of the logits as they came, and need no ``logits_all`` but for those of the prompt (`echo`).
+    are of the logits as they came, and need no ``logits_all`` but for those of the prompt (`echo`);
+    a token that a processor has lifted from -inf has -inf, as from ``Llama.logits_to_logprobs``.
 
     Examples
     --------
@@ -278,7 +271,10 @@ class FastLlama(Llama):
     def create_completion(self, *args: Any, **kwargs: Any) -> Any:
         """Complete a prompt, as ``llama_cpp.Llama`` does."""
         given = _COMPLETION.bind(self, *args, **kwargs).arguments
-        _check_numbers(given)  # `Llama` calculates with one of them first
+        _check_numbers(given)  # `Llama` calculates with some of them first
+        limit = given.get("max_tokens")
+        if limit is not None and np.isnan(real("max_tokens", limit)):
+            raise ValueError(f"max_tokens must be None or a number, got {limit!r}")
         if given.get("seed") is not None:
             seed = _seed(given["seed"])
         else:
@@ -305,7 +301,7 @@ class FastLlama(Llama):
         bound.apply_defaults()
         given = bound.arguments
         call, self._of_call = self._of_call, None
-        _number("temperature", given["temp"])
+        real("temperature", given["temp"])
         _check_numbers(given)
         processors = _processors(given["logits_processor"])
         grammar = given["grammar"]
@@ -386,7 +382,7 @@ class _Bias:
                 f"({type(bias).__name__})"
             )
         self.biases = {
-            _bias_id(token, vocab): _number("logit_bias", value) for token, value in bias.items()
+            _bias_id(token, vocab): real("logit_bias", value) for token, value in bias.items()
         }
         if not all(value < np.inf for value in self.biases.values()):  # as NaN is not
             raise ValueError(f"logit_bias must be finite or -inf, got {bias!r}")

@@ -21,6 +21,7 @@ from ..plans import start_of
 from ..rules import Rules
 from ..sampler import Sampler
 from ..sampling import sample
+from ..values import plain
 from . import how_to_get
 
 try:
@@ -73,6 +74,13 @@ class _TorchSeeds:
     def next(self) -> int:
         seed: int = torch.randint(2**63 - 1, (), device="cpu").item()
         return seed ^ self._salt if torch.initial_seed() == self._initial else seed
+
+    def in_place_of_none(self, seed: Any) -> Any:
+        """Return a seed, or seeds of rows, with those that are not given."""
+        seeds = plain("seed", seed)
+        if isinstance(seeds, list):
+            return [self.next() if one is None else one for one in seeds]
+        return self.next() if seeds is None else seeds
 
 
 _torch_seeds = _TorchSeeds()
@@ -395,8 +403,7 @@ def generate(
         parameters: dict[str, Any] = {**_stages(config), **edits, "order": order}
         if seed is None:
             seed = getattr(config, "seed", None)
-        if seed is None:
-            seed = _torch_seeds.next()
+        seed = _torch_seeds.in_place_of_none(seed)
         if recorded:
             draw = _Recorder(seed=seed, renormalize=bool(config.renormalize_logits), **parameters)
         else:

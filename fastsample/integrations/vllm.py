@@ -58,12 +58,17 @@ NAMES = (
     "vllm.v1.sample.metadata:SamplingMetadata.top_k",
     "vllm.v1.sample.metadata:SamplingMetadata.top_p",
     "vllm.v1.sample.sampler:Sampler(logprobs_mode, use_fp64_gumbel)",
+    "vllm.v1.sample.sampler:Sampler.apply_penalties(logits, sampling_metadata, output_token_ids)",
     "vllm.v1.sample.sampler:Sampler.apply_temperature(logits, temp, all_random)",
     "vllm.v1.sample.sampler:Sampler.compute_logprobs(logits)",
     "vllm.v1.sample.sampler:Sampler.forward"
     "(self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override)",
     "vllm.v1.sample.sampler:Sampler.sample"
     "(self, logits, sampling_metadata, logprobs_mode_override)",
+    "vllm.v1.sample.thinking_budget_state:ThinkingBudgetStateHolder.apply_to_logits"
+    "(self, logits, predict_bonus_token, spec_token_ids)",
+    "vllm.v1.sample.thinking_budget_state:ThinkingBudgetStateHolder.update_state"
+    "(self, output_token_ids, spec_token_ids, repeat_indices)",
 )
 
 

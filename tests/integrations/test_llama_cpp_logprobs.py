@@ -113,6 +113,34 @@ def test_values_are_log_softmax_of_the_models_rows(fast, given):
         assert tops[fast.detokenize([token]).decode(errors="ignore")] == value
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_token_that_the_model_never_gives(fast, stream):
+    """Whose logit is -inf until a processor lifts it; of three tokens that are left, five tops."""
+    never, left = 260, [10, 300, 4000]
+
+    def process(ids, row):
+        address = llama_cpp.llama_get_logits_ith(fast.ctx, -1)  # the model's own
+        own = np.ctypeslib.as_array(address, shape=row.shape)
+        own[:] = -np.inf
+        own[left] = 0.0
+        lifted = np.full_like(row, -np.inf)
+        lifted[never] = 1.0
+        return lifted
+
+    asked = {"logprobs": 5, "logits_processor": [process], "max_tokens": 3, "stream": stream}
+    text, told = logprobs_of(fast, **asked)
+    word = fast.detokenize([never]).decode(errors="ignore")
+    assert text == 3 * word
+    expected = llama_cpp.Llama.logits_to_logprobs(np.array([0, 0, 0, -np.inf]))
+    assert expected[3] == -np.inf
+    assert told["token_logprobs"] == [-np.inf] * 3
+    for tops in told["top_logprobs"]:
+        assert tops.pop(word) == -np.inf
+        assert tops == pytest.approx(
+            {fast.detokenize([i]).decode(errors="ignore"): expected[0] for i in left}
+        )
+
+
 def test_they_change_no_token(fast):
     """Nor does logits_all change them."""
     text = complete(fast)

@@ -43,15 +43,15 @@ TEXTS: dict[str, tuple[dict[str, Any], range]] = {
 
 REFUSED = """\
 no sampler is made: sampler must not be null
-no sampler is made: n_vocab must be from 1 to 4194304
-no sampler is made: n_vocab must be from 1 to 4194304
+no sampler is made: n_vocab must be in [1, 4194304], got 0
+no sampler is made: n_vocab must be in [1, 4194304], got 4194305
 nothing is drawn: logits row 0 must not contain NaN, got one at token 5
 nothing is drawn: logits row 0 must not contain +inf, got one at token 32
 nothing is drawn: logits row 0 must have a finite value, got only -inf
-nothing is drawn: ids of candidates must be in [0, n_vocab), and differ
-nothing is drawn: ids of candidates must be in [0, n_vocab), and differ
-nothing is drawn: ids of candidates must be in [0, n_vocab), and differ
-nothing is drawn: ids of candidates must be in [0, n_vocab), and differ
+nothing is drawn: ids of candidates must be in [0, 40), got 40
+nothing is drawn: ids of candidates must be in [0, 40), got -1
+nothing is drawn: ids of candidates must differ, got 38 twice
+nothing is drawn: ids of candidates must differ, got 2 twice
 nothing is drawn: there must be candidates, got none
 a token is not accepted: history ids must be >= 0, got -1
 nothing is drawn: ids of a bias and allowed ids must be in [0, logits.vocab), got 40 (row 0)

@@ -213,6 +213,17 @@ def test_seeds_of_torch_repeat_a_text(tiny: Any, seeded: Any) -> None:
     assert tokens(model.generate(PROMPT, **chain)) == first
 
 
+def test_rows_without_a_seed_take_torchs(tiny: Any) -> None:
+    batch = {"max_length": 24, "eos_token_id": None, **SAMPLING, "attention_mask": None}
+    prompts, texts = torch.cat([PROMPT[:1]] * 3), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        texts.append(tokens(generate(tiny, prompts, seed=[4, None, None], **batch)))
+    assert texts[0] == texts[1]
+    assert texts[2][0] == texts[0][0]
+    assert len({str(row) for text in texts for row in text}) == 5
+
+
 FORK = """
 import torch, transformers
 from fastsample.integrations.transformers import FastSampleLogitsProcessor, enable

@@ -230,6 +230,12 @@ def test_a_name_of_the_runner_that_moved_is_named(worker):
         worker.use_v2_model_runner = False
 
 
+def test_a_name_of_drafts_that_moved_is_named(worker, monkeypatch):
+    gone = "vllm.v1.spec_decode.metadata:SpecDecodeMetadata.draft_tokens"
+    monkeypatch.setattr("fastsample.integrations._vllm_worker.DRAFTS", (gone,))
+    assert worker._why_not() == f"this vLLM has no {gone}"
+
+
 def test_a_seed_draws_the_same_alone_in_any_batch_and_after_a_preemption(tiny, preemptions):
     alone = [ids(tiny, [prompt], p)[0] for prompt, p in zip(LONG, OWN, strict=True)]
     assert not preemptions

@@ -85,3 +85,12 @@ fs.sample([Tensor(), Tensor()])
 fs.sample(Capsule())
 with fs.use_backend("core"):
     pass
+resumed = fs.Sampler(seed=[1, None, 2])
+resumed.seed = 3
+resumed.seed = np.array([1, 2])
+resumed.start([1, np.int64(2)], prompt_length=1)
+resumed.push(3)
+resumed.push(row.astype(np.int64))
+stateful = fs.Sampler(mirostat=2, order="llama.cpp")
+stateful.state = [2.0]
+stateful.state = np.array([2.0])

@@ -51,6 +51,11 @@ fs.step(fs.Sampler(), row)
 fs.step([fs.Sampler()], row, errors="ignore")
 fs.step([1], row)
 fs.Sampler().push()
+fs.Sampler().push("abc")
+fs.Sampler().start("abc")
+fs.Sampler().start(3)
+fs.Sampler().seed = "abc"
+fs.Sampler().state = "abc"
 fs.Sampler().rollback("a")
 fs.Sampler().history.append(3)
 fs.Sampler().reset(offset="a")

@@ -24,6 +24,8 @@ from ..vectors import BLOCK, largest_lane, scan_floats
 from ..weights import LARGEST, Exp2
 from ..words import Scalar, ShortIds, njit
 
+SMALL_ROW = 512  # up to here a list of all is faster than a search
+
 
 class Cutting(NamedTuple):
     """What is kept of a row: what is before a place, or a list unless that is empty."""
