@@ -96,9 +96,12 @@ void run_joint(Cutting& cutting, const fs_chain& chain, int64_t first, int64_t e
 }  // namespace
 
 Cut cut(Row& row, const fs_chain& chain, double u_xtc, const double* state, Workspace& workspace) {
-  workspace.survivors.clear();
-  if (is_greedy(chain)) return cut_greedy(row, {}, workspace);
-  Cutting cutting{row, workspace, std::min(size_t(chain.min_tokens_to_keep), row.n), u_xtc, state};
+  Kept kept;
+  kept.listed = row.few.size > 0;
+  workspace.survivors.assign(row.few, row.lowest_max);
+  if (is_greedy(chain)) return cut_greedy(row, kept, workspace);
+  const size_t at_least = std::min(size_t(chain.min_tokens_to_keep), row.n);
+  Cutting cutting{row, workspace, at_least, u_xtc, state, kept};
   Cut result;
   for (int64_t i = 0; i < chain.stage_count;) {
     int64_t end = i + 1;

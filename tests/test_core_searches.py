@@ -238,7 +238,7 @@ def random_edits(size: int, rng: np.random.Generator) -> dict[int, Edit]:
 
 def random_mask(size: int, rng: np.random.Generator) -> npt.NDArray[np.uint32] | None:
     words = max(1, (size + 31) // 32 - int(rng.integers(2)))
-    kind = rng.integers(5)
+    kind = rng.integers(6)
     if kind == 0:
         return None
     bits = rng.integers(0, 2**32, words, np.uint32)
@@ -250,8 +250,10 @@ def random_mask(size: int, rng: np.random.Generator) -> npt.NDArray[np.uint32] |
             :words
         ].copy()
         bits[0] |= 1
-    if kind == 3:
+    if kind in (3, 4):
         bits[:] = 2**32 - 1
+    if kind == 4:  # all but some
+        bits[rng.permutation(words)[: words // 4]] = 2**32 - 1 - 2 ** int(rng.integers(32))
     return bits
 
 

@@ -21,9 +21,13 @@ void Survivors::assign(size_t id, float value) {
 }
 
 void Survivors::assign(const Survivors& other) {
+  assign({other.ids, other.x, other.size}, other.lower_bound);
+}
+
+void Survivors::assign(const Listed& other, float bound) {
   clear();
   reserve(other.size);
-  lower_bound = other.lower_bound;
+  lower_bound = bound;
   std::copy(other.ids, other.ids + other.size, ids);
   std::copy(other.x, other.x + other.size, x);
   size = other.size;

@@ -40,6 +40,7 @@ class Survivors {
 
   void assign(size_t id, float value);
   void assign(const Survivors& other);  // without its weights
+  void assign(const Listed& other, float lower_bound);
   // Appends the row's values in [low, high). Of those equal to low, blocks in which `ties` and more
   // have been seen before give none. Stops, and returns false, once there are more than `limit`.
   bool collect(const Row& row, float low, float high, size_t ties, size_t limit);

@@ -1,18 +1,19 @@
 #include "row/patch.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace fastsample {
 
-void Patch::start(size_t n, const Edits& edits, const Allowed& allowed) {
+void Patch::start(const Kernels* kernels, size_t n, const Edits& edits, const Allowed& allowed) {
   n_ = n;
   blocks_ = (n + kBlock - 1) / kBlock;
-  std::fill_n(states_.reserve(blocks_), blocks_, uint8_t(kOwn));
   ceiling_ = {};
   table_ = edits.table;
   masked_ = allowed.limits(n);
-  if (masked_) copy_bits(allowed);
+  few_ = 0;
+  uint8_t* states = states_.reserve(blocks_ + kMaskedTogether);
+  std::fill_n(states, blocks_, uint8_t(masked_ ? kEmpty : kOwn));
+  if (masked_) take_mask(kernels, allowed);
   if (edits.count) sort_edits(edits);
   table_.blocks = std::min(table_.blocks, blocks_);
   int32_t* raising = raising_.reserve(table_.blocks);
@@ -47,29 +48,60 @@ void Patch::sort_edits(const Edits& edits) {
   table_ = {sorted, places, blocks, blocks_};
 }
 
-void Patch::copy_bits(const Allowed& allowed) {
-  const size_t words = blocks_ * kWords;
-  const size_t ids = std::min(allowed.size, n_), whole = ids / 32;
-  uint32_t* bits = bits_.reserve(words + 1);  // kernels read a word further
-  bits[words] = 0;
-  if (allowed.word)
-    std::copy(allowed.word, allowed.word + whole, bits);
-  else
-    std::fill(bits, bits + whole, ~0u);
-  std::fill(bits + whole, bits + words, 0u);
-  if (ids % 32) bits[whole] = ((1u << ids % 32) - 1) & (allowed.word ? allowed.word[whole] : ~0u);
-  uint8_t* states = states_.get();
-  for (size_t b = 0; b < blocks_; ++b) {
-    uint64_t w[kWords / 2];
-    std::memcpy(w, bits + b * kWords, sizeof w);
-    const uint64_t all = w[0] & w[1] & w[2] & w[3], any = w[0] | w[1] | w[2] | w[3];
-    states[b] = uint8_t(!any ? kEmpty : ~all ? kCopied : kOwn);
+void Patch::take_mask(const Kernels* kernels, const Allowed& allowed) {
+  const size_t ids = std::min(allowed.size, n_), whole = ids / kBlock;
+  const size_t parts = blocks_ / kMaskedTogether + 1;
+  uint32_t* bits = bits_.reserve(parts * kMaskedTogether * kWords);
+  uint64_t* used = used_.reserve(parts);
+  std::fill_n(used, parts, uint64_t(0));
+  if (allowed.word) {
+    kernels->take_mask(allowed.word, whole, bits, states_.get(), used);
+  } else {
+    std::fill_n(bits, whole * kWords, ~0u);
+    std::fill_n(states_.get(), whole, uint8_t(kOwn));
+    for (size_t b = 0; b < whole; ++b) use_words(b, 0xff);
   }
-  // The last block ends with the row: beyond, nothing is there that could be forbidden.
-  const size_t last = n_ - (blocks_ - 1) * kBlock, end = (blocks_ - 1) * kBlock;
-  bool all = true;
-  for (size_t i = 0; i < last; ++i) all &= (bits[(end + i) / 32] >> (end + i) % 32 & 1) != 0;
-  if (all) states[blocks_ - 1] = kOwn;
+  if (ids % kBlock) take_last_of_mask(allowed.word, whole, ids);
+  int32_t* words = words_.reserve(kFewAllowed + kSlack);
+  used_count_ = kernels->list_words(used, parts, kFewAllowed, words);
+  if (used_count_ > kFewAllowed) return;
+  few_ = kernels->count_allowed(bits, words, used_count_);
+  if (few_ > kFewAllowed) few_ = 0;
+}
+
+void Patch::use_words(size_t b, uint64_t which) {
+  used_.get()[b / kMaskedTogether] |= which << b % kMaskedTogether * kWords;
+}
+
+// The block in which the mask ends.
+void Patch::take_last_of_mask(const uint32_t* words, size_t b, size_t ids) {
+  uint32_t* bits = bits_.get() + b * kWords;
+  uint64_t used = 0;
+  bool all = ids == n_;  // beyond the row nothing is there that could be forbidden
+  for (size_t j = 0; j < kWords; ++j) {
+    const size_t i = b * kWords + j, end = std::min(std::max(ids, 32 * i) - 32 * i, size_t(32));
+    const uint32_t there = end ? ~0u >> (32 - end) : 0;
+    bits[j] = there && words ? there & words[i] : there;
+    used |= uint64_t(bits[j] != 0) << j;
+    all &= bits[j] == there;
+  }
+  use_words(b, used);
+  set(b, all ? kOwn : used ? kCopied : kEmpty);
+}
+
+bool Patch::allows_most(const Kernels* kernels) const {
+  constexpr size_t kSampled = 64;
+  int32_t words[kSampled];
+  for (size_t i = 0; i < kSampled; ++i) {
+    const size_t word = i * n_ / (32 * kSampled);
+    if (state(word / kWords) == kEmpty) return false;
+    words[i] = int32_t(word);
+  }
+  return kernels->count_allowed(bits_.get(), words, kSampled) >= 30 * kSampled;
+}
+
+Listed Patch::few_list() {
+  return {few_ids_.reserve(few_ + kSlack), few_x_.reserve(few_ + kSlack), 0};
 }
 
 float Patch::max_after(size_t b, const float* own, float max) const {
@@ -129,11 +161,6 @@ void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
   if (ceiling_.first <= first && ceiling_.last >= last) return;
   for (size_t i = 0; i < size_t(kBlock); ++i)
     if (ceiling_.drops(x[i], first + i)) x[i] = -INFINITY;
-}
-
-bool Patch::allows_none() const {
-  const uint32_t* bits = bits_.get();
-  return masked_ && std::all_of(bits, bits + blocks_ * kWords, [](uint32_t w) { return w == 0; });
 }
 
 void Patch::lower(Ceiling ceiling) {

@@ -80,20 +80,25 @@ struct Ceiling {
 
 class Patch {
  public:
-  enum State : uint8_t { kOwn, kCopied, kEmpty };
+  enum State : uint8_t { kOwn = kAllOfIt, kCopied = kSomeOfIt, kEmpty = kNoneOfIt };
   static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
-  void start(size_t n, const Edits& edits, const Allowed& allowed);
+  void start(const Kernels* kernels, size_t n, const Edits& edits, const Allowed& allowed);
   // The same for a row without edits that is about to get a ceiling.
-  void start(size_t n) { start(n, {}, {}); }
+  void start(size_t n) { start(nullptr, n, {}, {}); }
 
   State state(size_t b) const { return State(states_.get()[b]); }
   void set(size_t b, State state) { states_.get()[b] = state; }
+  bool has_edits() const { return table_.blocks > 0; }
   bool has_edits(size_t b) const { return b < table_.blocks && table_.block[b].count; }
   // Whether a block has nothing but a mask, if that.
   bool is_own_or_masked(size_t b) const {
     return state(b) == kOwn || (ceiling_.value == INFINITY && !has_edits(b));
+  }
+  // Whether a block is whole in a row of n and has nothing but a mask.
+  bool is_masked(size_t b, size_t n) const {
+    return masked_ && (b + 1) * kBlock <= n && !has_edits(b);
   }
   // Whether no value of a block is larger than it is in memory.
   bool only_lowers(size_t b) const { return !has_edits(b) || !table_.block[b].raising; }
@@ -106,6 +111,16 @@ class Patch {
   size_t correct(float low, int32_t* ids, float* x, size_t n) const;
   // The words of the mask, or null.
   const uint32_t* allowed() const { return masked_ ? bits_.get() : nullptr; }
+  const uint8_t* states() const { return states_.get(); }
+  // How many values a mask allows, where these are few enough to be a list, else 0; and the words
+  // of the mask that they are in.
+  size_t few() const { return few_; }
+  const int32_t* used_words() const { return words_.get(); }
+  size_t used_count() const { return used_count_; }
+  // For them.
+  Listed few_list();
+  // Whether a mask seems to allow so much that few blocks lose their maximum.
+  bool allows_most(const Kernels* kernels) const;
   // The largest value of a block after its edits, given its values and the largest of them; NaN
   // where that may have gone, and only a look at the edited block tells.
   float max_after(size_t b, const float* own, float max) const;
@@ -117,7 +132,7 @@ class Patch {
   // What the edit of a token makes of its value before it is rounded.
   double exactly(size_t id, float value) const;
   // Whether there is a mask of which nothing is allowed.
-  bool allows_none() const;
+  bool allows_none() const { return masked_ && used_count_ == 0; }
   // Patches the copy of a block.
   void apply(const Kernels* kernels, size_t b, float* x) const;
   // From now on values above the ceiling's are gone, and those equal to it whose ids are not in its
@@ -127,7 +142,9 @@ class Patch {
  private:
   void sort_edits(const Edits& edits);
   const Edit* find(size_t id) const;
-  void copy_bits(const Allowed& allowed);
+  void take_mask(const Kernels* kernels, const Allowed& allowed);
+  void use_words(size_t b, uint64_t which);
+  void take_last_of_mask(const uint32_t* words, size_t b, size_t ids);
 
   size_t n_ = 0, blocks_ = 0;
   Buffer<uint8_t> states_;
@@ -138,7 +155,12 @@ class Patch {
   Buffer<int32_t> raising_, block_places_;
   size_t raising_count_ = 0;
   bool masked_ = false;
-  Buffer<uint32_t> bits_;
+  Buffer<uint32_t> bits_;  // of blocks of which something is allowed
+  Buffer<uint64_t> used_;  // a bit for each word,
+  Buffer<int32_t> words_;  // and the list of those that are set
+  size_t used_count_ = 0, few_ = 0;
+  Buffer<int32_t> few_ids_;
+  Buffer<float> few_x_;
   Ceiling ceiling_;
 };
 

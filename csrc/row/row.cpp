@@ -19,32 +19,55 @@ const float* Row::copy(size_t b, float scratch[kBlock]) const {
 
 bool Row::settle(float from) const {
   if (from >= settled_from) return false;
-  // The maxima are the workspace's: const to all but the scan and what changes them here.
-  float* maxima = const_cast<float*>(block_max);
   int32_t* places = patch->block_places();
-  const size_t count = kernels->places_within(maxima, blocks, from, settled_from, places);
+  const size_t count = kernels->places_within(block_max, blocks, from, settled_from, places);
+  const auto is_due = [&](size_t b) { return patch->state(b) != Patch::kOwn; };
   bool changed = false;
-  for (size_t i = 0; i < count; ++i) {
-    const auto b = size_t(places[i]);
-    if (!patch->has_edits(b)) continue;
-    const float before = maxima[b];
-    settle_block(b);
-    changed |= maxima[b] != before;
+  for (size_t i = 0; i < count;) {
+    const auto first = size_t(places[i++]);
+    if (!is_due(first)) continue;
+    size_t last = first + 1;
+    for (; i < count && size_t(places[i]) == last && is_due(last); ++i) ++last;
+    changed |= settle_blocks(first, last);
   }
   settled_from = from;
   return changed;
 }
 
-void Row::settle_block(size_t b) const {
-  float* max = const_cast<float*>(block_max) + b;
+bool Row::settle_blocks(size_t first, size_t last) const {
+  // The maxima are the workspace's: const to all but the scan and what changes them here.
+  float* maxima = const_cast<float*>(block_max);
+  bool changed = false;
+  for (size_t b = first; b < last;) {
+    constexpr size_t kTogether = 64;
+    float before[kTogether];
+    size_t end = b;
+    for (; end < last && end - b < kTogether && patch->is_masked(end, n); ++end)
+      before[end - b] = maxima[end];
+    if (end > b) {
+      own_ops().scan_allowed(data, patch->allowed(), patch->states(), b, end, maxima);
+    } else {
+      before[0] = maxima[b];
+      settle_copy(b, maxima + b);
+      ++end;
+    }
+    for (size_t i = b; i < end; ++i) {
+      changed |= maxima[i] != before[i - b];
+      lowest_max = std::max(std::min(lowest_max, maxima[i]), -FLT_MAX);
+      if (maxima[i] == -INFINITY) patch->set(i, Patch::kEmpty);
+    }
+    b = end;
+  }
+  return changed;
+}
+
+void Row::settle_copy(size_t b, float* max) const {
   alignas(64) float scratch[kBlock];
-  const float after = patch->max_after(b, own_values(b, scratch), *max);
+  const float after = patch->allowed() ? NAN : patch->max_after(b, own_values(b, scratch), *max);
   if (std::isnan(after))
     kernels->row[kF32].scan(values(b, scratch), kBlock, max);
   else
     *max = after;
-  lowest_max = std::max(std::min(lowest_max, *max), -FLT_MAX);
-  if (*max == -INFINITY) patch->set(b, Patch::kEmpty);
 }
 
 void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {

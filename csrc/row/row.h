@@ -31,7 +31,9 @@ struct Row : Scanned {
   Patch* patch;            // or null: every block is read in place
   bool lowered = false;    // stages have dropped the largest: maxima are no more those of the scan
   double edited_to = 0.0;  // what has been edited too far
-  // Maxima below this may be larger than what edits leave of their blocks: few rows need all.
+  Listed few{};            // all finite values, where a mask allows few
+  // Maxima below this may be larger than what edits and the mask leave of their blocks: few rows
+  // need all.
   mutable float settled_from = -INFINITY;
 
   const RowKernels& own_ops() const { return kernels->row[type]; }
@@ -51,10 +53,11 @@ struct Row : Scanned {
     return scratch;
   }
 
-  // Makes the maxima that are at least so large what edits leave of them, and says whether one has
-  // changed. Those that stay so large are the edited row's, and no others of it are.
+  // Makes the maxima that are at least so large what their blocks have left, and says whether one
+  // has changed. Those that stay so large are the edited row's, and no others of it are.
   bool settle(float from = -INFINITY) const;
-  void settle_block(size_t b) const;
+  // Says whether one has changed.
+  bool settle_blocks(size_t first, size_t last) const;
 
   // What RowKernels says of them.
   void mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const;
@@ -81,6 +84,7 @@ struct Row : Scanned {
 
  private:
   const float* copy(size_t b, float scratch[kBlock]) const;
+  void settle_copy(size_t b, float* max) const;
 };
 
 }  // namespace fastsample

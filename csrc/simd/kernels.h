@@ -191,15 +191,36 @@ struct ScanResult {
   bool suspect;      // a NaN, or a sum that overflowed: look closer
 };
 
+// Values with their ids, in arrays that have room for what is appended and kSlack more.
+struct Listed {
+  int32_t* ids;
+  float* x;
+  size_t size;
+};
+
+constexpr size_t kMaskedTogether = 8;
+
+// So few allowed values are read one by one, and are a list from the start.
+constexpr size_t kFewAllowed = 1024;
+
+// What a mask leaves of a block: all of it, some, nothing.
+enum MaskState : uint8_t { kAllOfIt, kSomeOfIt, kNoneOfIt };
+
 // The primitives that read a row of one element type.
 struct RowKernels {
   // Maximum of every block, and of the row. There must be room for kSlack blocks more.
   ScanResult (*scan)(const void* row, size_t n, float* block_max);
   // The same, and kLanes maxima of each block: of parts of it that share no value.
   ScanResult (*scan_lanes)(const void* row, size_t n, float* block_max, float* lane_max);
-  // The maxima of whole blocks under a mask: values whose bit is not set are -inf.
-  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, size_t blocks,
-                             float* block_max);
+  // The maxima of blocks first to last - 1, which are whole, under a mask of the row: values whose
+  // bit is not set are -inf.
+  ScanResult (*scan_allowed)(const void* row, const uint32_t* allowed, const uint8_t* states,
+                             size_t first, size_t last, float* block_max);
+  // The same for what is allowed in the listed words of a mask, whole blocks of them that no other
+  // call has: nothing else is read, and the values are appended to a list. `lowest_max` is the
+  // least of them.
+  ScanResult (*list_allowed)(const Scanned& row, const uint32_t* allowed, const int32_t* words,
+                             size_t count, float* block_max, Listed* list);
   // Per block, in units of 2^-kUnitBits: the sum of all weights, and of those of values >= tau. One
   // of the two may be null.
   void (*mass)(const Scanned& row, Exp2 exp2, float tau, int64_t* all, int64_t* at_least);
@@ -266,7 +287,17 @@ struct Kernels {
   // in turn, and notes a value of each bin.
   void (*count_bins)(const float* x, size_t n, float low, float per_unit, uint32_t (*counters)[4],
                      float* any);
-  // Makes those values of a block -inf whose bit is not set: of value i, bit i % 32 of word i / 32.
+  // Copies the words of whole blocks of a mask, of value i bit i % 32 of word i / 32, unless they
+  // are 0, and says which these are, by a bit, and what each block is left. kMaskedTogether blocks
+  // at a time: the last of them are padded with nothing.
+  void (*take_mask)(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states,
+                    uint64_t* used);
+  // How many words are used; lists them where they are no more than `limit`, with room for kSlack
+  // more.
+  size_t (*list_words)(const uint64_t* used, size_t count, size_t limit, int32_t* words);
+  // How many values are allowed in the listed words.
+  size_t (*count_allowed)(const uint32_t* allowed, const int32_t* words, size_t count);
+  // Makes those values of a block -inf whose bit is not set.
   void (*clear_forbidden)(const uint32_t* words, float* x);
   // Writes where values are in [low, high), and returns how many are. There must be room for kSlack
   // more.

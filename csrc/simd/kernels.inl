@@ -111,14 +111,19 @@ inline F exp2_lifted(F x, F max, F scale, F lift) {
   return Vec::ldexp(w, Vec::add(n, Vec::add(lift, Vec::set1(1.0f))));
 }
 
+// How many elements of a block are before the first place at which a vector of `width` is aligned.
+template <class T>
+inline size_t places_before_aligned(const T* block, int width) {
+  return (0 - reinterpret_cast<uintptr_t>(block)) % (size_t(width) * sizeof(T)) / sizeof(T);
+}
+
 // Calls body(i, place, vector) with vectors of `width` elements that cover a block, and the place
 // of the first: loads across cache lines would cost half the speed, so they are aligned; the last
 // two, the block's ends, overlap them.
 template <class T, class Load, class Body>
 inline void for_aligned(const T* block, int width, Load load, Body body) {
   const int vectors = kBlock / width;
-  const size_t bytes = size_t(width) * sizeof(T);
-  const size_t head = (0 - reinterpret_cast<uintptr_t>(block)) % bytes / sizeof(T);
+  const size_t head = places_before_aligned(block, width);
   const auto at = [&](int i, size_t place) { body(i, place, load(block + place)); };
   FASTSAMPLE_UNROLL
   for (int i = 0; i < vectors - 1; ++i) at(i, head + size_t(i * width));
@@ -176,23 +181,6 @@ template <class Type>
 FASTSAMPLE_FLATTEN ScanResult scan_lanes(const void* row, size_t n, float* block_max,
                                          float* lane_max) {
   return scan_as<Type>(row, n, block_max, lane_max, [](size_t, size_t, F own) { return own; });
-}
-
-// A bit for each of kWidth values from place `first` of a block on, and more above. A word is read
-// further than the block needs.
-inline uint32_t allowed_at(const uint32_t* allowed, size_t first) {
-  const uint32_t* words = allowed + first / 32;
-  return uint32_t((words[0] | uint64_t(words[1]) << 32) >> first % 32);
-}
-
-template <class Type>
-FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allowed, size_t blocks,
-                                           float* block_max) {
-  const F minus_inf = Vec::set1(-INFINITY);
-  return scan_as<Type>(
-      row, blocks * kBlock, block_max, nullptr, [&](size_t b, size_t place, F own) {
-        return Vec::where(allowed_at(allowed + b * (kBlock / 32), place), own, minus_inf);
-      });
 }
 
 // The same for the two types of 16 bits, as integers: sign and magnitude. Of those without a sign
@@ -380,29 +368,18 @@ FASTSAMPLE_FLATTEN void load(const void* block, size_t n, float out[kBlock]) {
 }
 
 #include "lists.inl"
+#include "masks.inl"
 #include "softmax.inl"
 
 using Scan = ScanResult (*)(const void*, size_t, float*);
 
 template <class Type>
 constexpr RowKernels row_kernels(Scan scan_row) {
-  return {scan_row,
-          scan_lanes<Type>,
-          scan_allowed<Type>,
-          mass<Type>,
-          entropy<Type>,
-          squares<Type>,
-          moments<Type>,
-          count<Type>,
-          mass_and_marks<Type>,
-          collect_marked<Type>,
-          collect<Type>,
-          sample<Type>,
-          load<Type>,
-          exponentials<Type>,
-          add_exponentials<Type>,
-          logarithms<Type>,
-          quotients<Type>};
+  return {scan_row,         scan_lanes<Type>,     scan_allowed<Type>,   list_allowed<Type>,
+          mass<Type>,       entropy<Type>,        squares<Type>,        moments<Type>,
+          count<Type>,      mass_and_marks<Type>, collect_marked<Type>, collect<Type>,
+          sample<Type>,     load<Type>,           exponentials<Type>,   add_exponentials<Type>,
+          logarithms<Type>, quotients<Type>};
 }
 
 }  // namespace
@@ -417,6 +394,9 @@ constexpr Kernels kernels = {
     weigh_entropy,
     weigh_squares,
     count_bins,
+    take_mask,
+    list_words,
+    count_allowed,
     clear_forbidden,
     places_within,
     count_at_least,

@@ -56,6 +56,29 @@ struct Vec {
     const I set = _mm256_and_si256(_mm256_set1_epi32(int(mask)), bits);
     return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bits)));
   }
+  // Takes lanes whose bit is set into a maximum and a sum.
+  static void take(uint32_t mask, F v, F& max, F& sum) {
+    v = where(mask, v, set1(-INFINITY));
+    max = Vec::max(max, v);
+    sum = add(sum, v);
+  }
+  // Copies eight blocks of a mask: says which words have some bit, and in a byte for each block,
+  // which is not 0, whether some bit is missing.
+  static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
+    const I none = _mm256_setzero_si256(), all = _mm256_set1_epi32(-1);
+    uint64_t empty = 0, full = 0;
+    for (int i = 0; i < 8; ++i) {
+      const I v = loadi(words + 8 * i);
+      _mm256_storeu_si256(reinterpret_cast<I*>(to + 8 * i), v);
+      const auto bits = [](I lanes) {
+        return uint64_t(unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(lanes))));
+      };
+      empty |= bits(_mm256_cmpeq_epi32(v, none)) << 8 * i;
+      full |= bits(_mm256_cmpeq_epi32(v, all)) << 8 * i;
+    }
+    some = ~empty;
+    gaps = ~full;
+  }
   static F max_below(F a, F b, F bound) {
     return _mm256_blendv_ps(a, max(a, b), _mm256_cmp_ps(b, bound, _CMP_LT_OQ));
   }

@@ -55,6 +55,30 @@ struct Vec {
   static F where(uint32_t mask, F v, F other) {
     return _mm512_mask_mov_ps(other, __mmask16(mask), v);
   }
+  // Takes lanes whose bit is set into a maximum and a sum.
+  static void take(uint32_t mask, F v, F& max, F& sum) {
+#if defined(__GNUC__)
+    __asm__("" : "+v"(v));  // a load that both would do themselves, with a mask, is a slow one
+#endif
+    max = _mm512_mask_max_ps(max, __mmask16(mask), max, v);
+    sum = _mm512_mask_add_ps(sum, __mmask16(mask), sum, v);
+  }
+  // Copies eight blocks of a mask, unless nothing is allowed: says which words have some bit, and
+  // in a byte for each block, which is not 0, whether some bit is missing.
+  static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
+    const __m512i all = _mm512_set1_epi32(-1);
+    I v[4];
+    for (int i = 0; i < 4; ++i) v[i] = loadi(words + 16 * i);
+    const I any = _mm512_or_si512(_mm512_or_si512(v[0], v[1]), _mm512_or_si512(v[2], v[3]));
+    some = 0;
+    gaps = any_bit(any) ? 0 : ~some;
+    if (gaps) return;
+    for (int i = 0; i < 4; ++i) {
+      _mm512_storeu_si512(to + 16 * i, v[i]);
+      some |= uint64_t(_mm512_test_epi32_mask(v[i], v[i])) << 16 * i;
+      gaps |= uint64_t(_mm512_cmpneq_epi32_mask(v[i], all)) << 16 * i;
+    }
+  }
   static F max_below(F a, F b, F bound) {
     return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(b, bound, _CMP_LT_OQ), a, b);
   }

@@ -48,6 +48,27 @@ struct Vec {
     const uint32_t bits[4] = {1, 2, 4, 8};
     return vbslq_f32(vtstq_u32(vdupq_n_u32(mask), vld1q_u32(bits)), v, other);
   }
+  // Takes lanes whose bit is set into a maximum and a sum.
+  static void take(uint32_t mask, F v, F& max, F& sum) {
+    v = where(mask, v, set1(-INFINITY));
+    max = Vec::max(max, v);
+    sum = add(sum, v);
+  }
+  // Copies eight blocks of a mask: says which words have some bit, and in a byte for each block,
+  // which is not 0, whether some bit is missing.
+  static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
+    const uint8_t bits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    some = gaps = 0;
+    for (int i = 0; i < 8; ++i) {
+      const uint32x4_t low = vld1q_u32(words + 8 * i), high = vld1q_u32(words + 8 * i + 4);
+      vst1q_u32(to + 8 * i, low);
+      vst1q_u32(to + 8 * i + 4, high);
+      const uint16x8_t set =
+          vcombine_u16(vmovn_u32(vtstq_u32(low, low)), vmovn_u32(vtstq_u32(high, high)));
+      some |= uint64_t(vaddv_u8(vand_u8(vmovn_u16(set), vld1_u8(bits)))) << 8 * i;
+      gaps |= uint64_t(vminvq_u32(vandq_u32(low, high)) != ~0u) << 8 * i;
+    }
+  }
   static F max_below(F a, F b, F bound) {
     return vbslq_f32(vcltq_f32(b, bound), vmaxq_f32(a, b), a);
   }

@@ -62,6 +62,22 @@ struct Vec {
   // v, but `other` where it equals y; and a, or the larger b where that is below a bound.
   static F replace(F v, F y, F other) { return v == y ? other : v; }
   static F where(uint32_t mask, F v, F other) { return mask & 1 ? v : other; }
+  // Takes lanes whose bit is set into a maximum and a sum.
+  static void take(uint32_t mask, F v, F& max, F& sum) {
+    v = where(mask, v, set1(-INFINITY));
+    max = Vec::max(max, v);
+    sum = add(sum, v);
+  }
+  // Copies eight blocks of a mask: says which words have some bit, and in a byte for each block,
+  // which is not 0, whether some bit is missing.
+  static void copy_words(const uint32_t* words, uint32_t* to, uint64_t& some, uint64_t& gaps) {
+    some = gaps = 0;
+    for (int i = 0; i < 64; ++i) {
+      to[i] = words[i];
+      some |= uint64_t(to[i] != 0) << i;
+      gaps |= uint64_t(to[i] != ~0u) << i;
+    }
+  }
   static F max_below(F a, F b, F bound) { return b < bound && b > a ? b : a; }
   static float hmax(F v) { return v; }
   static float hmin(F v) { return v; }
