@@ -253,7 +253,9 @@ def test_no_exception_leaves_a_function_of_c(call: str) -> None:
 def test_a_function_of_c_takes_no_object_for_another() -> None:
     core = import_module("fastsample._core")
     rows = rows_of(2, 16)
-    record = plan_of_scalars({"top_k": 4}).records
+    plan = plan_of_scalars({"top_k": 4})
+    assert plan is not None
+    record = plan.records
     for params, of_draft in ((None, record), (record, None), ("top_k", record), (record, [4])):
         given = [1], rows, params, None, of_draft, 1, 3, 0
         assert core.verify_quickly(*given) is None
