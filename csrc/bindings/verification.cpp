@@ -106,9 +106,9 @@ PyObject* verify_quickly(PyObject*, PyObject* const* args, Py_ssize_t count) {
     fs_drafts drafts{};
     uint64_t method;
     const bool dense = args[3] != Py_None;
-    if (!py::isinstance<py::array>(args[2]) || !py::isinstance<py::array>(args[4]) ||
-        !as_drafts(args[0], tokens) || !as_whole(args[1], of_target) ||
-        (dense && !as_whole(args[3], of_draft)) || !word_of(args[5], method) ||
+    if (!as_drafts(args[0], tokens) || !as_whole(args[1], of_target) ||
+        (dense && !as_whole(args[3], of_draft)) || !py::isinstance<py::array>(args[2]) ||
+        !py::isinstance<py::array>(args[4]) || !word_of(args[5], method) ||
         !word_of(args[6], drafts.seed) || !word_of(args[7], drafts.offset) ||
         drafts.offset > UINT64_MAX - tokens.size() || of_target.rows != int64_t(tokens.size()) + 1)
       Py_RETURN_NONE;

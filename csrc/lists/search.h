@@ -10,8 +10,8 @@
 namespace fastsample {
 
 // The largest tau in [low, high) with measure(tau) >= target: one of the n values that are
-// measured; or the first that is found whose measure is not above `enough`, either. measure falls
-// as tau rises; it is at_low >= target > 0 at low, and 0 at high.
+// measured. Where `enough` is no less than the target, any tau whose measure lies between the two
+// will do. measure falls as tau rises; it is at_low >= target > 0 at low, and 0 at high.
 //
 // By turns: a little beyond where a straight line has it, on the side that was not narrowed last;
 // the largest value that may be it; and halfway in the order of floats, which bounds the number of
@@ -50,8 +50,8 @@ float highest_reaching(const Kernels* kernels, const float* x, size_t n, float l
   }
 }
 
-// Of a row's values that are at least `low`, which is returned where these are fewer than k. Or a
-// value that so many more may reach.
+// The k-th largest of some of a row's values, or less, but not so little that more than `spare`
+// lower ones reach it; `low` where fewer than k are at least that.
 inline float kth_largest(const Row& row, const float* x, size_t n, float low, size_t k,
                          size_t spare = 0) {
   const auto count = [&](float tau) { return row.kernels->count_at_least(x, n, tau); };

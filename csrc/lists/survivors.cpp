@@ -71,7 +71,7 @@ void Survivors::collect_best(const Row& row, float best, float low) {
 
 bool Survivors::collect(const Row& row, float low, float high, size_t ties, size_t limit) {
   const float above_low = next_above(low);
-  constexpr size_t kBlocks = 32;  // at a time
+  constexpr size_t kBlocks = 16;  // at a time
   size_t counted = 0, tied = 0;
   const auto over = [&] { return size - (tied >= ties ? tied : 0) > limit; };
   size_t blocks = list_blocks(row, low);

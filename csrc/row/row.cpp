@@ -83,8 +83,8 @@ void Row::mass(Exp2 exp2, float tau, int64_t* all, int64_t* at_least) const {
 }
 
 void Row::mass_of_blocks(size_t first, size_t last, Exp2 exp2, float tau, int64_t* at_least) const {
-  if (first >= last) return;
   settle();
+  if (first >= last) return;
   if (!patch) {
     const size_t end = last < blocks ? last * kBlock : n;
     const Scanned part{block(first), end - first * kBlock, block_max + first, first * kBlock};

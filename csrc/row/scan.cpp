@@ -146,6 +146,7 @@ ScanResult scan_to_settle(const Row& row, float* max) {
 Row scan(const Kernels* kernels, RowType type, const void* data, size_t n, Buffer<float>& block_max,
          Patch* patch, const Edits& edits, const Allowed& allowed) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
+  // Not of 16 bits, which are scanned as integers, in other lanes.
   const bool lanes = blocks <= kShortRow && (type == kF32 || type == kF64);
   float* max = block_max.reserve(blocks + kSlack + (lanes ? blocks * kLanes : 0));
   float* lane_max = max + blocks + kSlack;

@@ -306,7 +306,7 @@ class Search {
     if (target_.count > 1) {
       Interval whole = kept;  // without ends of which only some stay
       if (last_low != kNoLimit) whole.low = next_above(whole.low);
-      if (last_high != kNoLimit) whole.high = from_key(to_key(whole.high) - 1);
+      if (last_high != kNoLimit) whole.high = -next_above(-whole.high);
       if (count_in(whole) < target_.count + kBlock) return false;  // perhaps too few
     }
     list_.clear();
