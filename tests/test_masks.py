@@ -12,7 +12,7 @@ import rows
 from test_stages import NUMBERS, Case, Outcome, cases_of, make_record, pack
 
 import fastsample as fs
-from fastsample.records import KINDS
+from fastsample.records import EDIT, KINDS
 from fastsample.reference.chain import Step
 
 Mask = npt.NDArray[np.bool_]
@@ -169,3 +169,21 @@ def test_details_and_verification_under_masks(fast_variant: str) -> None:
             other = fs.verify(drafts, same, draft="onehot", method=method, **chain)
             for a, b in zip(verified, other, strict=True):
                 assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("stage", ["top_p", "typical_p", "top_k"])
+def test_what_is_banned_or_forbidden_has_no_part_in_a_guess(fast_variant: str, stage: str) -> None:
+    u = np.array([0.37])
+    row = np.random.default_rng(1).normal(0, 2.5, 18000).astype(np.float32)
+    left = np.arange(row.size) < 16000  # the end of a padded vocabulary is not
+    meant, given = np.where(left, row, np.float32(-np.inf)), np.where(left, row, np.float32(np.nan))
+    bans = np.zeros(np.count_nonzero(~left), EDIT)
+    bans["id"], bans["factor"], bans["banned"] = np.flatnonzero(~left), 1.0, 1
+    for value in NUMBERS[stage]:
+        case = Case([Step(stage, value)])
+        expected = unmasked_run(meant, np.ones(row.size, np.bool_), case, u)
+        assert masked_run(given, left, case, u).same_bits(expected)
+        record = make_record(case.chain)
+        edits = {"edits": bans, "edit_offsets": np.array([0, bans.size])}
+        probs = fs.backend.active().probs(given[None], record, **edits)[0]
+        assert probs.tobytes() == expected.dense.tobytes()

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +19,7 @@ import pytest
 from sequences import logits_of, looks, samplers_of
 
 import fastsample as fs
+from fastsample.plans import plan_of_scalars
 
 CHAINS: list[dict[str, Any]] = [
     {},
@@ -245,3 +247,18 @@ def test_no_exception_leaves_a_function_of_c(call: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+@pytest.mark.skipif("core" not in fs.backends(), reason="needs the extension")
+def test_a_function_of_c_takes_no_object_for_another() -> None:
+    core = import_module("fastsample._core")
+    rows = rows_of(2, 16)
+    plan = plan_of_scalars({"top_k": 4})
+    assert plan is not None
+    record = plan.records
+    for params, of_draft in ((None, record), (record, None), ("top_k", record), (record, [4])):
+        given = [1], rows, params, None, of_draft, 1, 3, 0
+        assert core.verify_quickly(*given) is None
+    assert core.verify_quickly([1], rows, record, None, record, 1, 3, 0) is not None
+    for item in (None, core.Sequence, core.Sequence.__new__(core.Sequence)):
+        assert core.step_quickly([item], rows[:1]) is None

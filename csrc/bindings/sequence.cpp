@@ -93,10 +93,11 @@ class Stepped {
     for (Py_ssize_t i = 0; i < count; ++i) {
       PyObject* item = PyList_GET_ITEM(list, i);
       if (Py_TYPE(item) != type) return false;
-      HeldSequence& held = reinterpret_cast<py::detail::instance*>(item)
-                               ->get_value_and_holder()
-                               .value_ptr<Sequence>()
-                               ->held();
+      const Sequence* sequence = reinterpret_cast<py::detail::instance*>(item)
+                                     ->get_value_and_holder()
+                                     .value_ptr<Sequence>();
+      if (!sequence) return false;  // of __new__ alone
+      HeldSequence& held = sequence->held();
       if (!held.ready) return false;
       samplers_[size_t(i)] = held.sampler.get();
       held_[size_t(i)] = &held;

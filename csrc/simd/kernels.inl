@@ -352,7 +352,8 @@ FASTSAMPLE_FLATTEN float sample(const Scanned& row, size_t pieces, float* out) {
     FASTSAMPLE_UNROLL
     for (int j = 0; j < kSampled; j += kWidth) {
       const F own = Type::load(p + j);
-      const F v = Vec::where(Vec::mask_ge(own, max), minus_inf, own);
+      // What is banned or forbidden may be NaN, which must not get into a guess.
+      const F v = Vec::where(Vec::mask_within(own, minus_inf, max), own, minus_inf);
       lowest = Vec::min(lowest, Vec::replace(v, minus_inf, plus_inf));
       Vec::store(out + i * kSampled + j, v);
     }
