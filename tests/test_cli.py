@@ -269,7 +269,7 @@ def test_colour_only_on_a_terminal_that_wants_it(demo, monkeypatch):
     [
         ("--top-p 1.5", "argument --top-p: must be in [0, 1], got 1.5"),
         ("--top-p many", "argument --top-p: must be a number, got 'many'"),
-        ("--top-k -2", "argument --top-k: must be None, -1, 0 or >= 1, got -2"),
+        ("--top-k -2", "argument --top-k: must be -1, 0 or >= 1, got -2"),
         ("--min-p nan", "argument --min-p: must be in [0, 1], got nan"),
         ("--temperature -1", "argument --temperature: must be finite and >= 0"),
         ("--seed -1", "argument --seed: must be in [0, 2**64), got -1"),

@@ -425,7 +425,7 @@ def test_the_story_of_temperature(run):
         ("--story top-p --min-p 0.1", "argument --story: must not come with --min-p"),
         ("--story new", "argument --story: invalid choice: 'new'"),
         ("--model x.gguf", "argument --model: must be a GGUF file, got 'x.gguf'"),
-        ("--top-k -2", "argument --top-k: must be None, -1, 0 or >= 1, got -2"),
+        ("--top-k -2", "argument --top-k: must be -1, 0 or >= 1, got -2"),
     ],
 )
 def test_bad_options(refusal, options, message):
