@@ -50,7 +50,8 @@ static void helper_begins() {
   (void)&at_end;
   const int number = begun++;
   while (!gate_open) sleep_us(100);
-  if (delay_us > 0) sleep_us(number * 7919 % delay_us);
+  const int delay = delay_us;  // which may be 0 in the next moment
+  if (delay > 0) sleep_us(number * 7919 % delay);
 }
 
 static void wait_for_helpers(int count) {
