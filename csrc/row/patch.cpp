@@ -51,13 +51,13 @@ void Patch::sort_edits(const Edits& edits) {
 void Patch::take_mask(const Kernels* kernels, const Allowed& allowed) {
   const size_t ids = std::min(allowed.size, n_), whole = ids / kBlock;
   const size_t parts = blocks_ / kMaskedTogether + 1;
-  uint32_t* bits = bits_.reserve(parts * kMaskedTogether * kWords);
+  uint32_t* bits = bits_.reserve(parts * kMaskedTogether * kMaskWords);
   uint64_t* used = used_.reserve(parts);
   std::fill_n(used, parts, uint64_t(0));
   if (allowed.word) {
     kernels->take_mask(allowed.word, whole, bits, states_.get(), used);
   } else {
-    std::fill_n(bits, whole * kWords, ~0u);
+    std::fill_n(bits, whole * kMaskWords, ~0u);
     std::fill_n(states_.get(), whole, uint8_t(kOwn));
     for (size_t b = 0; b < whole; ++b) use_words(b, 0xff);
   }
@@ -70,16 +70,16 @@ void Patch::take_mask(const Kernels* kernels, const Allowed& allowed) {
 }
 
 void Patch::use_words(size_t b, uint64_t which) {
-  used_.get()[b / kMaskedTogether] |= which << b % kMaskedTogether * kWords;
+  used_.get()[b / kMaskedTogether] |= which << b % kMaskedTogether * kMaskWords;
 }
 
 // The block in which the mask ends.
 void Patch::take_last_of_mask(const uint32_t* words, size_t b, size_t ids) {
-  uint32_t* bits = bits_.get() + b * kWords;
+  uint32_t* bits = bits_.get() + b * kMaskWords;
   uint64_t used = 0;
   bool all = ids == n_;  // beyond the row nothing is there that could be forbidden
-  for (size_t j = 0; j < kWords; ++j) {
-    const size_t i = b * kWords + j, end = std::min(std::max(ids, 32 * i) - 32 * i, size_t(32));
+  for (size_t j = 0; j < kMaskWords; ++j) {
+    const size_t i = b * kMaskWords + j, end = std::min(std::max(ids, 32 * i) - 32 * i, size_t(32));
     const uint32_t there = end ? ~0u >> (32 - end) : 0;
     bits[j] = there && words ? there & words[i] : there;
     used |= uint64_t(bits[j] != 0) << j;
@@ -94,7 +94,7 @@ bool Patch::allows_most(const Kernels* kernels) const {
   int32_t words[kSampled];
   for (size_t i = 0; i < kSampled; ++i) {
     const size_t word = i * n_ / (32 * kSampled);
-    if (state(word / kWords) == kEmpty) return false;
+    if (state(word / kMaskWords) == kEmpty) return false;
     words[i] = int32_t(word);
   }
   return kernels->count_allowed(bits_.get(), words, kSampled) >= 30 * kSampled;
@@ -149,7 +149,7 @@ void Patch::apply(const Kernels* kernels, size_t b, float* x) const {
     for (size_t i = block.begin; i < size_t(block.begin) + block.count; ++i)
       x[table_.place[i]] = edited(table_.edit[i], x[table_.place[i]]);
   }
-  if (masked_) kernels->clear_forbidden(bits_.get() + b * kWords, x);
+  if (masked_) kernels->clear_forbidden(bits_.get() + b * kMaskWords, x);
   if (ceiling_.value == INFINITY) return;
   const float value = ceiling_.value;
   const size_t first = b * kBlock, last = first + kBlock - 1;

@@ -81,7 +81,6 @@ struct Ceiling {
 class Patch {
  public:
   enum State : uint8_t { kOwn = kAllOfIt, kCopied = kSomeOfIt, kEmpty = kNoneOfIt };
-  static constexpr size_t kWords = kBlock / 32;  // of a mask, to a block
 
   // For a row of so many values.
   void start(const Kernels* kernels, size_t n, const Edits& edits, const Allowed& allowed);

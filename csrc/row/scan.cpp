@@ -67,11 +67,10 @@ ScanResult scan_stretches(const Row& row, float* max) {
 // Under a mask. Blocks that are whole and not edited are read in place.
 ScanResult scan_masked(const Row& row, float* max) {
   const Patch& patch = *row.patch;
-  const auto in_place = [&](size_t b) { return b < row.n / kBlock && !patch.has_edits(b); };
   ScanResult result = kNothingYet;
   for (size_t b = 0; b < row.blocks;) {
     size_t end = patch.has_edits() ? b : row.n / kBlock;
-    while (end < row.blocks && in_place(end)) ++end;
+    while (end < row.blocks && patch.is_masked(end, row.n)) ++end;
     if (end > b) {
       add(row.own_ops().scan_allowed(row.data, patch.allowed(), patch.states(), b, end, max),
           result);
@@ -94,7 +93,7 @@ ScanResult list_masked(Row& row, float* max) {
   const Patch& patch = *row.patch;
   const int32_t* words = patch.used_words();
   const size_t count = patch.used_count();
-  const auto block_of = [&](size_t i) { return size_t(words[i]) / Patch::kWords; };
+  const auto block_of = [&](size_t i) { return size_t(words[i]) / kMaskWords; };
   const auto in_place = [&](size_t i) { return !patch.has_edits(block_of(i)); };
   std::fill_n(max, row.blocks, -INFINITY);
   row.few = row.patch->few_list();

@@ -198,6 +198,7 @@ struct Listed {
   size_t size;
 };
 
+constexpr size_t kMaskWords = kBlock / 32;  // of a mask, to a block
 constexpr size_t kMaskedTogether = 8;
 
 // So few allowed values are read one by one, and are a list from the start.

@@ -291,6 +291,7 @@ inline size_t collect_short(const typename Type::T* p, size_t left, int32_t firs
     float values[kWidth];
     int32_t places[kWidth];
     Vec::store(values, v);
+    // By way of float32, which has all ids: FS_MAX_VOCAB is 2^22.
     Vec::storei(places,
                 Vec::addi(Vec::loadi(kPlaces), Vec::to_int(Vec::set1(float(first + int32_t(i))))));
     Vec::keep(places, mask, ids + size);

@@ -1,7 +1,5 @@
 // The primitives of kernels.h that know of masks; a part of kernels.inl.
 
-constexpr int kWords = kBlock / 32;  // of a mask, to a block
-
 // 1 for each byte that is not 0.
 constexpr uint64_t kOnes = 0x0101010101010101u;
 inline uint64_t nonzero_bytes(uint64_t v) {
@@ -10,17 +8,17 @@ inline uint64_t nonzero_bytes(uint64_t v) {
 }
 
 void take_mask(const uint32_t* from, size_t blocks, uint32_t* to, uint8_t* states, uint64_t* used) {
-  constexpr size_t kTogether = kMaskedTogether, kPart = kTogether * kWords;
+  constexpr size_t kTogether = kMaskedTogether, kPart = kTogether * kMaskWords;
   static_assert(kPart == 64, "a bit for each word");
   uint32_t padded[kPart] = {};
   for (size_t b = 0; b < blocks; b += kTogether) {
-    const uint32_t* words = from + b * kWords;
+    const uint32_t* words = from + b * kMaskWords;
     if (blocks - b < kTogether) {
-      memcpy(padded, words, (blocks - b) * kWords * sizeof *words);
+      memcpy(padded, words, (blocks - b) * kMaskWords * sizeof *words);
       words = padded;
     }
     uint64_t some, gaps;
-    Vec::copy_words(words, to + b * kWords, some, gaps);
+    Vec::copy_words(words, to + b * kMaskWords, some, gaps);
     used[b / kTogether] = some;
     const uint64_t state = 2 * kOnes - nonzero_bytes(some) - (nonzero_bytes(gaps) ^ kOnes);
     for (size_t i = 0; i < kTogether; ++i) states[b + i] = uint8_t(state >> 8 * i);
@@ -71,7 +69,7 @@ FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allo
       continue;
     }
     const T* p = static_cast<const T*>(row) + b * kBlock;
-    const uint32_t* words = allowed + b * kWords;
+    const uint32_t* words = allowed + b * kMaskWords;
     F max[4];
     FASTSAMPLE_UNROLL
     for (int u = 0; u < 4; ++u) max[u] = Vec::set1(-INFINITY);
@@ -82,7 +80,7 @@ FASTSAMPLE_FLATTEN ScanResult scan_allowed(const void* row, const uint32_t* allo
     const size_t head = places_before_aligned(p, kWidth);
     const BlockBits bits(words, head);
     take(0, words[0], p);
-    take(1, words[kWords - 1] >> (32 - kWidth), p + kBlock - kWidth);
+    take(1, words[kMaskWords - 1] >> (32 - kWidth), p + kBlock - kWidth);
     FASTSAMPLE_UNROLL
     for (int k = 0; k < kVectors - 1; ++k) take(k, bits.of(k), p + head + k * kWidth);
     block_max[b] = Vec::hmax(Vec::max(Vec::max(max[0], max[1]), Vec::max(max[2], max[3])));

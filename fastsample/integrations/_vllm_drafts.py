@@ -19,6 +19,7 @@ from vllm.v1.sample.rejection_sampler import RejectionSampler
 
 from .. import backend
 from ..records import Records
+from ..reference.inputs import of_rows
 from ..reference.verification import EXACT, TOKEN, Side
 from ._vllm_logprobs import Asked, asked_of
 from ._vllm_masks import Layout
@@ -203,18 +204,10 @@ class _Steps:
 
     def side(self, request: int, first: int, count: int) -> Side:
         """Return those of a request, as backends verify them."""
-        mine = slice(first, first + count)
-        records = self.records
+        end, records = first + count, self.records
         if records.size > 1:
             records = records[request : request + 1]
-        inputs = {}
-        if "allowed" in self.inputs:
-            inputs["allowed"] = self.inputs["allowed"][mine]
-        if "edits" in self.inputs:
-            ends = self.inputs["edit_offsets"][first : first + count + 1]
-            inputs["edits"] = self.inputs["edits"][ends[0] : ends[-1]]
-            inputs["edit_offsets"] = ends - ends[0]
-        return Side(self.rows[mine], records, inputs)
+        return Side(self.rows[first:end], records, of_rows(self.inputs, first, end))
 
     def defect(self, first: int, count: int) -> str | None:
         """Say why the first bad one of some rows cannot be drawn from, or None."""

@@ -17,7 +17,7 @@ import torch
 from vllm.v1.outputs import LogprobsTensors
 
 from ..reference.edits import exactly
-from ..reference.inputs import of_row
+from ..reference.inputs import edits_at, of_row
 from ._vllm_pasts import edits_of
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -176,9 +176,8 @@ class Telling:
         if "pasts" in inputs:
             inputs = inputs | edits_of(inputs["pasts"], self.vocab)
         if "edits" in inputs:
-            ends = inputs["edit_offsets"].tolist()
             for row in range(self.rows):
-                edits = inputs["edits"][ends[row] : ends[row + 1]]  # by rising id
+                edits = edits_at(inputs, row)  # by rising id
                 places = np.searchsorted(edits["id"], ids[row])
                 found = places < len(edits)
                 found[found] = edits["id"][places[found]] == ids[row][found]

@@ -23,6 +23,7 @@ from ..inputs import Edits, together
 from ..masks import Words, packed
 from ..records import EDIT
 from ..reference.edits import exactly
+from ..reference.inputs import edits_at
 from ..rules import Rules, make_rules
 from ._vllm_masks import Layout, everything
 
@@ -153,9 +154,8 @@ class Pasts:
         if "edits" not in inputs:
             return
         values = logits.numpy()
-        ends = inputs["edit_offsets"].tolist()
         for row in range(rows):
-            edits = inputs["edits"][ends[row] : ends[row + 1]]
+            edits = edits_at(inputs, row)
             ids = edits["id"]
             values[row, ids] = exactly(values[row, ids], edits["factor"], edits["subtract"], 0.0, 0)
 

@@ -27,7 +27,7 @@ from ..arrays import as_rows
 from ..chains import make_records
 from ..records import Records
 from ..reference import to_float32
-from ..reference.inputs import as_drawn_from, defect_of
+from ..reference.inputs import as_drawn_from, defect_of, edits_at
 from ..reference.row import find_defect
 from ..sampling import survivors
 from ._vllm_logprobs import RAW, Asked, Telling, asked_of
@@ -334,8 +334,7 @@ def _banned(inputs: dict[str, Any], vocab: int, row: int) -> npt.NDArray[np.int3
         past = inputs["pasts"][row]
         edits = None if past is None else past.edits(vocab)
     else:
-        ends = inputs.get("edit_offsets")
-        edits = None if ends is None else inputs["edits"][ends[row] : ends[row + 1]]
+        edits = edits_at(inputs, row) if "edits" in inputs else None
     if edits is None:
         return np.empty(0, np.int32)
     ids: npt.NDArray[np.int32] = edits["id"][edits["banned"] != 0]

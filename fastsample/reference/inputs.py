@@ -20,25 +20,36 @@ from .row import Floats32, find_defect, to_float32
 Inputs = Mapping[str, Any]
 
 
-def of_row(inputs: Inputs, i: int) -> dict[str, Any]:
-    """Return the inputs of one row, as those of a batch of one."""
+def of_rows(inputs: Inputs, first: int, last: int) -> dict[str, Any]:
+    """Return the inputs of rows first to last - 1, as those of a batch of their own."""
     mine = {
-        name: inputs[name][i : i + 1] for name in ("coin", "state", "allowed") if name in inputs
+        name: inputs[name][first:last] for name in ("coin", "state", "allowed") if name in inputs
     }
     if "edits" in inputs:
-        first, last = inputs["edit_offsets"][i : i + 2]
-        mine["edits"] = inputs["edits"][first:last]
-        mine["edit_offsets"] = inputs["edit_offsets"][i : i + 2] - first
+        ends = inputs["edit_offsets"][first : last + 1]
+        mine["edits"] = inputs["edits"][ends[0] : ends[-1]]
+        mine["edit_offsets"] = ends - ends[0]
+    return mine
+
+
+def of_row(inputs: Inputs, i: int) -> dict[str, Any]:
+    """Return the inputs of one row, as those of a batch of one."""
+    return of_rows(inputs, i, i + 1)
+
+
+def edits_at(inputs: Inputs, i: int) -> npt.NDArray[np.void]:
+    """Return the edits of one row, records of ``EDIT``, of inputs that have edits."""
+    first, last = inputs["edit_offsets"][i : i + 2]
+    mine: npt.NDArray[np.void] = inputs["edits"][first:last]
     return mine
 
 
 def _edits_of(inputs: Inputs, i: int) -> list[Edit]:
     if "edits" not in inputs:
         return []
-    first, last = inputs["edit_offsets"][i : i + 2]
     return [
         Edit(int(e["id"]), e["factor"], e["subtract"], e["bias"], bool(e["banned"]))
-        for e in inputs["edits"][first:last]
+        for e in edits_at(inputs, i)
     ]
 
 
