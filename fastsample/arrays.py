@@ -33,6 +33,7 @@ Logits: TypeAlias = (
 
 MAX_VOCAB = 4_194_304  # FS_MAX_VOCAB
 _MUST = "logits must be an array of numbers"
+_MASKED = "logits must not be a masked array: fill it, e.g. x.filled(-np.inf)"
 _STORED_BFLOAT16 = np.dtype("V2")
 _READABLE = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
 
@@ -101,6 +102,8 @@ def _from_list(logits: Any) -> npt.NDArray[Any]:
             array = np.array(logits)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"logits must be an array of numbers, got a list of {array.dtype}")
+    if array.ndim > 1 and any(isinstance(row, np.ma.MaskedArray) for row in logits):
+        raise TypeError(_MASKED)  # of rows NumPy drops the masks
     return array.astype(np.float64)
 
 
@@ -109,7 +112,7 @@ def to_array(logits: Any) -> npt.NDArray[Any]:
     if type(logits) is np.ndarray:
         array = logits
     elif isinstance(logits, np.ma.MaskedArray):
-        raise TypeError("logits must not be a masked array: fill it, e.g. x.filled(-np.inf)")
+        raise TypeError(_MASKED)
     elif isinstance(logits, np.ndarray):
         array = np.ndarray.view(logits, np.ndarray)
     elif "torch" in sys.modules and isinstance(logits, sys.modules["torch"].Tensor):

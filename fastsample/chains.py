@@ -14,7 +14,7 @@ from . import backend
 from .orders import flat, parse_order
 from .parameters import DEFAULT_ORDER, NAMES, OF_STAGE, TABLE
 from .records import KINDS, STAGE, Records, record_type
-from .values import column, flag, integer, is_array, real
+from .values import column, flag, integer, is_array
 
 _ARRAYS: dict[Any, str] = {integer: "iu", flag: "b"}  # kinds of dtypes
 
@@ -57,9 +57,9 @@ def numbers_of(name: str, value: Any, rows: int) -> Numbers:
     """Return valid numbers, shape (1,) or (rows,)."""
     rule = TABLE[name]
     quick = getattr(backend.active(), "take_numbers", None)
-    if quick is not None:  # a look at each in compiled code
+    if quick is not None and rule.convert is not flag:  # a look at each in compiled code
         out = np.empty(rows)
-        if quick(value, out, rule.low, rule.high, rule.convert is not real):
+        if quick(value, out, rule.low, rule.high, rule.convert is integer):
             return out
     kinds = _ARRAYS.get(rule.convert, "fiu")
     if type(value) is np.ndarray and value.shape == (rows,) and value.dtype.kind in kinds:
@@ -134,7 +134,7 @@ def _fill(values: Mapping[str, Numbers], at_least: Any, order: Any, rows: int) -
         order = parse_order(order)
     try:
         template, stages, places = _template(tuple(values), order)
-    except TypeError:  # lists in it, or a mistake
+    except (TypeError, ValueError):  # lists in it, or a mistake
         order = parse_order(order)
         template, stages, places = _template(tuple(values), order)
     if len(places) < len(values) or not _PLAIN.issuperset(values):
@@ -174,8 +174,8 @@ def make_records(rows: int, function: str = "sample", /, **parameters: Any) -> R
     """Return one record for all rows, or one per row where a parameter is an array."""
     try:
         return scalar_record(**parameters)
-    except (TypeError, KeyError):
-        pass  # an unhashable value: an array, or a mistake that is worded below
+    except (TypeError, ValueError, KeyError):
+        pass  # no key: an array, a memoryview that may be written to; or a mistake, worded below
     refuse_unknown(function, parameters)
     order = parameters.pop("order", DEFAULT_ORDER)
     at_least = parameters.pop("min_tokens_to_keep", 1)

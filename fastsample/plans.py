@@ -78,7 +78,7 @@ def plan_of_scalars(parameters: Mapping[str, Any]) -> Plan | None:
     """Return the plan of a call whose parameters are all scalars, or None."""
     try:
         return _scalar_plan(backend.active(), **parameters)
-    except TypeError:  # lists or arrays, or a mistake that is worded elsewhere
+    except (TypeError, ValueError):  # lists or arrays, or a mistake that is worded elsewhere
         return None
 
 

@@ -151,6 +151,8 @@ BAD_LOGITS = [
     ([1j, 2j], TypeError, None),
     ([[1.0, 2.0], [3.0]], TypeError, None),
     ([object()], TypeError, None),
+    ([np.ma.masked_array([1.0, 2.0], [False, True])], TypeError,
+     "logits must not be a masked array: fill it, e.g. x.filled(-np.inf)"),
 ]  # fmt: skip
 
 

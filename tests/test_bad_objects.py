@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from importlib import import_module
 from typing import Any
 
@@ -128,6 +129,28 @@ class Index:
 class RaisingIndex:
     def __index__(self) -> Any:
         raise OSError("no such number")
+
+
+def test_numbers_are_no_flags(variant: str) -> None:
+    for numbers in ([1, 0, 1], (1, 0, 1), np.array([1, 0, 1])):
+        for name in ("p_less", "p_less_norm"):
+            message = f"{name} must be True or False, got 1 (int) (row 0)"
+            chain = {name: numbers, "order": (name,), "u": 0.5}
+            check(lambda chain=chain: fs.sample(BATCH, **chain), TypeError, message)  # type: ignore[misc]
+
+
+def test_a_memoryview_that_may_be_written_to(variant: str) -> None:
+    """Is no key of a table, as an array is none, but has numbers."""
+    hot = memoryview(array("d", [0.0, 2.0, 0.0]))
+    drawn = fs.sample(BATCH, seed=1, temperature=hot)
+    assert drawn.tolist() == fs.sample(BATCH, seed=1, temperature=hot.tolist()).tolist()
+    many = memoryview(array("i", [1, 2, 3]))
+    assert fs.Sampler(top_k=many, seed=1)(BATCH).tolist() == [
+        fs.Sampler(top_k=k, seed=1)(BATCH)[row] for row, k in enumerate(many)
+    ]
+    must = "order must be a string or a tuple of stage names, got <memory at "
+    with pytest.raises(TypeError, match=f"^{must}"):
+        fs.sample(BATCH, top_k=2, order=many)
 
 
 AN_INTEGER = " must be an integer, got "
