@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -33,6 +31,8 @@ except ImportError as error:
         f"this needs transformers and torch ({error}): {how_to_get('transformers')}"
     ) from error
 
+from ._torch_seeds import torch_seeds
+
 # What `generate` has where a parameter is None: the stage is off.
 _OFF = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0,
         "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}  # fmt: skip
@@ -54,36 +54,6 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": (None,),
     "watermarking_config": (None,),
 }
-
-
-class _TorchSeeds:
-    """Seeds of torch's generator, which ``torch.manual_seed`` and ``set_seed`` repeat.
-
-    A forked child inherits its state. Where nothing has seeded it, a child must not repeat its
-    parent, nor its siblings.
-    """
-
-    def __init__(self) -> None:
-        self._initial, self._salt = torch.initial_seed(), 0
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
-
-    def _forked(self) -> None:
-        self._salt = secrets.randbits(63)
-
-    def next(self) -> int:
-        seed: int = torch.randint(2**63 - 1, (), device="cpu").item()
-        return seed ^ self._salt if torch.initial_seed() == self._initial else seed
-
-    def in_place_of_none(self, seed: Any) -> Any:
-        """Return a seed, or seeds of rows, with those that are not given."""
-        seeds = plain("seed", seed)
-        if isinstance(seeds, list):
-            return [self.next() if one is None else one for one in seeds]
-        return self.next() if seeds is None else seeds
-
-
-_torch_seeds = _TorchSeeds()
 
 
 def _only(scores: torch.Tensor, tokens: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -218,8 +188,7 @@ def _edits(config: Any, prompt: int) -> dict[str, Any]:
 
     Numbers are rounded to float32, as torch does before it calculates with them.
     """
-    eos = config.eos_token_id
-    ends = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    ends = [token for token in _ids(config.eos_token_id) if token >= 0]  # of others is no end
     biases = config.sequence_bias or {}
     if not isinstance(biases, dict):
         biases = {tuple(ids): bias for ids, bias in biases}
@@ -233,13 +202,19 @@ def _edits(config: Any, prompt: int) -> dict[str, Any]:
             ids for ids in config.bad_words_ids or () if [*ids] not in [[end] for end in ends]
         ],
         "sequence_bias": {ids: _float32(bias) for ids, bias in biases.items()},
-        "suppress_tokens": [token for token in config.suppress_tokens or () if token >= 0],
+        "suppress_tokens": [token for token in _ids(config.suppress_tokens) if token >= 0],
         "min_new_tokens": max(least, 0) if ends else 0,
     }
     on = {
         n: value for n, value in found.items() if value and (n, value) != ("repetition_penalty", 1)
     }
     return on | ({"eos_token_id": ends} if "min_new_tokens" in on else {})
+
+
+def _ids(value: Any) -> list[int]:
+    """Return one id, a list or a tensor of them, or None as a list."""
+    ids = plain("an id", value)
+    return [] if ids is None else ids if isinstance(ids, list) else [ids]
 
 
 def _float32(value: Any) -> Any:
@@ -249,7 +224,7 @@ def _float32(value: Any) -> Any:
 def _padding(config: Any, ids: torch.Tensor, mask: Any) -> list[int]:
     """Return how many tokens before each row's text only pad it, as `generate` finds it."""
     pad, eos = config.pad_token_id, config.eos_token_id
-    if mask is None and pad is not None and pad not in (eos if isinstance(eos, list) else [eos]):
+    if mask is None and pad is not None and pad not in _ids(eos):
         mask = ids != pad
     if mask is None or mask.shape != ids.shape:
         mask = torch.ones_like(ids)
@@ -263,6 +238,9 @@ def _refuse_other_models(model: Any) -> None:
         raise TypeError(f"model must be a transformers model that generates, got {type(model)}")
 
 
+_BEFORE = "_generate_before_fastsample"  # an attribute of what `enable` has changed
+
+
 def _ours(function: Any) -> bool:
     """Return whether `enable` has made a function."""
     return isinstance(function, partial) and function.func is generate
@@ -274,10 +252,11 @@ def _original(model: Any) -> Callable[..., Any]:
     A wrapper, as `torch.compile` gives, has that of the model inside.
     """
     found: Callable[..., Any] = model.generate
-    if _ours(found):
-        owner = found.args[0]  # type: ignore[attr-defined]
-        return partial(type(owner).generate, owner)
-    return found
+    if not _ours(found):
+        return found
+    owner = found.args[0]  # type: ignore[attr-defined]
+    before: Callable[..., Any] | None = vars(owner).get(_BEFORE)
+    return before or partial(type(owner).generate, owner)
 
 
 def _by_name(original: Callable[..., Any], args: Sequence[Any]) -> dict[str, Any]:
@@ -367,6 +346,13 @@ def generate(
     """
     _refuse_other_models(model)
     original = _original(model)
+    if isinstance(original, partial):  # what it brings along is as good as given
+        first = {"inputs": inputs, "generation_config": generation_config,
+                 "logits_processor": logits_processor}  # fmt: skip
+        given = {name: value for name, value in first.items() if value is not None}
+        kwargs = {**original.keywords, **given, **kwargs}
+        inputs, generation_config, logits_processor = (kwargs.pop(name, None) for name in first)
+        original = partial(original.func, *original.args)
     named = _by_name(original, args)
     for name in named.keys() & kwargs.keys():
         raise TypeError(f"generate got {name} by position and by name")
@@ -394,6 +380,9 @@ def generate(
         draw = FastSampleLogitsProcessor(seed=0, temperature=0.0, **edits)
         changes = dict[str, Any]()
     else:
+        if config.do_sample is not True:  # to `generate` another true value is both
+            got = f"{config.do_sample!r} ({type(config.do_sample).__name__})"
+            raise TypeError(f"do_sample must be True or False, got {got}")
         if mode is not GenerationMode.SAMPLE:
             raise ValueError(f"fastsample draws in plain sampling, not in {mode.value}")
         if custom:
@@ -403,7 +392,7 @@ def generate(
         parameters: dict[str, Any] = {**_stages(config), **edits, "order": order}
         if seed is None:
             seed = getattr(config, "seed", None)
-        seed = _torch_seeds.in_place_of_none(seed)
+        seed = torch_seeds.in_place_of_none(seed)
         if recorded:
             draw = _Recorder(seed=seed, renormalize=bool(config.renormalize_logits), **parameters)
         else:
@@ -470,6 +459,13 @@ def enable(model: Any, *, order: Order = "hf") -> Any:
     """
     _refuse_other_models(model)
     found = model.generate
-    owner = found.args[0] if _ours(found) else getattr(found, "__self__", model)
+    if _ours(found):
+        owner = found.args[0]
+    else:
+        owner = getattr(found, "__self__", model)
+        # One that somebody has set is still what is called; that of the class is found by its name.
+        of_class = getattr(type(owner), "generate", None)
+        before = None if getattr(found, "__func__", found) is of_class else found
+        setattr(owner, _BEFORE, before)
     owner.generate = partial(generate, owner, order=order)
     return model

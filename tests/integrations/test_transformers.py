@@ -252,6 +252,14 @@ def test_what_is_alive_across_a_fork() -> None:
     assert set(found.values()) == {1}
 
 
+def test_a_seed_of_torch_that_was_set_before_the_import() -> None:
+    found = different("import torch; torch.manual_seed(5)" + FORK)
+    assert found["model"] == 1
+    # And a child that seeds with the same again repeats a text.
+    script = FORK.replace("torch.manual_seed(0)", "torch.manual_seed(5)")
+    assert different("import torch; torch.manual_seed(5)" + script)["model, torch's seed"] == 1
+
+
 def test_configuration_arguments_and_defaults_agree(tiny: Any) -> None:
     by_argument = generate(tiny, PROMPT, max_length=24, seed=3, **SAMPLING)
     config = transformers.GenerationConfig(max_length=24, **SAMPLING)
@@ -330,6 +338,8 @@ def test_bad_input(tiny: Any) -> None:
         generate(tiny, PROMPT, max_length=8, do_sample=True, top_p=1.5)
     with pytest.raises(TypeError, match="seed must be an integer"):
         generate(tiny, PROMPT, max_length=8, do_sample=True, seed=1.5)
+    with pytest.raises(TypeError, match=r"do_sample must be True or False, got 1 \(int\)"):
+        generate(tiny, PROMPT, max_length=8, do_sample=1)
     with pytest.raises(ValueError, match="typo"):
         generate(tiny, PROMPT, max_length=8, do_sample=True, typo=1)
     with pytest.raises(TypeError, match="model must be"):

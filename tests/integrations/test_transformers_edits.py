@@ -208,3 +208,18 @@ def test_bad_edits(tiny: Any, do_sample: bool) -> None:
         generate(tiny, PROMPT, repetition_penalty=-1.0, **chain)
     with pytest.raises(ValueError, match="bad_words_ids must not have an empty sequence"):
         generate(tiny, PROMPT, bad_words_ids=[[]], **chain)
+
+
+def test_ids_that_are_tensors_or_of_no_token(tiny: Any) -> None:
+    text = tokens(tiny.generate(PROMPT, max_new_tokens=8, eos_token_id=None))[0]
+    edits: list[dict[str, Any]] = [
+        {"suppress_tokens": torch.tensor([text[3], text[5]])},
+        {"min_new_tokens": 6, "eos_token_id": torch.tensor(text[5])},
+        {"min_new_tokens": 6, "eos_token_id": torch.tensor([text[5], -1])},
+        {"min_new_tokens": 6, "eos_token_id": -1},  # which no text ends with
+    ]
+    for edit in edits:
+        chain = {"max_new_tokens": 8, **edit}
+        assert tokens(generate(tiny, PROMPT, **chain)) == tokens(tiny.generate(PROMPT, **chain))
+        drawn = generate(tiny, PROMPT, do_sample=True, seed=1, **chain)
+        assert drawn.shape[1] >= 9

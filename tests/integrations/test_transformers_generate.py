@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -122,6 +123,39 @@ def test_a_wrapper_of_an_enabled_model(tiny: Any) -> None:
     patched.generate = count
     assert tokens(generate(patched, PROMPT, **chain)) == expected
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, Wrapper], ids=["model", "wrapper"])
+@pytest.mark.parametrize(
+    "set_generate",
+    [
+        lambda model: partial(model.generate, do_sample=True, repetition_penalty=1.5),
+        lambda model: partial(
+            model.generate,
+            generation_config=transformers.GenerationConfig(do_sample=True, repetition_penalty=1.5),
+        ),
+        lambda model: MethodType(
+            lambda self, *args, **named: type(self).generate(
+                self, *args, repetition_penalty=1.5, **named
+            ),
+            model,
+        ),
+    ],
+    ids=["partial", "partial, configuration", "method"],
+)
+def test_a_generate_that_somebody_has_set(tiny: Any, set_generate: Any, wrap: Any) -> None:
+    chain = {"max_length": 20, "seed": 6, "do_sample": True}
+    expected = tokens(generate(tiny, PROMPT, repetition_penalty=1.5, **chain))
+    assert expected != tokens(generate(tiny, PROMPT, **chain))
+    model = copy.deepcopy(tiny)
+    model.generate = set_generate(model)
+    if isinstance(model.generate, partial):
+        del chain["do_sample"]  # which it brings along
+    model = wrap(model)
+    assert tokens(generate(model, PROMPT, **chain)) == expected
+    for _ in range(2):
+        assert tokens(enable(model).generate(PROMPT, **chain)) == expected
+        assert tokens(generate(model, PROMPT, **chain)) == expected
 
 
 def test_arguments_by_position(tiny: Any) -> None:
