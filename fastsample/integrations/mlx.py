@@ -60,7 +60,7 @@ def _logits(name: str, array: Any) -> Any:
 
 def _seed_of_mlx() -> int:
     """Return a seed of mlx's generator, which ``mx.random.seed`` repeats."""
-    high, low = mx.random.randint(0, 2**32 - 1, (2,), dtype=mx.uint32).tolist()
+    high, low = np.asarray(mx.random.randint(0, 2**32 - 1, (2,), dtype=mx.uint32)).tolist()
     seed: int = high << 32 | low
     return seed
 
@@ -124,7 +124,8 @@ def make_sampler(
         Must be empty, or None, where XTC is on.
     seed : int or array of shape (B,), optional
         As in `fastsample.Sampler`: call i draws with ``offset=i``, from row r in stream r. Without
-        it mlx's generator gives one, so that ``mx.random.seed`` repeats a text.
+        it mlx's generator gives one, so that ``mx.random.seed`` repeats a text; a process that is
+        forked goes on with another.
     order : str or tuple of str, default "mlx-lm"
         As in `fastsample.sample`.
     **parameters
@@ -157,21 +158,21 @@ def make_sampler(
             "xtc_special_tokens must be empty to draw with fastsample where xtc_probability is on, "
             f"got {xtc_special_tokens!r}"
         )
-    seed = _seed_of_mlx() if seed is None else seed
-    return FastSampler(
-        Sampler(
-            temperature=temp,
-            top_p=1.0 if _is_off(top_p) else top_p,
-            min_p=min_p,
-            min_tokens_to_keep=min_tokens_to_keep,
-            top_k=top_k,
-            xtc_probability=xtc_probability,
-            xtc_threshold=xtc_threshold,
-            order=order,
-            seed=seed,
-            **parameters,
-        )
+    sampler = Sampler(
+        temperature=temp,
+        top_p=1.0 if _is_off(top_p) else top_p,
+        min_p=min_p,
+        min_tokens_to_keep=min_tokens_to_keep,
+        top_k=top_k,
+        xtc_probability=xtc_probability,
+        xtc_threshold=xtc_threshold,
+        order=order,
+        seed=seed,
+        **parameters,
     )
+    if seed is None:  # nobody has given this one either: a forked child takes another
+        sampler.seed = sampler._own = _seed_of_mlx()
+    return FastSampler(sampler)
 
 
 # ---- edits of logits -----------------------------------------------------------------------------

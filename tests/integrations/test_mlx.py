@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import different
 
 import fastsample
 from fastsample.arrays import to_array
@@ -175,6 +176,18 @@ def test_seeds() -> None:
     once = [sampler(row_of()).item() for _ in range(12)]
     sampler.sampler.reset()
     assert [sampler(row_of()).item() for _ in range(12)] == once
+
+
+def test_what_is_alive_across_a_fork() -> None:
+    found = different("""
+import mlx.core as mx, numpy as np
+from fastsample.integrations.mlx import make_sampler
+def drawn_by(sampler):
+    sampler(mx.zeros((1, 300)))
+    return lambda: [int(sampler.sampler(np.zeros(300))) for _ in range(20)]
+draws = {"none": drawn_by(make_sampler(temp=1.0)), "seed": drawn_by(make_sampler(temp=1.0, seed=3))}
+""")
+    assert found == {"none": 3, "seed": 1}
 
 
 def test_rows_of_one_call() -> None:
