@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..chains import checked
 from ..orders import Order
 from ..sampler import Sampler
 from ..sampling import sample
@@ -29,7 +30,6 @@ _LACKING = {"num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0}
 
 
 # Of the options that the runtime takes as they come: what they must be, and how that is told.
-# `Sampler` checks temperature and top_p.
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "repetition_penalty": ("finite and > 0", lambda v: 0.0 < v < math.inf),
     "max_length": (">= 1", lambda v: v >= 1),
@@ -48,6 +48,9 @@ def _check_ranges(options: dict[str, Any]) -> None:
     for name, (requirement, valid) in ranges.items():
         if name in options and not valid(options[name]):
             raise ValueError(f"{name} must be {requirement}, got {options[name]:g}")
+    if options["do_sample"]:  # where others make it greedy, too
+        for name in ("temperature", "top_p"):
+            checked(name, options[name])
 
 
 def _let_the_runtime_check(model: Any, params: Any, options: dict[str, Any]) -> None:
@@ -148,6 +151,8 @@ class FastGenerator(og.Generator):
         params.set_search_options(do_sample=False)
         try:
             super().__init__(model, params)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
         finally:
             params.set_search_options(do_sample=options["do_sample"])
 

@@ -282,8 +282,7 @@ def test_bad_options(make: Make, model: Any, options: dict[str, Any], message: s
         if "batch_size" not in options:
             params.set_search_options(batch_size=batch)
             before = str(params.get_search_options())
-        kinds = (ValueError, RuntimeError) if "max_length" in options else ValueError
-        with pytest.raises(kinds, match=message):
+        with pytest.raises(ValueError, match=message):
             FastGenerator(model, params)
         assert str(params.get_search_options()) == before
     with pytest.raises(TypeError, match="seed must be an integer"):
@@ -293,7 +292,23 @@ def test_bad_options(make: Make, model: Any, options: dict[str, Any], message: s
 def test_greedy_refuses_what_plays_a_part_in_it(make: Make) -> None:
     with pytest.raises(ValueError, match=r"^repetition_penalty must be finite and > 0, got -1$"):
         make(FastGenerator, repetition_penalty=-1.0)
+    for options in ({"max_length": 5000}, {"batch_size": 33}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            make(FastGenerator, **options)
     make(FastGenerator, top_k=ROW.size + 1)  # which plays none
+
+
+@pytest.mark.parametrize("greedy", [o for o in GREEDY.values() if o.get("do_sample")], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"temperature": np.nan}, {"top_p": 2.0}], ids=str
+)
+def test_sampling_that_is_greedy_refuses_what_plays_no_part(
+    make: Make, greedy: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    (name,) = wrong
+    if name not in greedy:
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            make(FastGenerator, **greedy, **wrong)
 
 
 @pytest.mark.parametrize("top_k", [ROW.size, ROW.size - 1, 0])
