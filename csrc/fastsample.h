@@ -297,10 +297,11 @@ FASTSAMPLE_API double fs_uniform_for(uint64_t seed, uint64_t stream, uint64_t of
  * Rows are shared out over `threads` threads at most, the calling one included; more than `rows` or
  * FS_MAX_THREADS act as that many. 0 leaves the number to the library: 1 for one row or less than
  * 2^21 logits, else one per 2^20 logits, but no more than rows or the processors that this process
- * may use. The other threads are started by the call, which waits for none that has taken no row:
- * it may begin after the call, finds nothing to do, and ends. Where the system refuses one, the
- * call does without. Tokens and errors are the same for every number: where several rows are bad,
- * the error is the first one's. */
+ * may use, and on Linux no more than one beside this thread for each processor that is idle. The
+ * other threads are started by the call, which waits for none that has taken no row: it may begin
+ * after the call, finds nothing to do, and ends. Where the system refuses one, the call does
+ * without. Tokens and errors are the same for every number: where several rows are bad, the error
+ * is the first one's. */
 FASTSAMPLE_API fs_status fs_sample(const fs_logits* logits, const fs_chain* chains,
                                    int64_t chain_count, const fs_draw* draws, int32_t threads,
                                    uint32_t flags, int64_t* tokens);

@@ -152,9 +152,10 @@ def sample(
     threads : int, optional
         Share the rows out over at most this many threads, >= 1; more than 256 act as 256. They are
         started by the call, which waits for none that has taken no row, and end when no row is
-        left; tokens and errors do not depend on their number. By
-        default 1 for one row or less than 2**21 logits, else one per 2**20 logits, but no more than
-        rows or the processors that this process may use. The reference always uses 1.
+        left; tokens and errors do not depend on their number. By default 1 for one row or less than
+        2**21 logits, else one per 2**20 logits, but no more than rows or the processors that this
+        process may use, and on Linux no more than one beside the calling thread for each processor
+        that is idle. The reference always uses 1.
 
     Returns
     -------

@@ -6,6 +6,7 @@ Of helpers of the core that come late see tests/c/late.cpp.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -260,6 +261,41 @@ def test_a_call_does_not_wait_for_who_has_not_begun(held_back: list[Callable[[],
     assert np.all(out == -5)
 
 
+def test_the_default_starts_no_more_threads_than_processors_are_idle(
+    held_back: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = pytest.importorskip("fastsample._numba.threads", reason="numba is not installed")
+    for first, later in itertools.product((0, 1, 7), (0, 1, 7)):
+        idle = iter((first, later))
+        monkeypatch.setattr(threads, "idle_processors", lambda idle=idle: next(idle, 0))
+        threads.share_out(40, 4, True, lambda first, last: time.sleep(1e-4))
+        assert len(held_back) == min(3, first + later)
+        held_back.clear()
+    monkeypatch.setattr(threads, "idle_processors", lambda: 0)
+    with fs.use_backend("numba"):
+        batch = np.zeros((2**12, 2**9), np.float32)  # worth two threads
+        fs.sample(batch, temperature=0.0)
+        assert len(held_back) == 0
+        fs.sample(batch, temperature=0.0, threads=2)
+        assert len(held_back) == 1
+
+
+def test_idle_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    threads = pytest.importorskip("fastsample._numba.threads", reason="numba is not installed")
+    said = tmp_path / "loadavg"
+    monkeypatch.setattr(threads, "open", lambda _, **how: said.open(**how), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert threads.idle_processors() == sys.maxsize  # there is no such file
+    for text, idle in (
+        ("", sys.maxsize),
+        ("0.1 0.2 0.3 3/20 9\n", 5),
+        ("0 0 0 9/9 9", 0),
+        ("0 0 0 0/0 0", sys.maxsize),
+    ):
+        said.write_text(text)
+        assert threads.idle_processors() == idle
+
+
 def test_a_call_waits_for_rows_that_are_taken() -> None:
     threads = pytest.importorskip("fastsample._numba.threads", reason="numba is not installed")
     caller, taken = threading.get_ident(), threading.Event()
@@ -273,7 +309,7 @@ def test_a_call_waits_for_rows_that_are_taken() -> None:
             time.sleep(0.05)
         done.extend(range(first, last))
 
-    threads.share_out(40, 2, work)
+    threads.share_out(40, 2, False, work)
     assert sorted(done) == list(range(40))
 
 
@@ -289,13 +325,13 @@ def test_what_a_helper_raises_is_the_calls_error() -> None:
             raise MemoryError("of a helper")
 
     with pytest.raises(MemoryError, match="of a helper"):
-        threads.share_out(40, 2, work)
+        threads.share_out(40, 2, False, work)
 
 
 # ---- what there is of threads, in a process of its own -----------------------------------------
 
 CHILD = """
-import json, os, re, sys, threading, time
+import json, os, re, signal, sys, threading, time
 import numpy as np
 
 def threads():
@@ -325,23 +361,40 @@ def left(others=0):
 
 seen["calls"] = left()
 
-done = False
-most = 0
-def watch():
-    global most
-    while not done:
-        most = max(most, threads() - before - 1)
-watcher = threading.Thread(target=watch)
-watcher.start()
-for _ in range(1000):
-    left(others=1)
-    draw(4)
-    if most == 3:
-        break
-done = True
-watcher.join()
-seen["during calls"] = most
-left()
+def most_during(calls, count, enough):
+    # Of the threads that help, in so many calls or until there have been enough.
+    most, done = 0, False
+    def watch():
+        nonlocal most
+        while not done:
+            most = max(most, threads() - before - 1)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(calls):
+        left(others=1)
+        draw(count)
+        if most == enough:
+            break
+    done = True
+    watcher.join()
+    left()
+    return most
+
+seen["during calls"] = most_during(1000, 4, 3)
+
+# Who takes a processor from others is put aside in the middle of a row.
+busy = []
+for _ in range(os.cpu_count()):
+    busy.append(os.fork())
+    while not busy[-1]:
+        pass
+before = threads()  # OpenBLAS has ended its own before the fork
+with open("/proc/loadavg") as file:
+    said = int(file.read().split()[3].split("/")[0]) > os.cpu_count()
+seen["beside busy processors"] = most_during(50, None, 1) if said else 0
+for child in busy:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 read, write = os.pipe()
 pid = os.fork()
@@ -373,4 +426,7 @@ def test_threads_of_the_process(tmp_path: Path) -> None:
     same, child, seen = json.loads(done.stdout)
     assert same == [True] * 4
     assert child == [True] * 4
-    assert seen == {"import": 0, "one thread": 0, "calls": 0, "during calls": 3, "after a fork": 0}
+    assert seen == {
+        "import": 0, "one thread": 0, "calls": 0, "during calls": 3, "beside busy processors": 0,
+        "after a fork": 0,
+    }  # fmt: skip

@@ -48,15 +48,15 @@ class Batch {
   Batch(Source& source, bool mark, Outcome* drawn)
       : source_(source), mark_(mark), drawn_(drawn), end_(source.logits->rows) {}
 
-  // Draws all rows, in so many threads. FS_OK, or what is wrong with the lowest row that failed.
-  fs_status run(int threads) {
-    if (threads <= 1) {
+  // Draws all rows, in these threads. FS_OK, or what is wrong with the lowest row that failed.
+  fs_status run(Threads threads) {
+    if (threads.most <= 1) {
       Workspace& own = workspaces().own;
       for (int64_t i = 0; i < source_.logits->rows && draw_one(i, own); ++i) {
       }
     } else {
       Workspaces& kept = workspaces();
-      kept.reserve(threads);
+      kept.reserve(threads.most);
       share_out(source_.logits->rows, threads, [&](int64_t i, int thread) {
         const DefaultFloatMode mode;  // of a thread that helps
         return draw_one(i, kept.of(thread));
@@ -121,15 +121,15 @@ class Batch {
   Row failed_;
 };
 
-// How many threads serve a call that asks for `asked`; 0 leaves it to the library.
-inline int thread_count(int32_t asked, const fs_logits& logits) {
+// The threads of a call that asks for `asked`; 0 leaves it to the library.
+inline Threads threads_of(int32_t asked, const fs_logits& logits) {
   const int most = int(std::min<int64_t>(logits.rows, FS_MAX_THREADS));
-  if (asked > 0) return std::min(asked, most);
+  if (asked > 0) return {std::min(asked, most)};
   // Starting a thread takes tens of microseconds, in which some 500,000 logits are read.
   constexpr double kLogitsPerThread = 1 << 20;
   const double worth = double(logits.rows) * double(logits.vocab) / kLogitsPerThread;
-  if (most == 1 || worth < 2.0) return 1;
-  return std::min({most, available_threads(), int(std::min(worth, double(most)))});
+  if (most == 1 || worth < 2.0) return {1};
+  return {std::min({most, available_threads(), int(std::min(worth, double(most)))}), true};
 }
 
 }  // namespace fastsample

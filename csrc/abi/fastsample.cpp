@@ -157,7 +157,7 @@ fs_status draw_all(const fs_logits* logits, const fs_chain* chains, int64_t chai
     // Kept aside until all rows are done: a failing call writes nothing.
     Outcome* drawn = ws.drawn.reserve(size_t(logits->rows));
     const fs_status status = Batch<const Arguments>(args, flags & FS_MARK_BAD_ROWS, drawn)
-                                 .run(thread_count(threads, *logits));
+                                 .run(threads_of(threads, *logits));
     if (status != FS_OK) return status;
     for (int64_t i = 0; i < logits->rows; ++i) {
       tokens[i] = drawn[i].token;

@@ -114,7 +114,7 @@ fs_status step(const Steps& steps, int32_t threads, uint32_t flags, int64_t* tok
   }
   Outcome* drawn = workspaces().own.drawn.reserve(size_t(logits.rows));
   const fs_status status =
-      Batch<const Steps>(steps, flags & FS_MARK_BAD_ROWS, drawn).run(thread_count(threads, logits));
+      Batch<const Steps>(steps, flags & FS_MARK_BAD_ROWS, drawn).run(threads_of(threads, logits));
   if (status != FS_OK) return status;
   for (int64_t i = 0; i < logits.rows; ++i) {
     move(*steps.samplers[i], drawn[i]);

@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <climits>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -20,7 +23,9 @@
 #endif
 
 #if defined(__linux__)
+#include <fcntl.h>
 #include <sched.h>
+#include <unistd.h>
 #endif
 
 #if defined(__SSE__) || defined(_M_X64)
@@ -30,6 +35,11 @@
 // What a thread does before it asks for its first row; tests let it be late.
 #if !defined(FASTSAMPLE_HELPER_BEGINS)
 #define FASTSAMPLE_HELPER_BEGINS()
+#endif
+
+// What says how many processors are idle; tests say it themselves.
+#if !defined(FASTSAMPLE_IDLE_PROCESSORS)
+#define FASTSAMPLE_IDLE_PROCESSORS idle_processors
 #endif
 
 namespace fastsample {
@@ -43,6 +53,46 @@ inline int available_threads() {
   const unsigned count = std::thread::hardware_concurrency();
   return count ? int(count) : 1;
 }
+
+// How many processors of the machine have nothing to run at this moment; INT_MAX where the system
+// does not say. A thread that is started where none is idle takes the processor from the one that
+// started it, or is put aside in the middle of a row, for as long as several calls take.
+inline int idle_processors() {
+#if defined(__linux__)
+  static std::atomic<int> processors{0};  // asking takes longer than all the rest
+  if (processors.load(std::memory_order_relaxed) == 0)
+    processors.store(int(sysconf(_SC_NPROCESSORS_ONLN)), std::memory_order_relaxed);
+  const int file = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return INT_MAX;
+  char text[64];
+  const ssize_t size = read(file, text, sizeof text - 1);
+  close(file);
+  text[std::max(size, ssize_t(0))] = '\0';
+  int runnable;  // who runs, this thread too, or waits for a processor
+  if (std::sscanf(text, "%*s %*s %*s %d/", &runnable) == 1 && runnable > 0)
+    return std::max(processors.load(std::memory_order_relaxed) - runnable, 0);
+#endif
+  return INT_MAX;
+}
+
+// When to ask for idle processors: at once, and after 32 us, 256 us and so on, so that what asking
+// takes, some 6 us, is little of a call. A thread that helped the call before may be counted still,
+// and other work may end.
+class Looks {
+ public:
+  bool due() {
+    const Clock::time_point now = Clock::now();
+    if (now < next_) return false;
+    next_ = now + pause_;
+    pause_ *= 8;
+    return true;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point next_ = Clock::time_point::min();
+  std::chrono::microseconds pause_{32};
+};
 
 // The rows of a call that are not taken yet, and how many of the taken ones are done. The threads
 // of the call own it together, because the last of them may outlive the call.
@@ -114,9 +164,10 @@ class Rows {
 };
 
 // Takes rows and runs body(row, thread) while it returns true and there are any.
-template <class Body>
-void work_on(Rows& rows, const Body& body, int thread) {
+template <class Body, class Before>
+void work_on(Rows& rows, const Body& body, int thread, const Before& before_each) {
   for (bool go_on = true; go_on;) {
+    before_each();
     const int64_t row = rows.take(thread);
     if (row < 0) return;  // `body` may be gone
     go_on = body(row, thread);
@@ -161,33 +212,50 @@ bool start_detached(F f) {
 #endif
 }
 
-// Runs body(row, thread) for the rows 0 to count - 1, each in one of `threads` threads: 0 is this
-// one, and others help where the system grants them. Returns when all rows that were taken are
-// done: all there are, unless a body returned false in this thread. No body may throw.
+// How many threads share a call's rows out: this one, others up to `most`, and of these all, or as
+// many as processors are idle.
+struct Threads {
+  int most;
+  bool if_idle = false;
+};
+
+// Runs body(row, thread) for the rows 0 to count - 1, each in one thread: 0 is this one, and others
+// help where the system grants them. Returns when all rows that were taken are done: all there are,
+// unless a body returned false in this thread. No body may throw.
 template <class Body>
-void share_out(int64_t count, int threads, const Body& body) {
+void share_out(int64_t count, Threads threads, const Body& body) {
 #if defined(__MINGW32__)
-  threads = 1;  // winpthreads crashes where a thread is detached that has not begun
+  threads.most = 1;  // winpthreads crashes where a thread is detached that has not begun
 #endif
-  if (threads <= 1) {
+  std::shared_ptr<Rows> rows;
+  try {
+    if (threads.most > 1) rows = std::make_shared<Rows>(count, threads.most);
+  } catch (const std::exception&) {  // std::bad_alloc
+  }
+  if (!rows) {
     for (int64_t row = 0; row < count && body(row, 0); ++row) {
     }
     return;
   }
-  std::shared_ptr<Rows> rows;
-  try {
-    rows = std::make_shared<Rows>(count, threads);
-  } catch (const std::exception&) {  // std::bad_alloc
-    return share_out(count, 1, body);
-  }
-  for (int thread = 1; thread < threads; ++thread) {
-    const bool started = start_detached([rows, &body, thread] {
-      FASTSAMPLE_HELPER_BEGINS();
-      work_on(*rows, body, thread);
-    });
-    if (!started) break;
-  }
-  work_on(*rows, body, 0);
+  int helpers = 0, most = threads.most - 1;
+  Looks looks;
+  const auto start_more = [&] {
+    if (helpers == most || (threads.if_idle && !looks.due())) return;
+    int more = most - helpers;
+    if (threads.if_idle) more = std::min(more, FASTSAMPLE_IDLE_PROCESSORS());
+    for (; more > 0; --more) {
+      const bool started = start_detached([rows, &body, thread = helpers + 1] {
+        FASTSAMPLE_HELPER_BEGINS();
+        work_on(*rows, body, thread, [] {});
+      });
+      if (!started) {
+        most = helpers;  // which have to do
+        return;
+      }
+      ++helpers;
+    }
+  };
+  work_on(*rows, body, 0, start_more);
   rows->close();
 }
 

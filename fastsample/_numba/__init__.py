@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from .draw import address_of, run
 from .history import History
 from .row import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from .softmax import write
-from .threads import share_out
+from .threads import available_threads, share_out
 from .verification import verify_lists
 
 __all__ = [
@@ -80,11 +79,7 @@ def _defect(rows: Rows, i: int, inputs: Inputs) -> ValueError:
 
 
 def _thread_count(threads: int, rows: Rows) -> int:
-    if threads == 0:
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        threads = min(cores, rows.size // _WORTH_A_THREAD)
-    return max(1, min(threads, len(rows)))
+    return min(len(rows), threads or min(available_threads(), rows.size // _WORTH_A_THREAD))
 
 
 def _job(params: Records, **arrays: npt.NDArray[Any]) -> npt.NDArray[np.void]:
@@ -162,7 +157,7 @@ def sample(
         if reached < last:
             bad.append(reached)
 
-    share_out(len(rows), _thread_count(threads, rows), draw)
+    share_out(len(rows), _thread_count(threads, rows), threads == 0, draw)
     if bad:
         raise _defect(rows, min(bad), inputs)
     tokens[:] = drawn

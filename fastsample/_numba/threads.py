@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import itertools
+import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 #: Parts of the rows for each thread: that one comes late costs no more than a part.
 _PARTS = 8
+
+
+def available_threads() -> int:
+    """How many threads of this process can run at once."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def idle_processors() -> int:
+    """How many processors have nothing to run now; many where the system does not say."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            runnable = int(file.read().split()[3].partition("/")[0])  # this thread too
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize
+    return max(0, (os.cpu_count() or 1) - runnable) if runnable > 0 else sys.maxsize
 
 
 class _Parts:
@@ -25,9 +43,10 @@ class _Parts:
         self._changed = threading.Condition()
         self._error: BaseException | None = None
 
-    def help(self) -> None:
+    def help(self, before_each: Callable[[], None] = lambda: None) -> None:
         """Take parts and work on them while there are any."""
         while True:
+            before_each()
             with self._changed:
                 part, work = next(self._parts, None), self._work
                 if part is None or work is None:
@@ -44,9 +63,9 @@ class _Parts:
                 self._running -= 1
                 self._changed.notify()
 
-    def finish(self) -> None:
+    def finish(self, before_each: Callable[[], None]) -> None:
         """Do what is left, wait for what is taken, and raise what was raised."""
-        self.help()
+        self.help(before_each)
         with self._changed:
             self._work = None
             self._changed.wait_for(lambda: self._running == 0)
@@ -54,10 +73,23 @@ class _Parts:
                 raise self._error
 
 
-def share_out(count: int, threads: int, work: Callable[[int, int], None]) -> None:
+def _looks() -> Iterator[bool]:
+    """Say, each time that it is asked, whether to look for idle processors: seldom."""
+    due, pause = 0.0, 32e-6
+    while True:
+        now = time.perf_counter()
+        if now < due:
+            yield False
+        else:
+            due, pause = now + pause, 8 * pause
+            yield True
+
+
+def share_out(count: int, threads: int, if_idle: bool, work: Callable[[int, int], None]) -> None:
     """Run work(first, last) on ranges of `count` rows, here and in other threads.
 
-    Who has taken no range is not waited for.
+    Who has taken no range is not waited for. With `if_idle` there are no more others than idle
+    processors.
     """
     if threads <= 1:
         work(0, count)
@@ -65,9 +97,19 @@ def share_out(count: int, threads: int, work: Callable[[int, int], None]) -> Non
     size = min(count, threads * _PARTS)
     ends = [count * i // size for i in range(size + 1)]
     parts = _Parts(itertools.pairwise(ends), work)
-    # Where the system refuses one, those that there are have to do.
-    with contextlib.suppress(RuntimeError):
-        for _ in range(threads - 1):
-            # Unlike threading.Thread, which waits for the thread to begin.
-            _thread.start_new_thread(parts.help, ())
-    parts.finish()
+    missing, looks = threads - 1, _looks()
+
+    def start_more() -> None:
+        nonlocal missing
+        if missing == 0 or (if_idle and not next(looks)):
+            return
+        for _ in range(min(missing, idle_processors()) if if_idle else missing):
+            try:
+                # Unlike threading.Thread, which waits for the thread to begin.
+                _thread.start_new_thread(parts.help, ())
+            except RuntimeError:  # where the system refuses one, those that there are have to do
+                missing = 0
+                return
+            missing -= 1
+
+    parts.finish(start_more)

@@ -5,11 +5,14 @@
 // Ends with "N passed, 0 failed".
 #include <dlfcn.h>
 #include <fastsample.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -17,7 +20,10 @@
 #include <vector>
 
 static void helper_begins();
+static std::vector<int> idle;  // processors, each time that a call looks, and then none
+static int told_idle();
 #define FASTSAMPLE_HELPER_BEGINS helper_begins
+#define FASTSAMPLE_IDLE_PROCESSORS told_idle
 #include "../../csrc/abi/threads.h"
 
 using fastsample::share_out;
@@ -35,6 +41,13 @@ static void check(bool ok, const char* what, int line) {
 }
 
 #define CHECK(condition) check((condition), #condition, __LINE__)
+
+static int told_idle() {
+  if (idle.empty()) return 0;
+  const int count = idle.front();
+  idle.erase(idle.begin());
+  return count;
+}
 
 static void sleep_us(int us) { std::this_thread::sleep_for(std::chrono::microseconds(us)); }
 
@@ -66,7 +79,7 @@ static void test_none_begins() {
   {
     // Freed with the call, so that a sanitizer sees who touches it.
     const auto thread_of = std::make_unique<std::vector<int>>(size_t(kRows), -1);
-    share_out(kRows, kThreads, [&](int64_t row, int thread) {
+    share_out(kRows, {kThreads}, [&](int64_t row, int thread) {
       (*thread_of)[size_t(row)] = thread;
       return true;
     });
@@ -82,7 +95,7 @@ static void test_taken_rows_are_waited_for() {
   constexpr int kRows = 6;
   std::vector<int> done(kRows);
   std::atomic<bool> helped{false};
-  share_out(kRows, 2, [&](int64_t row, int thread) {
+  share_out(kRows, {2}, [&](int64_t row, int thread) {
     if (thread == 0 && row == 0)
       while (!helped) sleep_us(100);
     if (thread == 1) {
@@ -97,19 +110,63 @@ static void test_taken_rows_are_waited_for() {
 
 // Each row is done once, by whoever comes when.
 static void test_any_delay() {
+  int helpers = ended;
   for (int round = 0; round < 400; ++round) {
     const int rows = 1 + round % 37, threads = 1 + round % 9;
     delay_us = round % 4 ? 30 * (round % 11) : 0;
     std::vector<int> times(size_t(rows), 0);
     std::vector<char> seen(size_t(threads), 0);
-    share_out(rows, threads, [&](int64_t row, int thread) {
+    share_out(rows, {threads}, [&](int64_t row, int thread) {
       ++times[size_t(row)];
       seen[size_t(thread)] = 1;
       return true;
     });
     CHECK(times == std::vector<int>(size_t(rows), 1));
+    helpers += threads - 1;
   }
   delay_us = 0;
+  wait_for_helpers(helpers);
+}
+
+// A call that leaves the number to the library starts one for each idle processor, and more when
+// others have become idle.
+static void test_idle_processors_are_used() {
+  const auto row = [](int64_t, int) {
+    sleep_us(100);
+    return true;
+  };
+  for (const int first : {0, 1, 2, 9})
+    for (const int later : {0, 1, 9}) {
+      const int begun_before = begun, ended_before = ended;
+      idle = {first, later};
+      share_out(20, {4, true}, row);
+      const int started = std::min(first + later, 3);
+      wait_for_helpers(ended_before + started);
+      CHECK(begun - begun_before == started);
+    }
+}
+
+// Beside as many processes that compute as there are processors, none is idle.
+static void test_busy_processors_are_not_idle() {
+#if defined(__linux__)
+  const int processors = int(sysconf(_SC_NPROCESSORS_ONLN));
+  const int before = fastsample::idle_processors();
+  CHECK(before == INT_MAX || (before >= 0 && before < processors));
+  if (before == INT_MAX) return;  // the system does not say
+  std::vector<pid_t> busy;
+  for (int i = 0; i < processors; ++i) {
+    busy.push_back(fork());
+    if (busy.back() == 0)
+      for (volatile bool forever = true; forever;) {
+      }
+  }
+  CHECK(fastsample::idle_processors() == 0);
+  for (const pid_t child : busy) {
+    if (child < 0) continue;
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
+#endif
 }
 
 // After a row that fails no more are taken, and those before it are done.
@@ -118,7 +175,7 @@ static void test_stop() {
     const int rows = 40, bad = round % rows;
     std::vector<int> times(size_t(rows), 0);
     std::atomic<int> end{rows};
-    share_out(rows, 1 + round % 5, [&](int64_t row, int) {
+    share_out(rows, {1 + round % 5}, [&](int64_t row, int) {
       if (row >= end) return false;
       ++times[size_t(row)];
       if (row != bad) return true;
@@ -146,32 +203,34 @@ static bool in_child(Body body) {
 // A process may end, or fork, while helpers have yet to begin.
 static bool exit_before_helpers() {
   delay_us = 300;
-  for (int round = 0; round < 5; ++round) share_out(round, 6, [](int64_t, int) { return true; });
+  for (int round = 0; round < 5; ++round) share_out(round, {6}, [](int64_t, int) { return true; });
   return true;
 }
 
 static bool fork_before_helpers() {
+  const int before = ended;
   gate_open = false;
   int sum = 0;
   const auto add = [&](int64_t row, int) {
     sum += int(row);
     return true;
   };
-  share_out(5, 4, add);
+  share_out(5, {4}, add);
 #if defined(__SANITIZE_ADDRESS__)
   // Its allocator may be locked by a thread that starts, and stays so in the child.
   while (begun < 3) sleep_us(100);
 #endif
   const bool ok = in_child([&] {
     gate_open = true;
-    share_out(1, 4, add);
-    share_out(5, 1, add);
+    share_out(1, {4}, add);
+    share_out(5, {1}, add);
 #if defined(__SANITIZE_ADDRESS__)
     std::_Exit(sum == 20 ? 0 : 1);  // what the parent's helpers hold is not leaked here
 #endif
     return sum == 20;
   });
   gate_open = true;
+  wait_for_helpers(before + 3);
   return ok;
 }
 
@@ -201,6 +260,8 @@ int main(int count, char** arguments) {
   test_none_begins();
   test_taken_rows_are_waited_for();
   test_any_delay();
+  test_idle_processors_are_used();
+  test_busy_processors_are_not_idle();
   test_stop();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
