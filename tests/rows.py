@@ -27,9 +27,9 @@ FLT_MIN, FLT_MAX = 2.0**-126, float(np.finfo(np.float32).max)
 REACHES = 1.0 - 2.0**-24  # what reaches p of a total weighs this times p of it at least
 
 # The contract: blocks of 256; a weight is a multiple of 2^(e - 27), e the exponent of the block's
-# largest weight rounded up, between -13 and 0; the polynomial for 2^r is within 2 ULP.
+# largest weight rounded up, between -13 and 0; the polynomial for 2^r is within 3 ULP.
 BLOCK, MANTISSA_BITS, LOWEST_EXPONENT = 256, 27, -13
-POLYNOMIAL_ERROR = 2 * 2.0**-23  # a ULP is at most 2^-23 of the value
+POLYNOMIAL_ERROR = 3 * 2.0**-23  # a ULP is at most 2^-23 of the value
 
 LAST_U = 1.0 - 2.0**-53  # the largest uniform
 
@@ -117,7 +117,7 @@ def weight_error_bound(x: Float32s, temperature: float) -> Floats:
       (3 * |y| + 1) * 2^-24 (second-order terms make it 3.01), 2^y by the factor 2^that. s is kept
       between FLT_MIN and FLT_MAX, which matters for absurd temperatures; a difference beyond
       FLT_MAX is infinite and its weight 0.
-    * polynomial: 2 ULP.
+    * polynomial: 3 ULP.
     * quantum: half of 2^(e - 27); e rounds the argument of the block's maximum up, and is at least
       -13: so 2^-41 at the least, which is also what a token loses that is too light.
     """

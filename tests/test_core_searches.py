@@ -29,7 +29,7 @@ State = tuple[float, ...]
 
 ISAS = core.isas().split(",")
 
-# Weights are within 2 ULP of float32, and -log2 w within the rounding of an argument of up to 40;
+# Weights are within 3 ULP of float32, and -log2 w within the rounding of an argument of up to 40;
 # what is lost below 2^-40 is less. So ln Z is right to 2^-20, and H and what is compared with it to
 # 2^-17; thresholds are rounded to float32.
 LOGARITHM_ERROR = 2.0**-17

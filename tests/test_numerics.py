@@ -46,7 +46,7 @@ def multiples(unit: float, x: Float32s) -> Float32s:
     return np.rint(x / unit).astype(np.float32) * np.float32(unit)
 
 
-def test_weights_are_within_two_ulp(variant: str) -> None:
+def test_weights_are_within_three_ulp(variant: str) -> None:
     # At this temperature log2(e) / temperature is 1: the weight is 2^x, with nothing rounded before
     # the polynomial where x - 1 is a float32. From 2^-1 to 1 the argument takes all it can, and a
     # float32 is a whole number of quanta of 2^-27: what is measured is the polynomial alone.
@@ -55,7 +55,7 @@ def test_weights_are_within_two_ulp(variant: str) -> None:
     ulp = np.spacing(exact.astype(np.float32)).astype(np.float64)
     error = np.abs(measured_weights(x, LOG2E) - exact)
     # What the contract allows, and with it the bounds in rows.py.
-    assert np.max((error - MEASURED_TO) / ulp) <= 2
+    assert np.max((error - MEASURED_TO) / ulp) <= 3
 
 
 def test_light_weights_lose_half_a_quantum(fast_variant: str) -> None:
@@ -64,7 +64,7 @@ def test_light_weights_lose_half_a_quantum(fast_variant: str) -> None:
     exact = np.exp2(x.astype(np.float64))
     weights = measured_weights(x, LOG2E)
     ulp = np.spacing(exact.astype(np.float32)).astype(np.float64)
-    assert np.all(np.abs(weights - exact) <= 2 * ulp + 2.0**-28 + MEASURED_TO)
+    assert np.all(np.abs(weights - exact) <= 3 * ulp + 2.0**-28 + MEASURED_TO)
     units = weights * 2.0**27
     assert np.all(np.abs(units - np.rint(units)) <= 2.0**27 * MEASURED_TO)
     assert not weights[x < -28.001].any()
@@ -80,8 +80,8 @@ def test_weights_at_any_temperature_are_within_their_bound(variant: str) -> None
         exact = np.exp(x.astype(np.float64) / temperature)[: bound.size]
         weights = measured_weights(x[: bound.size], temperature)
         assert np.all(np.abs(weights - exact) <= bound + MEASURED_TO)
-        # 3 roundings of |y| <= 44 and 2 ULP: a bound that allowed more would excuse too much.
-        assert np.all(bound <= exact * (44 * 3.1 + 1) * 2.0**-24 + exact * 2.0**-22 + 2.0**-28)
+        # 3 roundings of |y| <= 44 and 3 ULP: a bound that allowed more would excuse too much.
+        assert np.all(bound <= exact * (44 * 3.1 + 1) * 2.0**-24 + exact * 3 * 2.0**-23 + 2.0**-28)
 
 
 def test_light_blocks_keep_their_digits(fast_variant: str) -> None:
@@ -94,10 +94,10 @@ def test_light_blocks_keep_their_digits(fast_variant: str) -> None:
     probs = fs.probs(row, temperature=LOG2E).astype(np.float64)
     for column in (ids, ids + 1):
         exact = np.exp2(row[column].astype(np.float64))
-        # 2 ULP, half a quantum with e the exponent of the block rounded up; and two float32
+        # 3 ULP, half a quantum with e the exponent of the block rounded up; and two float32
         # probabilities in the quotient, 2^-24 each.
         quantum = np.exp2(np.maximum(np.ceil(row[ids]), -13) - 27)
-        error = exact * (2.0**-22 + 2.0**-22.9) + quantum / 2
+        error = exact * (3 * 2.0**-23 + 2.0**-22.9) + quantum / 2
         assert np.all(np.abs(probs[column] / probs[0] - exact) <= error)
 
 
@@ -178,8 +178,8 @@ def test_cold_ties_share(variant: str) -> None:
 # ---- softmax, top_k, argmax ------------------------------------------------------------------
 
 
-#: What softmax and log_softmax promise; 2 ULP of the polynomial, of a weight and of their sum, half
-#: a ULP each of the argument's fraction, the reciprocal and the product are 6.3e-7.
+#: What softmax and log_softmax promise; 3 ULP of the polynomial, of a weight and of their sum, half
+#: a ULP each of the argument's fraction, the reciprocal and the product are 9e-7.
 RIGHT_TO = 1e-6
 
 

@@ -20,7 +20,7 @@ LIGHTEST = np.float32(-42.0)  # a weight under 2^-42 rounds to zero units
 LARGEST: Scalar = np.float32(np.finfo(np.float32).max)
 SMALLEST: Scalar = np.float32(np.finfo(np.float32).tiny)
 # Of 2^r for r in [0, 1), by falling degree.
-POLYNOMIAL = (1.87822222e-03, 8.99012946e-03, 5.58220707e-02, 2.40157723e-01, 6.93151712e-01, 1.0)
+POLYNOMIAL = (1.87812839e-03, 8.99009965e-03, 5.58225848e-02, 2.40157411e-01, 6.93151534e-01, 1.0)
 
 
 class Exp2(NamedTuple):

@@ -33,7 +33,7 @@ FORMAT = 2  # of a report
 CANNOT = "cannot: "  # what a check says before the reason
 CHECKED = 16  # draws compared one by one
 # The bound on a cumulative probability: a weight is rounded to 2^-27 of its block's largest, and
-# its exponential is within 2 ULP of 2^-23.
+# its exponential is within 3 ULP of 2^-23.
 MASS_ERROR = 1e-6
 
 
