@@ -112,7 +112,7 @@ def test_top_p_as_on_paper(variant: str, dtype: npt.DTypeLike, layout: str) -> N
     assert not wrong, f"{len(wrong)}: {wrong[:3]}"
 
 
-@pytest.mark.parametrize(("steps", "every", "most"), [(50, 3, 0.0), (100, 20, 1e-3)])
+@pytest.mark.parametrize(("steps", "every", "most"), [(50, 1, 0.0), (100, 20, 1e-3)])
 def test_finer_steps(variant: str, steps: int, every: int, most: float) -> None:
     # Roundings of float32 add up to more than is forgiven in few rows of many.
     every *= 20 if variant == "reference" else 1

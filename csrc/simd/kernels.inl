@@ -78,6 +78,10 @@ inline F load_some(const typename Type::T* p, size_t left) {
   for (size_t i = 0; i < size_t(kWidth); ++i) some[i] = i < left ? p[i] : Type::kMinusInf;
   return Type::load(some);
 }
+template <>
+inline F load_some<F32>(const float* p, size_t left) {
+  return left >= size_t(kWidth) ? Vec::load(p) : Vec::load_first(p, left, Vec::set1(-INFINITY));
+}
 
 // 2^r for r in [0, 1), by falling degree: near minimax in ULP with the constant term held at
 // exactly 1, so that the maximum weighs exactly 1. At most 3 ULP off in float32, and never above 2.

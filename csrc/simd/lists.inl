@@ -73,24 +73,16 @@ void clear_forbidden(const uint32_t* words, float* x) {
     Vec::store(x + i, Vec::where(words[i / 32] >> i % 32, Vec::load(x + i), minus_inf));
 }
 
-inline uint32_t mask_of_tail(const float* x, size_t n, float tau) {
-  uint32_t mask = 0;
-  for (size_t i = 0; i < n; ++i) mask |= uint32_t(x[i] >= tau) << i;
-  return mask;
-}
-
 size_t places_within(const float* x, size_t n, float low, float high, int32_t* places) {
-  const F from = Vec::set1(low), to = Vec::set1(high);
+  const F from = Vec::set1(low), to = Vec::set1(high), nan = Vec::set1(NAN);
   size_t count = 0;
   for (size_t i = 0; i < n; i += 64) {
     uint64_t word = 0;
     for (size_t k = 0; k < 64 && i + k < n; k += kWidth) {
       const size_t left = n - i - k;
       const float* at = x + i + k;
-      const uint32_t mask = left >= size_t(kWidth)
-                                ? Vec::mask_within(Vec::load(at), from, to)
-                                : mask_of_tail(at, left, low) & ~mask_of_tail(at, left, high);
-      word |= uint64_t(mask) << k;
+      const F v = left >= size_t(kWidth) ? Vec::load(at) : Vec::load_first(at, left, nan);
+      word |= uint64_t(Vec::mask_within(v, from, to)) << k;
     }
     count += Vec::write_bits(word, int32_t(i), places + count);
   }
@@ -102,10 +94,8 @@ float largest_below(const float* x, size_t n, float tau) {
   F largest = Vec::set1(-INFINITY);
   size_t i = 0;
   for (; i + kWidth <= n; i += kWidth) largest = Vec::max_below(largest, Vec::load(x + i), bound);
-  float result = Vec::hmax(largest);
-  for (; i < n; ++i)
-    if (x[i] < tau && x[i] > result) result = x[i];
-  return result;
+  if (i < n) largest = Vec::max_below(largest, load_some<F32>(x + i, n - i), bound);
+  return Vec::hmax(largest);
 }
 
 size_t find(const float* x, size_t i, size_t n, float value) {
@@ -122,25 +112,31 @@ size_t count_at_least(const float* x, size_t n, float tau) {
   const F cut = Vec::set1(tau);
   size_t count = 0, i = 0;
   for (; i + kWidth <= n; i += kWidth) count += Vec::popcount(Vec::mask_ge(Vec::load(x + i), cut));
-  for (; i < n; ++i) count += x[i] >= tau;
+  if (i < n)
+    count += Vec::popcount(Vec::mask_ge(Vec::load_first(x + i, n - i, Vec::set1(NAN)), cut));
   return count;
 }
 
 // Counts what reaches each of them: more work than a search, which surprises the processor at every
 // step.
 float kth_of_few(const float* x, size_t n, size_t k) {
-  alignas(64) float few[kFew];
-  const size_t end = (n + kWidth - 1) / kWidth * kWidth;
-  for (size_t i = 0; i < end; i += kWidth) Vec::store(few + i, load_some<F32>(x + i, n - i));
-  const F minus_inf = Vec::set1(-INFINITY);
-  F kth = minus_inf;
-  for (size_t i = 0; i < n; ++i) {
-    const F value = Vec::set1(few[i]);
-    size_t reach = 0;
-    for (size_t j = 0; j < end; j += kWidth)
-      reach += Vec::popcount(Vec::mask_ge(Vec::load(few + j), value));
-    kth = Vec::max(kth, Vec::where(reach >= k ? ~0u : 0u, value, minus_inf));
+  constexpr int kFewVectors = int(kFew) / kWidth;
+  const F minus_inf = Vec::set1(-INFINITY), least = Vec::set1(float(k));
+  F v[kFewVectors], reach[kFewVectors];
+  FASTSAMPLE_UNROLL
+  for (int i = 0; i < kFewVectors; ++i) {
+    const size_t start = size_t(i * kWidth);
+    v[i] = start < n ? load_some<F32>(x + start, n - start) : minus_inf;
+    reach[i] = Vec::set1(0.0f);
   }
+  for (size_t j = 0; j < n; ++j) {
+    const F value = Vec::set1(x[j]);
+    for (int i = 0; i < kFewVectors; ++i) reach[i] = Vec::count_up_to(reach[i], v[i], value);
+  }
+  F kth = minus_inf;
+  FASTSAMPLE_UNROLL
+  for (int i = 0; i < kFewVectors; ++i)
+    kth = Vec::max(kth, Vec::where(Vec::mask_ge(reach[i], least), v[i], minus_inf));
   return Vec::hmax(kth);
 }
 
@@ -167,11 +163,8 @@ int64_t mass_at_least(const float* x, const int64_t* weight, size_t n, float tau
   Vec::Sum64 sum = Vec::zero64();
   size_t i = 0;
   for (; i + kWidth <= n; i += kWidth) sum = Vec::add64_ge(sum, weight + i, Vec::load(x + i), cut);
-  if (i < n) {
-    alignas(64) float rest[kWidth];
-    for (size_t k = 0; k < size_t(kWidth); ++k) rest[k] = i + k < n ? x[i + k] : NAN;
-    sum = Vec::add64_ge(sum, weight + i, Vec::load(rest), cut);  // of NaN none
-  }
+  if (i < n)  // of NaN none
+    sum = Vec::add64_ge(sum, weight + i, Vec::load_first(x + i, n - i, Vec::set1(NAN)), cut);
   return Vec::hsum64(sum);
 }
 

@@ -21,6 +21,11 @@ struct Vec {
   static constexpr int kDoubles = 4;  // lanes of D
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load_first(const float* p, size_t n, F rest) {
+    const I places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const I there = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), places);
+    return _mm256_blendv_ps(rest, _mm256_maskload_ps(p, there), _mm256_castsi256_ps(there));
+  }
   static F load_f16(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -101,6 +106,9 @@ struct Vec {
     return _mm256_or_si256(bits, _mm256_castps_si256(other));
   }
   static bool any_bit(I v) { return !_mm256_testz_si256(v, v); }
+  static F count_up_to(F count, F x, F most) {
+    return _mm256_add_ps(count, _mm256_and_ps(_mm256_cmp_ps(x, most, _CMP_LE_OQ), set1(1.0f)));
+  }
   static uint32_t mask_ge(F a, F b) {
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
   }

@@ -23,6 +23,10 @@ struct Vec {
   static constexpr int32_t kPlaces[kWidth] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
+  // The first n of as many values, `rest` for the others, which are not read.
+  static F load_first(const float* p, size_t n, F rest) {
+    return _mm512_mask_loadu_ps(rest, __mmask16((1u << n) - 1), p);
+  }
   static F load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
@@ -94,6 +98,10 @@ struct Vec {
                                           _mm512_castps_si512(v), _mm512_castps_si512(low), kOrXor);
   }
   static bool any_bit(I v) { return _mm512_test_epi32_mask(v, v) != 0; }
+  // One more in the lanes whose x is at most `most`.
+  static F count_up_to(F count, F x, F most) {
+    return _mm512_mask_add_ps(count, _mm512_cmp_ps_mask(x, most, _CMP_LE_OQ), count, set1(1.0f));
+  }
   static uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static uint32_t mask_within(F v, F from, F to) {
     return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, from, _CMP_GE_OQ), v, to, _CMP_LT_OQ);

@@ -21,6 +21,12 @@ struct Vec {
   static constexpr int kDoubles = 2;
 
   static F load(const float* p) { return vld1q_f32(p); }
+  static F load_first(const float* p, size_t n, F rest) {
+    float lanes[kWidth];
+    vst1q_f32(lanes, rest);
+    for (size_t i = 0; i < n; ++i) lanes[i] = p[i];
+    return vld1q_f32(lanes);
+  }
   static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
   static F load_bf16(const uint16_t* p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
@@ -87,6 +93,9 @@ struct Vec {
     return vorrq_s32(bits, vreinterpretq_s32_u32(vbicq_u32(differs, vceqq_f32(v, high))));
   }
   static bool any_bit(I v) { return vmaxvq_u32(vreinterpretq_u32_s32(v)) != 0; }
+  static F count_up_to(F count, F x, F most) {
+    return vaddq_f32(count, vbslq_f32(vcleq_f32(x, most), set1(1.0f), set1(0.0f)));
+  }
   static uint32_t mask_ge(F a, F b) { return bits(vcgeq_f32(a, b)); }
   static uint32_t mask_within(F v, F from, F to) { return mask_ge(v, from) & ~mask_ge(v, to); }
   static void mark(Marks* marks, int i, uint32_t mask) {

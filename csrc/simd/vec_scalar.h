@@ -33,6 +33,7 @@ struct Vec {
   }
 
   static F load(const float* p) { return *p; }
+  static F load_first(const float* p, size_t n, F rest) { return n ? *p : rest; }
   static F load_bf16(const uint16_t* p) { return from_bits(uint32_t(*p) << 16); }
   static F load_f64(const double* p) { return float(*p); }
   static F load_f16(const uint16_t* p) {
@@ -89,6 +90,7 @@ struct Vec {
     return v == high ? bits : I(uint32_t(bits) | (to_bits(v) ^ to_bits(low)));
   }
   static bool any_bit(I v) { return v != 0; }
+  static F count_up_to(F count, F x, F most) { return count + float(x <= most); }
   static uint32_t mask_ge(F a, F b) { return a >= b; }
   static uint32_t mask_within(F v, F from, F to) { return v >= from && v < to; }
   static void mark(Marks* marks, int i, uint32_t mask) {
