@@ -410,13 +410,22 @@ def test_c_page(tmp_path: Path) -> None:
 # ---- what the pages name -----------------------------------------------------------------------
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of a page is called."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
+
+
 @pytest.mark.skipif(not CHECKOUT, reason="these tests run outside of a checkout")
-@pytest.mark.parametrize("page", [page for page in PAGES if "/" not in page])
+@pytest.mark.parametrize("page", PAGES)
 def test_links(page: str) -> None:
-    """Of the pages that are no part of the site, whose build checks its own. None leaves it."""
+    """A page's links lead somewhere also where it is read as a file. None leaves the project."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-        assert (ROOT / target).exists(), f"{page} links to {target}"
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for target, heading in re.findall(r"\]\(([^)#\s]*)#?([^)]*)\)", text):
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), f"{page} links to {target}"
+        assert not heading or heading in anchors(file), f"{page} links to {target}#{heading}"
 
 
 def test_the_page_of_an_index_links_to_no_file() -> None:
