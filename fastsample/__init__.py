@@ -1,4 +1,4 @@
-"""Draw the next token from a row of logits: exactly, reproducibly, about as fast as it is read."""
+"""Draw the next token from a row of logits: exactly, reproducibly, fast."""
 
 try:
     from . import _build

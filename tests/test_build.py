@@ -330,6 +330,11 @@ def test_a_broken_compiler_is_not_an_absent_one(pure: Path, tmp_path: Path) -> N
     assert done.returncode != 0, done.stdout
     assert "the licence has run out" in done.stdout
     assert not list(tmp_path.glob("*.whl"))
+    # Whoever has no other one leaves the extension out, as the README says.
+    left_out = ("--no-deps", "-w", tmp_path, "--config-settings=wheel.cmake=false")
+    done = pip(pure, "wheel", *left_out, ROOT, CXX=str(compiler))
+    assert done.returncode == 0, done.stdout
+    assert [path.name.endswith("-py3-none-any.whl") for path in tmp_path.glob("*.whl")] == [True]
 
 
 # ---- the source folder ------------------------------------------------------------------------
