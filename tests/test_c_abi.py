@@ -197,7 +197,7 @@ def test_programs_through_find_package(library: Library, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", ["add_subdirectory", "FetchContent"])
 def test_as_a_guest(how: str, tmp_path: Path) -> None:
-    """A host with a target named core, built by scikit-build-core, which installs itself alone."""
+    """A host with other flags and a target named core, which installs itself alone."""
     cmake, build, prefix = tool("cmake"), tmp_path / "build", tmp_path / "prefix"
     compiler("C++")
     shared = "OFF" if how == "add_subdirectory" else "ON"

@@ -109,7 +109,7 @@ int64_t fs_order_init(const char* name, fs_stage* stages, uint64_t size, int64_t
 
 fs_stage* fs_find_stage(fs_stage* stages, int64_t count, int32_t kind) {
   char* at = reinterpret_cast<char*>(stages);
-  for (int64_t i = 0; i < count; ++i, at += stages->struct_size)
+  for (int64_t i = 0; at && i < count; ++i, at += stages->struct_size)
     if (reinterpret_cast<fs_stage*>(at)->kind == kind) return reinterpret_cast<fs_stage*>(at);
   return nullptr;
 }

@@ -19,7 +19,7 @@ std::string check_room(const char* name, const T& value) {
   return must(
       std::string(name) + ".struct_size",
       "sizeof(fs_" + std::string(name) + "), which is " + std::to_string(sizeof(T)) + " here",
-      int64_t(size));
+      std::to_string(size));
 }
 
 // A struct may be larger than ours where it says nothing by that. The next version that appends
@@ -43,7 +43,7 @@ std::string check_size(const char* name, const T* first, int64_t i) {
   const T& value = element_at(first, i);
   if (value.struct_size != first->struct_size)
     return must(std::string(name) + ".struct_size", "the same in a whole array",
-                int64_t(value.struct_size));
+                std::to_string(value.struct_size));
   return check_size(name, value);
 }
 

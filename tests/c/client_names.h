@@ -154,7 +154,7 @@ static void test_orders(void) {
     CHECK(fs_survivors(&logits, &chain, NULL, 4, ids, p, &count) == FS_OK && count == 3);
     CHECK(!fs_find_stage(stages, chain.stage_count, 99));
   }
-  CHECK(!fs_find_stage(NULL, 0, FS_STAGE_TOP_K));
+  CHECK(!fs_find_stage(NULL, 2, FS_STAGE_TOP_K));
 }
 
 #endif

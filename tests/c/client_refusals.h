@@ -89,8 +89,8 @@ static void test_bad_arguments(void) {
   BAD(kEvery, c.null_logits = 1, "logits must not be null");
   BAD(kEvery, c.logits.struct_size = 48, /* that of version 0.1 */
       "logits.struct_size must be sizeof(fs_logits), which is 56 here, got 48");
-  BAD(kEvery, c.logits.struct_size = 1u << 20,
-      "logits.struct_size must be sizeof(fs_logits), which is 56 here, got 1048576");
+  BAD(kEvery, c.logits.struct_size = UINT64_MAX,
+      "logits.struct_size must be sizeof(fs_logits), which is 56 here, got 18446744073709551615");
   BAD(kEvery, c.logits.dtype = -1, "logits.dtype must be an fs_dtype, got -1");
   BAD(kEvery, c.logits.dtype = 4, "logits.dtype must be an fs_dtype, got 4");
   BAD(kEvery, c.logits.reserved = 1, "logits.reserved must be 0, got 1");
