@@ -77,7 +77,8 @@ def test_the_command_takes_lists_and_histories(capsys):
     capsys.readouterr()
     Path("tokens.npy").unlink()
     assert main(*command) == 2
-    assert "history must be given where --repetition-penalty is on" in capsys.readouterr().err
+    must = "argument --columns: history must be given where --repetition-penalty is on"
+    assert must in capsys.readouterr().err
     assert sorted(os.listdir()) == ["c.npz", "logits.npy"]
     assert main("logits.npy", "-o", "tokens.npy", "--suppress-tokens=1,x") == 2
     assert "argument --suppress-tokens: must be ids with commas between" in capsys.readouterr().err

@@ -242,6 +242,18 @@ def test_commands_have_an_option_for_each_parameter():
     assert given["generate"] >= {"temperature", "top_k", "top_p", "min_p", "logit_bias"} | llama
 
 
+def test_others_are_named_as_options_too(call):
+    coin = "explain --u 0.5 --xtc-probability 0.5 --order xtc"
+    both = "explain --mirostat 2 --adaptive-target 0.5 --order mirostat,adaptive"
+    for command, message in (
+        (coin, "argument --u-xtc: must be given with --u, where --xtc-probability needs a coin\n"),
+        (both, "argument --adaptive-target: must be off where --mirostat is on\n"),
+    ):
+        code, err = call(command.split())
+        assert code == 2
+        assert message in err
+
+
 def test_a_prompt_of_words_is_pointed_to_where_it_goes(call):
     for command, hint in (("explain", "goes to --text"), ("demo", "fastsample generate TEXT")):
         code, err = call([command, "--prompt", "some words"])

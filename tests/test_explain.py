@@ -265,6 +265,10 @@ def test_negative_logits_and_masked_tokens(run):
         "--story repetition",
         "--prompt 9 --mirostat 1 --order mirostat --temperature 1",
         "--logits 3,2.5,2 --tokens 猫,こんにちは世界お元気ですか,D --top-p 0.8",
+        "--logits 3,2.5,2 --tokens こんにちは世界お元気ですかこんにちは世界お元気ですか,B,C",
+        "--logits 3.4e38,-3.4e38,1234567 --tokens averyveryverylong,B,C",
+        "--logits 3,2,1 --logit-bias 0:-3e38,1:3e38 --tokens averyveryverylong,B,C",
+        "--logits 3,2,1 --top-k 1 --min-tokens-to-keep 9007199254740992 --temperature 1e300",
     ],
 )
 def test_lines_fit_and_columns_align(run, monkeypatch, columns, options):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .. import Sampler, build_info, recorded
 from ..backend import use_backend
 from ..explain import Explanation, Token, explain
+from .looks import logit_text
 from .options import (
     KINDS,
     Prompt,
@@ -190,11 +191,10 @@ def show_draw(screen: Screen, d: Report, data: recorded.Recorded, temperature: f
         cut = stages.index(t["cut_by"]) if t["cut_by"] else len(stages)
         fate = ["kept"] * cut + ["cut"] * (cut < len(stages))
         words = "".join(map(str.rjust, fate, widths))
-        logit = "-inf" if t["logit"] is None else f"{t['logit']:.2f}"
         chosen = t["id"] == drawn["id"]
         screen.line(
             f"  {'▸' if chosen else ' '} {screen.cell(data.show(t['id']), 16)}"
-            f"{logit:>9}{t['prob']:9.2%}    {bar}{words}",
+            f"{logit_text(t['logit']):>9}{t['prob']:9.2%}    {bar}{words}",
             style="1;32" if chosen else "2" if t["cut_by"] else "",
         )
     arrows = [f"{screen.encodable('→')} {n}" for n in d["kept"].values()]

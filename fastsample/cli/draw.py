@@ -125,4 +125,4 @@ def _refuse(args: argparse.Namespace, error: Exception) -> NoReturn:
         args.parser.error(f"argument LOGITS: {rest}")
     if first == "errors":
         args.parser.error(f"argument --mark-bad: {rest}")
-    refuse(args, error)
+    refuse(args, error, "columns" if first == "history" else "")

@@ -58,10 +58,12 @@ def show_stage(screen: Screen, e: Explanation, stage: Stage) -> None:
                 screen.line(part)
     elif stage.name not in ("softmax", "temperature", "adaptive"):
         least = f" (min_tokens_to_keep {e.parameters['min_tokens_to_keep']})" if stage.held else ""
-        screen.line(
+        text = (
             f"kept {stage.kept:,} of {counted(stage.entered)}{least}, with "
             f"{percent(stage.mass)} of the probability at T = {stage.temperature:g}"
         )
+        for part in fold(text, screen.width):
+            screen.line(part)
     fates = 7 if stage.name == "edits" else 6  # columns
     room = screen.width - 4 - NAME - 9 - 10 - 3 - 1 - fates
     cutting = stage.entered > stage.kept
@@ -129,11 +131,11 @@ def show_draw(screen: Screen, e: Explanation) -> None:
     left = mark > width - len(note) - 3
     screen.line(" " * (mark - len(note) - 1) + f"{note} ▲" if left else " " * mark + f"▲ {note}")
     t = e.drawn
-    screen.line(
-        f"drawn: {screen.cell(t.text, 40).rstrip()}  id {t.id}, final p {percent(t.final)}, "
-        f"for u in [{e.draw.low:.4f}, {e.draw.high:.4f})\n",
-        DRAWN,
+    facts = (
+        f"  id {t.id}, final p {percent(t.final)}, for u in [{e.draw.low:.4f}, {e.draw.high:.4f})"
     )
+    name = screen.cell(t.text, min(40, screen.width - len("drawn: ") - len(facts))).rstrip()
+    screen.line(f"drawn: {name}{facts}\n", DRAWN)
 
 
 def show(screen: Screen, e: Explanation) -> None:

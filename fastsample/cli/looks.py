@@ -69,9 +69,14 @@ def _made_bar(stage: Stage, place: int) -> tuple[float, float, float | None]:
     return 0.0, (stage.after[place] or 0.0) / scale, seen(stage, place) / scale
 
 
+def logit_text(logit: float | None) -> str:
+    """Return a logit in at most 8 columns; None is -inf."""
+    text = "-inf" if logit is None else f"{logit:.2f}"
+    return text if len(text) <= 8 else f"{logit:.2g}"
+
+
 def _logit_and_p(stage: Stage, token: Token, place: int) -> tuple[str, str]:
-    logit = "-inf" if token.logit is None else f"{token.logit:.2f}"
-    return logit, percent(seen(stage, place))
+    return logit_text(token.logit), percent(seen(stage, place))
 
 
 def _rank_and_p(stage: Stage, token: Token, place: int) -> tuple[str, str]:
@@ -79,8 +84,7 @@ def _rank_and_p(stage: Stage, token: Token, place: int) -> tuple[str, str]:
 
 
 def _logits(stage: Stage, token: Token, place: int) -> tuple[str, str]:
-    after = "-inf" if token.logit is None else f"{token.logit:.2f}"
-    return f"{token.given_logit:.2f}", after
+    return logit_text(token.given_logit), logit_text(token.logit)
 
 
 def _before_and_after(stage: Stage, token: Token, place: int) -> tuple[str, str]:

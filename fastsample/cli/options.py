@@ -163,7 +163,9 @@ def as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def refuse(args: argparse.Namespace, error: Exception, name: str = "") -> NoReturn:
     """Exit with an error that names the option, by which the library's messages begin."""
     text = re.sub(r"^(an id|a bias) of (\w+)", r"\2 \1", str(error))
-    text = re.sub(r"where (\w+) is on", lambda found: f"where {option(found[1])} is on", text)
+    others = r"\b(where|with) (\w+)(?=,| is on| needs)"
+    text = re.sub(others, lambda found: f"{found[1]} {option(found[2])}", text)
+    text = text.replace("must be None where", "must be off where")
     first, _, rest = text.partition(" ")
     if name:  # of an option that holds what the message begins with
         text = f"argument {option(name)}: {text}"

@@ -54,11 +54,17 @@ class Dask:
     def __init__(self, address: str) -> None:
         try:
             import distributed
+            from distributed import comm
         except ImportError as error:
             from ..integrations import how_to_get
 
             raise ImportError(f"dask needs distributed ({error}): {how_to_get('dask')}") from None
         self._wait = distributed.wait
+        try:  # first: a client that has no address goes after 40 seconds, with a traceback
+            comm.get_address_host(comm.normalize_address(address))
+        except Exception as error:
+            must = "dask must be the address of a scheduler"
+            raise ValueError(f"{must}, got {address!r}: {error}") from error
         self._client = distributed.Client(address, timeout="20s", set_as_default=False)
         self.width = max(1, sum(self._client.nthreads().values()))
 

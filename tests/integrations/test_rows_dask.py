@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from pathlib import Path
@@ -114,3 +115,16 @@ def test_the_command(dask, capsys):
     assert cli.main(command) == 0
     assert "403 tokens, 0 bad rows" in capsys.readouterr().out
     assert np.array_equal(np.load("tokens.npy"), WHOLE)
+
+
+@pytest.mark.parametrize("address", ["localhost", "foo://localhost:1", "localhost:x", "tcp://"])
+def test_what_is_no_address_is_refused_at_once(address, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("logits.npy", HALF)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["draw", "logits.npy", "-o", "tokens.npy", "--dask", address])
+    gc.collect()
+    error, hint = capfd.readouterr().err.splitlines()  # and no traceback of a client
+    must = "fastsample draw: error: argument --dask: must be the address of a scheduler, got "
+    assert error.startswith(must)
+    assert hint == "see fastsample draw --help"
