@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from .arrays import to_array, widen
 from .chains import refuse_unknown
-from .parameters import EDITING, Ints, Parameters, Seeds, SupportsArray
+from .lists import is_per_row, one_or_more_ids
+from .parameters import EDITING, Ints, Parameters, Seeds, Stops, SupportsArray
 from .plans import make_plan, start_of
 from .sampling import sample
 from .signatures import documented
@@ -74,27 +75,39 @@ def _items(name: str, value: Any) -> list[Any] | None:
 class _Ends:
     """What ends a row, of the tokens that it has drawn, and what fills it from there on."""
 
-    def __init__(self, eos: Any, sequences: Any, pad: Any, single: bool) -> None:
-        given = [] if eos is None else _items("eos_token_id", eos)
-        self._eos = [_token("eos_token_id", t) for t in ([eos] if given is None else given)]
+    def __init__(self, eos: Any, sequences: Any, pad: Any, rows: int) -> None:
+        several = is_per_row(eos, one_or_more_ids)
+        if several and len(eos) != rows:
+            raise ValueError(
+                f"eos_token_id must be one list or {rows}, one for each row, got {len(eos)}"
+            )
+        self._eos = [_eos(ids) for ids in eos] if several else [_eos(eos)] * rows
         self._sequences = _stop_sequences(sequences)
-        if pad is not None:
-            self.pad = _token("pad_token_id", pad)
-        elif self._eos or single or not self._sequences:
-            self.pad = self._eos[0] if self._eos else 0
-        else:
+        if pad is None and rows > 1 and self._sequences and not all(self._eos):
             raise ValueError(
                 "pad_token_id or eos_token_id must be given where stop_sequences end rows of a "
                 "batch: what fills them"
             )
+        first = [ids[0] if ids else 0 for ids in self._eos]
+        self.pad = np.array(first if pad is None else [_token("pad_token_id", pad)], np.int64)
 
     def reached(self, drawn: Ids) -> npt.NDArray[np.bool_]:
         """Return which rows of drawn tokens, (B, n), end with what ends a row."""
-        done = np.isin(drawn[:, -1], self._eos)
+        last = zip(drawn[:, -1].tolist(), self._eos, strict=True)
+        done = np.array([token in ends for token, ends in last], np.bool_)
         for sequence in self._sequences:
             if drawn.shape[1] >= sequence.size:
                 done |= (drawn[:, -sequence.size :] == sequence).all(axis=1)
         return done
+
+
+def _eos(value: Any) -> list[int]:
+    """Return the ids that end a row, of one or several."""
+    items = plain("eos_token_id", value)
+    if isinstance(items, (set, frozenset)):
+        items = sorted(items)
+    given = [] if items is None else items if isinstance(items, list) else [value]
+    return [_token("eos_token_id", token) for token in given]
 
 
 def _stop_sequences(sequences: Any) -> list[Ids]:
@@ -166,7 +179,7 @@ def stream(
     max_length: int | None = None,
     max_new_tokens: int | None = None,
     do_sample: bool = False,
-    stop_sequences: Sequence[Sequence[int]] | None = None,
+    stop_sequences: Stops = None,
     pad_token_id: int | None = None,
     seed: Seeds = None,
     offset: Ints = 0,
@@ -209,7 +222,8 @@ def stream(
     single, length = ids.ndim == 1, ids.shape[-1]
     steps = _steps(length, max_length, max_new_tokens)
     chain: dict[str, Any] = {"top_k": DEFAULT_TOP_K, **parameters}
-    ends = _Ends(chain.get("eos_token_id"), stop_sequences, pad_token_id, single)
+    rows = 1 if single else len(ids)
+    ends = _Ends(chain.get("eos_token_id"), stop_sequences, pad_token_id, rows)
     if "min_new_tokens" not in chain:
         chain.pop("eos_token_id", None)
     refuse_unknown("generate", chain)
@@ -217,7 +231,6 @@ def stream(
         kept = {n: v for n, v in chain.items() if n in EDITING or n == "order"}
         chain = {"temperature": 0.0, **kept}
     # What is wrong with the parameters is said before the model is asked.
-    rows = 1 if single else len(ids)
     plan = make_plan(rows, "generate", chain)
     uniforms(rows, seed, offset)
     offset_of = _offsets(offset)
@@ -227,7 +240,7 @@ def stream(
         options["state"] = begun[0] if single else begun
     # A row that has ended is not looked at: it is drawn from as the last time.
     ends_at = np.full(rows, length)
-    active = np.ones(1 if single else len(ids), bool)
+    active = np.ones(rows, bool)
 
     for step in range(steps):
         logits = _last_logits(model(ids.copy()), ids)
@@ -257,7 +270,7 @@ def generate(
     max_length: int | None = None,
     max_new_tokens: int | None = None,
     do_sample: bool = False,
-    stop_sequences: Sequence[Sequence[int]] | None = None,
+    stop_sequences: Stops = None,
     pad_token_id: int | None = None,
     seed: Seeds = None,
     offset: Ints = 0,
@@ -306,8 +319,9 @@ def generate(
 
     Notes
     -----
-    Each of `eos_token_id` ends a row. `top_k` is 50 by default. The history that penalties look at
-    is the prompt and what has been drawn; what a stage has as its state begins anew.
+    Each of `eos_token_id` ends a row; of a list for each row, its own do. `top_k` is 50 by default.
+    The history that penalties look at is the prompt and what has been drawn; what a stage has as
+    its state begins anew.
 
     Raises
     ------

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeAlias, TypedDict
+from typing import Annotated, Any, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,18 @@ class SupportsArray(Protocol):
     """An array of any library on the CPU, which NumPy can read."""
 
     def __array__(self, *args: Any, **named: Any) -> Any: ...
+
+
+_K_co = TypeVar("_K_co", covariant=True)
+_V_co = TypeVar("_V_co", covariant=True)
+
+
+class SupportsItems(Protocol[_K_co, _V_co]):
+    """A mapping; to a type checker the keys of a `Mapping` itself are of one type exactly."""
+
+    def items(self) -> Iterable[tuple[_K_co, _V_co]]:
+        """Return keys and values."""
+        ...
 
 
 _Real: TypeAlias = float | np.floating[Any] | np.integer[Any]
@@ -40,10 +52,12 @@ _Ids: TypeAlias = Sequence[_Int] | SupportsArray
 #: Lists: one for all rows, or a list of one, or None, for each.
 IdLists: TypeAlias = _Ids | Sequence[_Ids | None] | None
 IdOrLists: TypeAlias = _Int | IdLists
-SequenceLists: TypeAlias = Sequence[_Ids] | Sequence[Sequence[_Ids] | None] | None
-_Biases: TypeAlias = Mapping[int, float] | tuple[_Ids, Sequence[_Real] | SupportsArray]
-BiasLists: TypeAlias = _Biases | Sequence[Mapping[int, float] | None] | None
-_SequenceBiases: TypeAlias = Mapping[tuple[int, ...], float]
+Stops: TypeAlias = Sequence[_Ids] | SupportsArray | None
+SequenceLists: TypeAlias = Stops | Sequence[Sequence[_Ids] | None]
+_Bias: TypeAlias = SupportsItems[_Int, _Real]
+_Biases: TypeAlias = _Bias | tuple[_Ids, Sequence[_Real] | SupportsArray]
+BiasLists: TypeAlias = _Biases | Sequence[_Bias | None] | None
+_SequenceBiases: TypeAlias = SupportsItems[tuple[_Int, ...], _Real]
 SequenceBiasLists: TypeAlias = _SequenceBiases | Sequence[_SequenceBiases | None] | None
 
 

@@ -117,6 +117,21 @@ def test_token_zero_can_be_eos() -> None:
     assert fs.generate(successor, [V - 2], eos_token_id=0).tolist() == [V - 2, V - 1, 0]
 
 
+@pytest.mark.parametrize("eos", [[[7], [9, 30], None], [7, [9], None], ([7], {30, 9}, [])], ids=str)
+def test_each_row_may_have_ends_of_its_own(eos: Any) -> None:
+    got = fs.generate(successor, [[5], [6], [8]], max_new_tokens=4, eos_token_id=eos)
+    assert got.tolist() == [[5, 6, 7, 7, 7], [6, 7, 8, 9, 9], [8, 9, 10, 11, 12]]
+    late = {"min_new_tokens": [4, 0, 0], "max_new_tokens": 4}
+    if {30, 9} not in eos:
+        got = fs.generate(successor, [[5], [6], [8]], eos_token_id=eos, **late)
+        assert got[0, 2] != 7
+        assert got[1:].tolist() == [[6, 7, 8, 9, 9], [8, 9, 10, 11, 12]]
+    with pytest.raises(ValueError, match=r"^eos_token_id must be one list or 2, one for each row"):
+        fs.generate(successor, [[5], [6]], eos_token_id=eos)
+    with pytest.raises(ValueError, match=r"^pad_token_id or eos_token_id must be given where"):
+        fs.generate(successor, [[5], [6], [8]], eos_token_id=eos, stop_sequences=[[1]])
+
+
 def test_rows_finish_at_different_steps() -> None:
     model = Counting(successor)
     got = fs.generate(model, [[5], [8], [0]], max_new_tokens=6, eos_token_id=[9, 2])

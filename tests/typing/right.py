@@ -39,6 +39,13 @@ fs.sample(rows, history=np.zeros((2, 3), int), dry_multiplier=0.8, dry_sequence_
 fs.sample(row, logit_bias={3: 1.5}, sequence_bias={(1, 2): -1.0}, bad_words_ids=[[1, 2], [3]])
 fs.sample(rows, logit_bias=[{3: 1.5}, None], suppress_tokens=[[1], None], vocab_size=3)
 fs.sample(row, logit_bias=(np.arange(2), [0.5, -1.0]), allowed_token_ids=range(3))
+of_words = {(1, 2): -1.0}  # all of one length, which is a part of their type
+fs.sample(row, sequence_bias=of_words, history=[1])
+fs.sample(rows, sequence_bias=[of_words, None], history=[[1], [2]])
+of_numpy = {np.int64(3): np.float32(1.0)}
+fs.sample(row, logit_bias=of_numpy, bad_words_ids=np.array([[1, 2]]), history=[1])
+fs.generate(lambda ids: row, [0], stop_sequences=[np.array([1]), (2, 3)])
+fs.generate(lambda ids: row, [0], stop_sequences=np.array([[1, 2]]))
 fs.sample(row, min_new_tokens=3, eos_token_id=2, history=[1])
 fs.sample(row, min_new_tokens=3, eos_token_id=[2, 3], history=[1])
 fs.sample(row, allowed=np.ones(4, bool), state=np.array([10.0]), mirostat=2, u_xtc=0.5)
