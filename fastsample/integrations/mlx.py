@@ -6,6 +6,7 @@ Needs the extra ``mlx``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ def _refuse_others(function: str, given: Mapping[str, Any], editing: bool) -> No
 
 
 def _is_off(value: Any) -> bool:
-    return value is None or (np.ndim(value) == 0 and not value)
+    number = isinstance(value, Real) or getattr(value, "ndim", None) == 0
+    return value is None or (number and not value)
 
 
 def _logits(name: str, array: Any) -> Any:

@@ -334,6 +334,7 @@ def test_drafts(model: Any, tokenizer: Any) -> None:
     [
         ({"temp": -1.0}, ValueError, "temperature must be finite and >= 0, got -1.0"),
         ({"top_p": 1.5}, ValueError, r"top_p must be in \[0, 1\], got 1.5"),
+        ({"top_p": ""}, TypeError, r"^top_p must be a number, got ''"),
         ({"temp": "hot"}, TypeError, "temperature must be"),
         ({"seed": "x"}, TypeError, "seed must be an integer"),
         ({"order": "mlx"}, ValueError, "order must be one of"),

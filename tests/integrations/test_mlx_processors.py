@@ -146,6 +146,8 @@ def test_a_text_may_grow_go_back_and_be_another() -> None:
         ({"repetition_penalty": -1.0}, ValueError, "repetition_penalty must be finite and > 0"),
         ({"presence_penalty": np.nan}, ValueError, "presence_penalty must be finite, got nan"),
         ({"presence_penalty": [0.5, 0.5]}, ValueError, "^presence_penalty must be one value"),
+        ({"presence_penalty": [[0.5], [1, 2]]}, (TypeError, ValueError), "^presence_penalty must"),
+        ({"frequency_penalty": ""}, TypeError, "^frequency_penalty must be a number, got ''"),
         ({"repetition_penalty": 2.0, "repetition_context_size": 0}, ValueError,
          "repetition_context_size must be >= 1, or -1 for all tokens, got 0"),
         ({"frequency_penalty": 2.0, "frequency_context_size": 1.5}, TypeError,
