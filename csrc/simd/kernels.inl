@@ -2,16 +2,20 @@
 // Everything lives in an anonymous namespace: a weak symbol compiled for one instruction set could
 // be picked by the linker for all of them.
 
+#if !defined(FASTSAMPLE_UNROLL)
 #if defined(__clang__)
 #define FASTSAMPLE_UNROLL _Pragma("unroll")
-#define FASTSAMPLE_FLATTEN __attribute__((flatten))
-#define FASTSAMPLE_NOINLINE __attribute__((noinline))
 #elif defined(__GNUC__)
 #define FASTSAMPLE_UNROLL _Pragma("GCC unroll 64")
+#else
+#define FASTSAMPLE_UNROLL
+#endif
+#endif
+
+#if defined(__GNUC__)  // and Clang
 #define FASTSAMPLE_FLATTEN __attribute__((flatten))
 #define FASTSAMPLE_NOINLINE __attribute__((noinline))
 #else
-#define FASTSAMPLE_UNROLL
 #define FASTSAMPLE_FLATTEN
 #define FASTSAMPLE_NOINLINE
 #endif

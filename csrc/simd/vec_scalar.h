@@ -6,6 +6,14 @@
 
 #include "kernels.h"
 
+// Steps of single lanes that are all written out take three times as long to compile, and draw no
+// faster.
+#if defined(__clang__)
+#define FASTSAMPLE_UNROLL _Pragma("unroll 8")
+#elif defined(__GNUC__)
+#define FASTSAMPLE_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 namespace fastsample {
 namespace scalar {
 namespace {
