@@ -26,7 +26,7 @@ from .rules import Rules, check_ids
 from .sampling import Errors, Ids, draw_rows, mark_of, thread_limit, tokens_for
 from .sequence import Memory, Past, step_at_once
 from .signatures import documented_class
-from .values import MAX_UINT64, any_integer, column, is_word, named, plain, refuse_masked, uint64
+from .values import MAX_UINT64, any_integer, column, is_word, named, plain, uint64
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -140,9 +140,6 @@ class Sampler:
         self._draw, self._module = self._sequence.draw, backend.active()
         self._tell = getattr(self._sequence, "tell", None)
         if state is not None:
-            refuse_masked("state", state)
-            with named("state must be numbers"):
-                state = np.asarray(state, np.float64)
             self.state = state
         self._own: int | None = None
         if seed is None:

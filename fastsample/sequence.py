@@ -19,7 +19,7 @@ from .inputs import states
 from .masks import mask_words
 from .plans import Plan, start_of
 from .rules import Rules
-from .values import MAX_UINT64, is_word
+from .values import MAX_UINT64, is_word, named, refuse_masked
 
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float64]
@@ -166,9 +166,14 @@ class Memory:
         return None if state is None else state.copy()
 
     def set_state(self, value: Any) -> None:
-        """Take another state."""
-        whole = states(value, self._plan.stateful, 1, True)[0]
-        self._take(whole[: np.size(value)])
+        """Take another state, of any real numbers; what is none is told as it came."""
+        refuse_masked("state", value)
+        with named("state must be numbers"):
+            numbers = np.asarray(value)
+        if numbers.dtype.kind in "iuf":
+            numbers = numbers.astype(np.float64)
+        whole = states(numbers, self._plan.stateful, 1, True)[0]
+        self._take(whole[: numbers.size])
 
     def _take(self, state: States) -> None:
         self.sequence.state = state.copy()

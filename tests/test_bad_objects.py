@@ -253,8 +253,10 @@ def test_what_a_sampler_refuses(variant: str) -> None:
 def test_what_cannot_be_sorted_or_copied(variant: str) -> None:
     with pytest.raises(TypeError, match=r"^history must be a list of ids: "):
         fs.sample(ROW, history={1, "a"}, u=0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^state must be float64, got <U1"):
+        fs.Sampler(mirostat=2, order="llama.cpp", state="a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^state must be numbers: "):
-        fs.Sampler(state="a")  # type: ignore[arg-type]
+        fs.Sampler(mirostat=2, order="llama.cpp", state=[[1.0], [1.0, 2.0]])  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"^suppress_tokens must be a list of ids: "):
         fs.Sampler(suppress_tokens=(i for i in [1]))  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,21 @@ def test_states(variant: str, chain: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^state must be None where no stage has one$"):
         fs.Sampler(state=[1.0])
     assert fs.Sampler().state is None
+
+
+def test_states_are_real_numbers_given_or_set(variant: str) -> None:
+    chain: dict[str, Any] = {"mirostat": 2, "order": "llama.cpp"}
+    sampler = fs.Sampler(**chain)
+    for good in ([2], (np.float32(2),), np.array([2], np.uint8)):
+        sampler.state = good
+        assert fs.Sampler(**chain, state=good).state.tolist() == sampler.state.tolist() == [2.0]
+    for bad in (["2"], [True], [2j], np.array([2.0], object), np.array([2], "m8[s]")):
+        for give in (
+            lambda bad: fs.Sampler(**chain, state=bad),
+            partial(setattr, sampler, "state"),
+        ):
+            with pytest.raises(TypeError, match=r"^state must be float64, got "):
+                give(bad)
 
 
 def test_what_fails_has_not_moved(variant: str) -> None:
