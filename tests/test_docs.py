@@ -429,7 +429,7 @@ def test_links(page: str) -> None:
 
 
 def test_the_page_of_an_index_links_to_no_file() -> None:
-    about = metadata("fastsample").get_payload()
+    about = metadata("fastsample").json["description"]
     assert isinstance(about, str)
     assert "import fastsample" in about
     assert not re.search(r"\]\((?!https://)", about)
