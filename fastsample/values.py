@@ -67,6 +67,8 @@ def real(name: str, value: Any, where: str = "") -> float:
             return float(number)
         except OverflowError:  # of an int beyond float64
             return np.inf if operator.gt(number, 0) else -np.inf
+        except TypeError:  # of a duration, which NumPy has among the integers
+            pass
     raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}){where}")
 
 

@@ -139,6 +139,13 @@ def test_numbers_are_no_flags(variant: str) -> None:
             check(lambda chain=chain: fs.sample(BATCH, **chain), TypeError, message)  # type: ignore[misc]
 
 
+def test_a_duration_is_no_number(variant: str) -> None:
+    second = np.timedelta64(1, "s")
+    message = f"temperature must be a number, got {second!r} (timedelta64)"
+    check(lambda: fs.softmax(ROW, second), TypeError, message)  # type: ignore[arg-type]
+    check(lambda: fs.log_softmax(ROW, second), TypeError, message)  # type: ignore[arg-type]
+
+
 def test_a_memoryview_that_may_be_written_to(variant: str) -> None:
     """Is no key of a table, as an array is none, but has numbers."""
     hot = memoryview(array("d", [0.0, 2.0, 0.0]))
