@@ -56,6 +56,14 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _rows(scores: Any) -> torch.Tensor:
+    """Return scores on the CPU, or say who may have given something else."""
+    if isinstance(scores, torch.Tensor):
+        return scores.detach().cpu()
+    kind = type(scores).__name__
+    raise TypeError(f"scores must be a tensor, as every logits processor returns, got {kind}")
+
+
 def _only(scores: torch.Tensor, tokens: npt.NDArray[np.int64]) -> torch.Tensor:
     """Return scores that leave one token in each row."""
     # New: `generate` may keep the tensor it gave as the raw logits.
@@ -111,7 +119,7 @@ class FastSampleLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
         """Return new scores, of the shape and on the device of those given, which stay as is."""
-        rows = scores.detach().cpu()
+        rows = _rows(scores)
         drawn = self._drawn(input_ids, rows) if self._looks_back else self.sampler(rows)
         return _only(scores, drawn)
 
@@ -145,7 +153,7 @@ class _Recorder(FastSampleLogitsProcessor):
         self.scores: list[torch.Tensor] = []
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
-        told = self.sampler.draw(scores.detach().cpu(), logprobs=None, support=True)
+        told = self.sampler.draw(_rows(scores), logprobs=None, support=True)
         assert told.support is not None
         assert told.offsets is not None
         rows = np.repeat(np.arange(len(scores)), np.diff(told.offsets))

@@ -246,6 +246,13 @@ def test_processors_of_generate_and_of_the_caller_come_first(tiny: Any) -> None:
     assert sorted(tokens(drawn)[0][3:]) == list(range(50, 60))
 
 
+@pytest.mark.parametrize("extra", [{}, {"output_scores": True, "return_dict_in_generate": True}])
+def test_a_processor_that_returns_nothing_is_told_of(tiny: Any, extra: dict[str, Any]) -> None:
+    chain = {"max_length": 5, **SAMPLING, **extra}
+    with pytest.raises(TypeError, match=r"^scores must be a tensor, as every logits processor ret"):
+        generate(tiny, PROMPT, logits_processor=[lambda ids, scores: None], **chain)
+
+
 def test_min_new_tokens(tiny: Any) -> None:
     prompt = torch.tensor([[EOS, EOS, EOS]])
     for seed in range(5):
