@@ -30,6 +30,14 @@ install_with() {
   "$python" -m pip install -q "$@" "$wheel[$extras]"
 }
 
+# pip compiles every module that it installs, which takes a minute for torch and what comes with it.
+# After this, Python compiles what is imported; what it says of the sources of others is no error then.
+compile_when_imported() {
+  unset PYTHONDONTWRITEBYTECODE # once, and not in each process
+  export PIP_NO_COMPILE=0 # pip's variables of options that begin with "no" are read so
+  export PYTEST_ADDOPTS="-W default::SyntaxWarning -W 'default:invalid escape sequence:DeprecationWarning'"
+}
+
 has_flags() {
   local flag
   for flag in "$@"; do grep -qw "$flag" /proc/cpuinfo || return 1; done
@@ -93,6 +101,7 @@ drawing_only=(-q)
 for name in build c_abi cli cli_options bench bench_report; do drawing_only+=("--ignore=tests/test_$name.py"); done
 
 numba_only() {
+  compile_when_imported
   fresh_copy "$work/numba"
   cd "$work/numba"
   python3 -m venv .venv
@@ -129,6 +138,7 @@ llama_build() {
 }
 
 runtimes() {
+  compile_when_imported
   local python=$work/runtimes/bin/python
   python3 -m venv "$work/runtimes"
   "$python" -m pip install -q --upgrade 'pip>=25.1'
@@ -162,6 +172,7 @@ smoke_bench() {
 
 # Stored rows, with the engines that take pieces of them: dask and Ray, two workers each.
 stored_rows() {
+  compile_when_imported
   local python=$work/rows/bin/python checkout=$PWD
   python3 -m venv "$work/rows"
   "$python" -m pip install -q --upgrade pip
