@@ -197,7 +197,7 @@ def piece_rows(logits: Stored, memory: int, width: int) -> int:
 def drawn(
     engine: Engine, logits: Stored, draw: RowSampler, todo: Iterator[range]
 ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield the first row and the tokens of each piece, as they are done.
+    """Yield the first row and the tokens of each piece, as they are done: of those together in order.
 
     After an error no piece is begun, but those that were are waited for. Pieces are begun in order,
     so that the error raised is that of the first bad row, however fast each piece is.
@@ -213,7 +213,7 @@ def drawn(
             waiting[engine.submit(draw_piece, logits, draw.part(*ends), *ends)] = piece
         if not waiting:
             break
-        for future in engine.wait(waiting):
+        for future in sorted(engine.wait(waiting), key=lambda done: waiting[done].start):
             piece = waiting.pop(future)
             try:
                 tokens = future.result()
