@@ -197,9 +197,9 @@ def piece_rows(logits: Stored, memory: int, width: int) -> int:
 def drawn(
     engine: Engine, logits: Stored, draw: RowSampler, todo: Iterator[range]
 ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield the first row and the tokens of each piece, as they are done: of those together in order.
+    """Yield the first row and the tokens of each piece, as they are done.
 
-    After an error no piece is begun, but those that were are waited for. Pieces are begun in order,
+    Those that are done together come in order. After an error no piece is begun, but those that were are waited for. Pieces are begun in order,
     so that the error raised is that of the first bad row, however fast each piece is.
     """
     waiting: dict[Any, range] = {}
