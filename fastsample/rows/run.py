@@ -199,8 +199,9 @@ def drawn(
 ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Yield the first row and the tokens of each piece, as they are done.
 
-    Those that are done together come in order. After an error no piece is begun, but those that were are waited for. Pieces are begun in order,
-    so that the error raised is that of the first bad row, however fast each piece is.
+    Those that are done together come in order. After an error no piece is begun, but those that
+    were are waited for. Pieces are begun in order, so that the error raised is that of the first
+    bad row, however fast each piece is.
     """
     waiting: dict[Any, range] = {}
     failed: dict[int, Exception] = {}
