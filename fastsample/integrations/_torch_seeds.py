@@ -19,10 +19,7 @@ class _TorchSeeds:
     """
 
     def __init__(self) -> None:
-        self._salt = 0
-        # Its own first seed has 53 bits: a small one is of somebody who was here before.
-        first = torch.initial_seed()
-        self._unseeded = None if first < 2**32 else first
+        self._first, self._salt = torch.initial_seed(), 0
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
 
@@ -31,7 +28,9 @@ class _TorchSeeds:
 
     def next(self) -> int:
         seed: int = torch.randint(2**63 - 1, (), device="cpu").item()
-        return seed ^ self._salt if torch.initial_seed() == self._unseeded else seed
+        # Its own first seed has 53 bits: a small one is of somebody who was here before.
+        unseeded = self._first >= 2**32 and torch.initial_seed() == self._first
+        return seed ^ self._salt if unseeded else seed
 
     def in_place_of_none(self, seed: Any) -> Any:
         """Return a seed, or seeds of rows, with those that are not given."""
