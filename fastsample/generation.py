@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .arrays import to_array, widen
 from .chains import refuse_unknown
-from .lists import is_per_row, one_or_more_ids
+from .lists import column_of_lists, one_or_more_ids
 from .parameters import EDITING, Ints, Parameters, Seeds, Stops, SupportsArray
 from .plans import make_plan, start_of
 from .sampling import sample
@@ -76,12 +76,8 @@ class _Ends:
     """What ends a row, of the tokens that it has drawn, and what fills it from there on."""
 
     def __init__(self, eos: Any, sequences: Any, pad: Any, rows: int) -> None:
-        several = is_per_row(eos, one_or_more_ids)
-        if several and len(eos) != rows:
-            raise ValueError(
-                f"eos_token_id must be one list or {rows}, one for each row, got {len(eos)}"
-            )
-        self._eos = [_eos(ids) for ids in eos] if several else [_eos(eos)] * rows
+        found = column_of_lists("eos_token_id", eos, rows, _tokens, like=one_or_more_ids)
+        self._eos = [ids or () for ids in found] if isinstance(found, list) else [found] * rows
         self._sequences = _stop_sequences(sequences)
         if pad is None and rows > 1 and self._sequences and not all(self._eos):
             raise ValueError(
@@ -101,13 +97,13 @@ class _Ends:
         return done
 
 
-def _eos(value: Any) -> list[int]:
-    """Return the ids that end a row, of one or several."""
-    items = plain("eos_token_id", value)
+def _tokens(name: str, value: Any, where: str = "") -> tuple[int, ...]:
+    """Return one id, several or none."""
+    items = plain(name, value)
     if isinstance(items, (set, frozenset)):
         items = sorted(items)
     given = [] if items is None else items if isinstance(items, list) else [value]
-    return [_token("eos_token_id", token) for token in given]
+    return tuple(_token(name, token) for token in given)
 
 
 def _stop_sequences(sequences: Any) -> list[Ids]:

@@ -168,10 +168,17 @@ def is_per_row(value: Any, convert: Callable[..., Any]) -> bool:
 
 
 def column_of_lists(
-    name: str, value: Any, rows: int | None, convert: Callable[[str, Any, str], Any]
+    name: str,
+    value: Any,
+    rows: int | None,
+    convert: Callable[[str, Any, str], Any],
+    like: Callable[..., Any] | None = None,
 ) -> Any:
-    """Return one converted list, or a Python list of one for each row."""
-    if not is_per_row(value, convert):
+    """Return one converted list, or a Python list of one for each row.
+
+    `like` converts lists that are nested as deeply, where `convert` is none of those here.
+    """
+    if not is_per_row(value, like or convert):
         return convert(name, value, "")
     if rows is not None and len(value) != rows:
         raise ValueError(f"{name} must be one list or {rows}, one for each row, got {len(value)}")
